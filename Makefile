@@ -1,0 +1,66 @@
+# make demo      answer examples/prompts.jsonl with the example model, its KV cache on disk
+# make test      the tests (under 15 minutes on 2 cores)
+# make test-all  also the slow ones: transformers live, kill -9 at 20 points, sanitizers
+# make lint      ruff, pyright, clang-format, warnings as errors in the C++
+# Each installs what it needs the first time: Debian packages where we are root, .venv, the engine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt')
+PIP := $(BIN)/pip install -q --disable-pip-version-check
+
+.PHONY: install demo test test-all lint format clean
+
+install: $(VENV)/installed
+
+$(VENV)/system-packages:
+	sh .ci/system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	touch $@
+
+$(VENV)/installed: $(VENV)/system-packages $(ENGINE_SOURCES)
+	$(PIP) -e '.[all]'
+	touch $@
+
+$(VENV)/test-tools: $(VENV)/installed
+	$(PIP) --group test
+	touch $@
+
+$(VENV)/lint-tools: $(VENV)/installed
+	$(PIP) --group lint
+	touch $@
+
+$(VENV)/oracle: $(VENV)/installed
+	$(PIP) torch==2.13.0 || $(PIP) torch
+	$(PIP) --group oracle
+	touch $@
+
+demo: $(VENV)/installed
+	mkdir -p $(DEMO)/kv
+	$(BIN)/nspjax run-batch -i examples/prompts.jsonl -o $(DEMO)/answers.jsonl --overwrite \
+	    --model examples/tiny-python-llama --store $(DEMO)/kv
+	$(BIN)/python examples/show_answers.py examples/prompts.jsonl $(DEMO)/answers.jsonl
+
+test: $(VENV)/test-tools
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/test-tools $(VENV)/oracle
+	$(BIN)/python -m pytest -m 'slow or not slow' --timeout 3600
+	sh csrc/tests/sanitize.sh $(BIN)/python
+
+lint: $(VENV)/lint-tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cc' -o -name '*.h')
+
+format: $(VENV)/lint-tools
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc -name '*.cc' -o -name '*.h')
+
+clean:
+	rm -rf build $(VENV)

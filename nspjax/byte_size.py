@@ -1,0 +1,42 @@
+"""Sizes as people write them: "512MiB", "8 GB", 4096."""
+
+from __future__ import annotations
+
+import re
+
+from nspjax.errors import InvalidArgumentError
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
+_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
+
+
+def parse_bytes(size: str | int) -> int:
+    """Bytes in `size`: an int, or a number with an optional unit (B, KB, KiB, MB, MiB, …).
+
+    Raises:
+      InvalidArgumentError: not a size, or not above zero.
+    """
+    if isinstance(size, int):
+        n_bytes = size
+    else:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
+        if found is None or found[2].upper() not in _UNITS:
+            raise InvalidArgumentError(f'{size!r} is no size: write for example "512MiB" or "8GB"')
+        n_bytes = int(float(found[1]) * _UNITS[found[2].upper()])
+    if n_bytes <= 0:
+        raise InvalidArgumentError(f"a size must be above zero, got {size!r}")
+    return n_bytes
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Three digits and a binary unit: 1610612736 -> "1.50 GiB"."""
+    unit = "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(n_bytes) < 1024 or unit == "TiB":
+            break
+        n_bytes /= 1024
+    if unit == "B":
+        return f"{n_bytes:.0f} B"
+    digits = 2 if abs(n_bytes) < 10 else 1 if abs(n_bytes) < 100 else 0
+    return f"{n_bytes:.{digits}f} {unit}"

@@ -1,0 +1,157 @@
+"""`near_storage`: a JAX function over KV caches, compiled so that the caches live in a Store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from nspjax.compiler import mlir
+from nspjax.compiler.pipeline import Observer, Pipeline, dump_to, print_after
+from nspjax.errors import CompilerError, InvalidArgumentError, engine_errors
+from nspjax.ops.cache import KVCache
+from nspjax.runtime import Store, StoredKVCache, register_targets
+
+DEFAULT_PIPELINE = "offload-kv,lower-to-ffi"
+
+
+def near_storage(
+    fn: Callable[..., Any],
+    *,
+    store: Store,
+    pipeline: str | Pipeline = DEFAULT_PIPELINE,
+    print_ir_after: str = "",
+    dump_dir: str | Path | None = None,
+) -> NearStorage:
+    """Compile `fn` so that the KVCaches it takes and returns live in `store`.
+
+    Use the result as you would use `jax.jit(fn)`, on its own or inside another `jax.jit`, with a
+    `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache`. `fn` may hold its
+    caches in `lax.while_loop`, `lax.scan`, `lax.cond` and nested functions; only
+    `ops.cached_attention` may use their k and v. Put `jax.jit(..., donate_argnums=...)` around the
+    result to donate arguments.
+
+    Args:
+      fn: takes and returns pytrees of arrays and KVCaches, all positional or by keyword.
+      store: holds the caches.
+      pipeline: the passes to run, as text or as a value.
+      print_ir_after: print the module after these passes (comma list, or "all").
+      dump_dir: write the module after every pass to numbered files here.
+
+    Errors of the engine are raised as classes of `nspjax.errors`; inside an outer `jax.jit`, which
+    only sees XLA's error, wrap its call in `nspjax.errors.engine_errors()`.
+    """
+    if not isinstance(pipeline, Pipeline):
+        pipeline = Pipeline.parse(pipeline)
+    observers: list[Observer] = []
+    if print_ir_after:
+        observers.append(print_after(print_ir_after))
+    if dump_dir is not None:
+        observers.append(dump_to(Path(dump_dir)))
+    return NearStorage(fn, store, pipeline, tuple(observers))
+
+
+@dataclasses.dataclass(frozen=True)
+class NearStorage:
+    """What `near_storage` returns: a function, and its compiled programs by argument types."""
+
+    fn: Callable[..., Any]
+    store: Store
+    pipeline: Pipeline
+    observers: tuple[Observer, ...] = ()
+    _programs: dict[Any, _Program] = dataclasses.field(default_factory=dict, compare=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, program = self._program(args, kwargs)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return program.unflatten(program.call(*leaves))
+        with engine_errors():
+            # waiting here costs nothing that overlaps: a step's work is the engine's
+            return program.unflatten(jax.block_until_ready(program.call(*leaves)))
+
+    def exported(self, *args: Any, **kwargs: Any) -> export.Exported:
+        """The program for these arguments (or ShapeDtypeStructs) after all passes."""
+        return self._program(args, kwargs)[1].exported
+
+    def _program(self, args: Any, kwargs: Any) -> tuple[list[Any], _Program]:
+        values, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_stored)
+        for value in values:
+            if isinstance(value, KVCache):
+                raise InvalidArgumentError(
+                    "a near_storage function got an in-memory KVCache: make its cache with "
+                    "Store.kv_cache, or copy this one with Store.put"
+                )
+        specs = tuple(_spec(value) for value in values)
+        key = (tree, tuple(map(_hashable, values, specs)))
+        if key not in self._programs:
+            self._programs[key] = self._compile(tree, specs)
+        return jax.tree.leaves(values), self._programs[key]
+
+    def _compile(self, tree: Any, specs: Sequence[Any]) -> _Program:
+        if jax.default_backend() != "cpu":
+            raise CompilerError(
+                f"near_storage runs on JAX's CPU backend, not on {jax.default_backend()!r}: set "
+                "JAX_PLATFORMS=cpu, or call the function itself, with its cache in device memory"
+            )
+        register_targets()
+        spec_leaves, spec_tree = jax.tree.flatten(specs)
+        result_tree = None
+
+        def flat(*leaves: Any) -> list[Any]:
+            nonlocal result_tree
+            args, kwargs = jax.tree.unflatten(tree, jax.tree.unflatten(spec_tree, leaves))
+            results, result_tree = jax.tree.flatten(self.fn(*args, **kwargs))
+            return results
+
+        exported = export.export(jax.jit(flat))(*spec_leaves)
+        module = self.pipeline.run(mlir.module_of(exported), self.observers)
+        results = jax.tree.unflatten(result_tree, exported.out_avals)
+        templates, out_tree = jax.tree.flatten(results, is_leaf=_is_cache)
+        exported = mlir.with_module(exported, module)
+        return _Program(exported, jax.jit(exported.call), tuple(templates), out_tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    exported: export.Exported
+    call: Callable[..., Any]
+    templates: tuple[Any, ...]
+    """one a result: a KVCache of avals where the result is a cache, else an aval"""
+    tree: Any
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        rest = iter(leaves)
+        values = [
+            StoredKVCache(next(rest), next(rest), next(rest), item.k.shape, item.k.dtype)
+            if isinstance(item, KVCache)
+            else next(rest)
+            for item in self.templates
+        ]
+        return jax.tree.unflatten(self.tree, values)
+
+
+def _is_stored(value: Any) -> bool:
+    return isinstance(value, StoredKVCache | KVCache)
+
+
+def _is_cache(value: Any) -> bool:
+    return isinstance(value, KVCache)
+
+
+def _spec(value: Any) -> Any:
+    if isinstance(value, StoredKVCache):
+        return value.spec()
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return value
+    aval = jax.typeof(value)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+
+
+def _hashable(value: Any, spec: Any) -> Any:
+    if isinstance(value, StoredKVCache):
+        return (value.shape, value.dtype)
+    return (spec.shape, spec.dtype, spec.weak_type)

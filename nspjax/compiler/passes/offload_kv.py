@@ -1,0 +1,128 @@
+"""offload-kv: the KV cache moves to the store, and decode attention with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import Array
+
+from nspjax.compiler import mlir
+from nspjax.compiler.cache_flow import cache_values
+from nspjax.ops.attention import CACHED_ATTENTION
+from nspjax.ops.blockwise import blockwise_attention, merge_partials
+from nspjax.runtime.handle import HANDLE_INTEGERS
+
+APPEND = "nsp.append"
+"""(handle k, handle v, k, v, rows, start, n_new) -> (handle k, handle v)"""
+ATTEND = "nsp.attend"
+"""(handle k, handle v, q, rows, position, length) {scale, window, softcap}
+-> (out f32 [B, T, Hq, D], lse f32 [B, T, Hq], handle k, handle v)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class OffloadKV:
+    """Retype every KV cache to a handle; turn each mark into nsp.append and nsp.attend.
+
+    One new token a row (decode): it is appended, then the store attends over all. Several
+    (prefill, extension): the store attends over what it held before, the compute device over the
+    new tokens, and the two partial results are merged by log-sum-exp; HILOS (arXiv 2502.09921)
+    likewise keeps prefill attention on the compute device.
+    """
+
+    name: ClassVar[str] = "offload-kv"
+
+    def run(self, module: mlir.Module) -> mlir.Module:
+        marks = mlir.composites(module, CACHED_ATTENTION)
+        handle = mlir.tensor_type((HANDLE_INTEGERS,), "i32", module.context)
+        for value in cache_values(module, marks):
+            value.set_type(handle)
+        for mark in marks:
+            n_tokens = mlir.tensor(mark.operands[0])[0][1]
+            (_decode if n_tokens == 1 else _extend)(module, mark)
+        mlir.update_function_types(module)
+        mlir.remove_unused_functions(module)
+        return module
+
+
+def _decode(module: mlir.Module, mark: mlir.Operation) -> None:
+    q, k, v, handle_k, handle_v, rows, start, n_new = mark.operands
+    build = mlir.Builder(mark)
+    (length,) = build.call(
+        mlir.splice(module, "nsp.decode_length", _decode_length, start, n_new), (start, n_new)
+    )
+    handles = _append(build, (handle_k, handle_v), k, v, rows, start, n_new)
+    out, _, *handles = _attend(build, mark, handles, q, rows, start, length)
+    (out,) = build.op("stablehlo.convert", [out], [mark.results[0].type])
+    mlir.replace(mark, [out, *handles])
+
+
+def _extend(module: mlir.Module, mark: mlir.Operation) -> None:
+    q, k, v, handle_k, handle_v, rows, start, n_new = mark.operands
+    build = mlir.Builder(mark)
+    (stored,) = build.call(
+        mlir.splice(module, "nsp.stored_length", _stored_length, start, n_new), (start, n_new)
+    )
+    out, lse, *handles = _attend(build, mark, (handle_k, handle_v), q, rows, start, stored)
+    handles = _append(build, handles, k, v, rows, start, n_new)
+    settings = {name: mlir.number(a) for name, a in mlir.attributes_of(mark).items()}
+    settings.pop("all_rows")
+    name = "nsp.merge_new." + "_".join(f"{key}{value}" for key, value in settings.items())
+    operands = (q, k, v, n_new, out, lse)
+    merge = mlir.splice(module, name, functools.partial(_merge_new, **settings), *operands)
+    (out,) = build.call(merge, operands)
+    mlir.replace(mark, [out, *handles])
+
+
+def _append(build: mlir.Builder, handles, k, v, rows, start, n_new) -> list[mlir.Value]:
+    return build.op(
+        APPEND, [*handles, k, v, rows, start, n_new], [handle.type for handle in handles]
+    )
+
+
+def _attend(build, mark, handles, q, rows, position, length) -> list[mlir.Value]:
+    (*batch_tokens, heads, head_dim), _ = mlir.tensor(q)
+    context = mark.context
+    results = [
+        mlir.tensor_type((*batch_tokens, heads, head_dim), "f32", context),
+        mlir.tensor_type((*batch_tokens, heads), "f32", context),
+        *(handle.type for handle in handles),
+    ]
+    given = mlir.attributes_of(mark)
+    attributes = {name: given[name] for name in ("scale", "window", "softcap")}
+    return build.op(ATTEND, [*handles, q, rows, position, length], results, attributes)
+
+
+# ---- computation that the pass inserts, as JAX functions ----------------------------------------
+
+
+def _decode_length(start: Array, n_new: Array) -> Array:
+    """Tokens that a decode step's query sees; 0 leaves an idle row alone. int32 [B]"""
+    return jnp.where(n_new > 0, start + 1, 0)
+
+
+def _stored_length(start: Array, n_new: Array) -> Array:
+    """Tokens stored before the new ones; 0 leaves an idle row alone. int32 [B]"""
+    return jnp.where(n_new > 0, start, 0)
+
+
+def _merge_new(
+    q: Array,
+    k: Array,
+    v: Array,
+    n_new: Array,
+    out: Array,
+    lse: Array,
+    *,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> Array:
+    """The store's partial result over the old tokens, merged with attention over the new ones."""
+    at_zero = jnp.zeros_like(n_new)
+    new_out, new_lse = blockwise_attention(
+        q, k, v, None, at_zero, n_new, scale=scale, window=window, softcap=softcap
+    )
+    return merge_partials(out, lse, new_out, new_lse)[0].astype(q.dtype)

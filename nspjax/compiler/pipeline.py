@@ -1,0 +1,159 @@
+"""The pass driver: a pipeline is a tuple of passes, written `a,b{option=1}` as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+from nspjax.compiler import mlir
+from nspjax.compiler.passes import registered_pass
+from nspjax.errors import CompilerError, NspjaxError, PipelineError
+
+_PASS = re.compile(r"\s*([\w-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
+_OPTION = re.compile(r"\s*([\w-]+)\s*=\s*([^\s=]+)\s*$")
+
+
+class Pass(typing.Protocol):
+    """A frozen dataclass whose fields are its options: valid module in, valid module out."""
+
+    name: typing.ClassVar[str]
+
+    def run(self, module: mlir.Module) -> mlir.Module: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PassReport:
+    """What one pass did: the module's text before and after, and the time it took."""
+
+    index: int
+    name: str
+    module: mlir.Module
+    run_us: float
+
+
+Observer = Callable[[PassReport], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """Passes in the order in which they run."""
+
+    passes: tuple[Pass, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """The pipeline that `text` names: `offload-kv,lower-to-ffi`, options in braces.
+
+        Raises:
+          PipelineError: bad syntax, an unknown pass or option, or a value of the wrong type.
+        """
+        passes, at = [], 0
+        while at < len(text):
+            found = _PASS.match(text, at)
+            if found is None:
+                raise PipelineError(
+                    f"cannot read the pipeline {text!r} at {text[at:]!r}: "
+                    "write pass,pass{option=value option=value}"
+                )
+            passes.append(_make(found[1], found[2] or ""))
+            at = found.end()
+        return cls(tuple(passes))
+
+    def __str__(self) -> str:
+        return ",".join(map(pass_text, self.passes))
+
+    def run(self, module: mlir.Module, observers: typing.Sequence[Observer] = ()) -> mlir.Module:
+        """Run the passes, verifying after each; every observer sees every intermediate module.
+
+        Raises:
+          CompilerError: a pass refused the module, or left one that does not verify.
+        """
+        for index, step in enumerate(self.passes):
+            begin = time.perf_counter()
+            module = step.run(module)
+            _verify(module, step.name)
+            report = PassReport(index, step.name, module, (time.perf_counter() - begin) * 1e6)
+            for observe in observers:
+                observe(report)
+        return module
+
+
+def pass_text(step: Pass) -> str:
+    """A pass as `Pipeline.parse` reads it, with the options that differ from their defaults."""
+    options = [
+        f"{field.name.replace('_', '-')}={_text(getattr(step, field.name))}"
+        for field in dataclasses.fields(step)  # pyright: ignore[reportArgumentType]
+        if getattr(step, field.name) != field.default
+    ]
+    return step.name + ("{" + " ".join(options) + "}" if options else "")
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _make(name: str, options_text: str) -> Pass:
+    cls = registered_pass(name)
+    kinds = typing.get_type_hints(cls)
+    fields = {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
+    options = {}
+    for item in re.split(r"[\s,]+(?=[\w-]+\s*=)", options_text.strip()) if options_text.strip() else ():
+        found = _OPTION.match(item)
+        if found is None:
+            raise PipelineError(f"{name}: cannot read the option {item!r}: write option=value")
+        field = found[1].replace("-", "_")
+        if field not in fields:
+            known = ", ".join(sorted(fields)) or "none"
+            raise PipelineError(f"{name} has no option {found[1]!r}; it has: {known}")
+        options[field] = _value(name, field, found[2], fields[field])
+    return cls(**options)
+
+
+def _value(pass_name: str, option: str, text: str, kind: type) -> object:
+    if kind is bool:
+        if text in ("true", "false"):
+            return text == "true"
+    else:
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise PipelineError(f"{pass_name}: {option} must be a {kind.__name__}, got {text!r}")
+
+
+def _verify(module: mlir.Module, after: str) -> None:
+    try:
+        module.operation.verify()
+    except NspjaxError:
+        raise
+    except Exception as error:  # MLIR's own error class is not public
+        raise CompilerError(f"the module is invalid after {after}: {error}") from error
+
+
+# ---- observers ----------------------------------------------------------------------------------
+
+
+def dump_to(directory: Path) -> Observer:
+    """Write each module to `directory` as `01-offload-kv.mlir`, `02-…`."""
+    directory.mkdir(parents=True, exist_ok=True)
+
+    def observe(report: PassReport) -> None:
+        path = directory / f"{report.index + 1:02d}-{report.name}.mlir"
+        path.write_text(f"{report.module}\n")
+
+    return observe
+
+
+def print_after(names: str, write: Callable[[str], object] = print) -> Observer:
+    """Print the module after the passes in the comma list `names`, or after `all`."""
+    wanted = set(names.split(","))
+
+    def observe(report: PassReport) -> None:
+        if "all" in wanted or report.name in wanted:
+            write(f"// ---- after {report.name} ({report.run_us / 1000:.1f} ms)\n{report.module}")
+
+    return observe

@@ -1,0 +1,200 @@
+"""`Store`: where KV caches live, on one or several near-storage devices."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from nspjax.byte_size import parse_bytes
+from nspjax.errors import InvalidArgumentError, StaleHandleError
+from nspjax.ops.cache import KVCache
+from nspjax.runtime.handle import StoredKVCache
+from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
+from nspjax.runtime.targets import register_targets
+
+_ENGINE_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class Store:
+    """KV caches on near-storage devices.
+
+    A device is a directory (the cache lies in one file in it, read and written with O_DIRECT),
+    or "memory:". With several, (row, KV head) units are spread evenly over them.
+
+    Args:
+      devices: directories, or "file:DIR", "memory:".
+      host_memory: one budget for the tails of all rows and the staging buffers.
+      threads: attention workers; 0 is one a core.
+      io: "uring", "pread", or "auto": io_uring where it is built in and allowed.
+      kernel: "avx512", "avx2", "scalar", or "auto": the best this CPU has.
+
+    Raises:
+      StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
+        and why. A file system without O_DIRECT gives a warning and is used through the page cache.
+    """
+
+    def __init__(
+        self,
+        *devices: str | os.PathLike[str],
+        host_memory: str | int = "4GiB",
+        threads: int = 0,
+        io: str = "auto",
+        kernel: str = "auto",
+        _fault: str = "",
+    ) -> None:
+        from nspjax import _engine
+
+        if not devices:
+            raise InvalidArgumentError('a Store needs a device: a directory, or "memory:"')
+        self._engine = _engine.Store(
+            [os.fspath(device) for device in devices],
+            parse_bytes(host_memory),
+            threads=threads,
+            io=io,
+            kernel=kernel,
+            fault=_fault,
+        )
+        for text in self._engine.warnings():
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        register_targets()
+
+    # ---- caches ---------------------------------------------------------------------------------
+
+    def kv_caches(
+        self,
+        n_layers: int,
+        *,
+        batch: int,
+        capacity_tokens: int,
+        n_kv_heads: int,
+        head_dim: int,
+        dtype: DTypeLike = jnp.bfloat16,
+    ) -> list[StoredKVCache]:
+        """Empty caches for all layers of a model, or none of them.
+
+        Raises:
+          StoreFullError: a device or the host-memory budget is too small; says what is needed,
+            what there is, and how many rows would fit.
+          InvalidArgumentError: a dtype or a size that the engine does not have.
+        """
+        shape = (batch, capacity_tokens, n_kv_heads, head_dim)
+        ids = self._engine.create_caches(n_layers, *shape, _engine_dtype(dtype))
+        return [StoredKVCache.new(self._engine.id, i, shape, jnp.dtype(dtype)) for i in ids]
+
+    def kv_cache(
+        self,
+        *,
+        batch: int,
+        capacity_tokens: int,
+        n_kv_heads: int,
+        head_dim: int,
+        dtype: DTypeLike = jnp.bfloat16,
+    ) -> StoredKVCache:
+        """An empty cache of one layer; raises as `kv_caches` does."""
+        return self.kv_caches(
+            1,
+            batch=batch,
+            capacity_tokens=capacity_tokens,
+            n_kv_heads=n_kv_heads,
+            head_dim=head_dim,
+            dtype=dtype,
+        )[0]
+
+    def put(self, cache: KVCache) -> StoredKVCache:
+        """A stored copy of an in-memory cache."""
+        batch, capacity, heads, head_dim = cache.k.shape
+        made = self.kv_cache(
+            batch=batch,
+            capacity_tokens=capacity,
+            n_kv_heads=heads,
+            head_dim=head_dim,
+            dtype=cache.k.dtype,
+        )
+        lengths = np.asarray(cache.lengths, np.int32)
+        rows, start = np.arange(batch, dtype=np.int32), np.zeros(batch, np.int32)
+        version = self._engine.append(
+            _cache_id(made), 0, _raw(cache.k), _raw(cache.v), rows, start, lengths
+        )
+        handle = jnp.array([self._engine.id, _cache_id(made), version], jnp.int32)
+        return StoredKVCache(handle, handle.copy(), cache.lengths, made.shape, made.dtype)
+
+    def fetch(self, cache: StoredKVCache) -> KVCache:
+        """An in-memory copy of a stored cache: k, v [S, C, Hkv, D], zero beyond each length.
+
+        Raises:
+          StaleHandleError: the cache has been appended to since.
+        """
+        self._check_current(cache)
+        shape, bits = cache.shape, np.uint32 if cache.dtype.itemsize == 4 else np.uint16
+        k, v = np.zeros(shape, bits), np.zeros(shape, bits)
+        for row, n_tokens in enumerate(np.asarray(cache.lengths)):
+            if n_tokens:
+                read = self._engine.read(_cache_id(cache), row, 0, int(n_tokens))
+                k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
+        keys, values = (jnp.asarray(part.view(cache.dtype)) for part in (k, v))
+        return KVCache(keys, values, jnp.asarray(cache.lengths))
+
+    def drop(self, cache: StoredKVCache) -> None:
+        """Give the cache's room back; its handles are refused from now on."""
+        self._engine.drop_cache(_cache_id(cache))
+
+    def _check_current(self, cache: StoredKVCache) -> None:
+        store_id, cache_id, version = np.asarray(cache.k).tolist()
+        if store_id != self._engine.id:
+            raise InvalidArgumentError("the cache belongs to another Store")
+        if version != self._engine.version(cache_id):
+            raise StaleHandleError(
+                f"the KV cache handle is of version {version}, the cache is at version "
+                f"{self._engine.version(cache_id)}: use the cache that the last call returned"
+            )
+
+    # ---- the store itself -----------------------------------------------------------------------
+
+    @property
+    def id(self) -> int:
+        """The first integer of this store's handles."""
+        return self._engine.id
+
+    def devices(self) -> list[DeviceInfo]:
+        return [record_from(DeviceInfo, device) for device in self._engine.devices()]
+
+    def stats(self) -> StoreStats:
+        return record_from(StoreStats, self._engine.stats())
+
+    def flush(self) -> None:
+        """Wait until every write has reached its device."""
+        self._engine.flush()
+
+    def close(self) -> None:
+        """Give up the devices and the room on them; handles are refused from now on."""
+        self._engine.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _engine_dtype(dtype: DTypeLike) -> str:
+    name = jnp.dtype(dtype).name
+    if name not in _ENGINE_DTYPES:
+        raise InvalidArgumentError(
+            f"a KV cache cannot be {name}: choose one of {', '.join(_ENGINE_DTYPES)}"
+        )
+    return _ENGINE_DTYPES[name]
+
+
+def _cache_id(cache: StoredKVCache) -> int:
+    return int(cache.k[1])
+
+
+def _raw(values: jax.Array) -> np.ndarray:
+    """The elements as the engine takes them: 16-bit floats travel as uint16."""
+    array = np.ascontiguousarray(values)
+    return array if array.dtype == np.float32 else array.view(np.uint16)

@@ -1,0 +1,233 @@
+"""`near_storage` on ordinary JAX functions, against the same functions in memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from nspjax import KVCache, Store, cached_attention, near_storage
+from nspjax.errors import (
+    InvalidArgumentError,
+    OffloadError,
+    PipelineError,
+    StaleHandleError,
+    StoreClosedError,
+    engine_errors,
+)
+
+LAYERS, ROWS, CAPACITY, HKV, GROUP, D = 2, 3, 64, 2, 2, 16
+SIZES = {"batch": ROWS, "capacity_tokens": CAPACITY, "n_kv_heads": HKV, "head_dim": D}
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request, tmp_path):
+    device = "memory:" if request.param == "memory" else tmp_path
+    with Store(device, host_memory="16MiB") as store:
+        yield store
+
+
+def weights(seed=0):
+    shape = (LAYERS, HKV * GROUP * D, (HKV * GROUP + 2 * HKV) * D)
+    return jax.random.normal(jax.random.key(seed), shape) * 0.1
+
+
+def step(w, x, caches, n_new=None, **options):
+    """A little decoder: x [B, T, E] -> x, caches."""
+    b, t, e = x.shape
+    after = []
+    for layer, cache in zip(w, caches, strict=True):
+        q, k, v = jnp.split(x @ layer, [e, e + HKV * D], axis=-1)
+        out, cache = cached_attention(
+            q.reshape(b, t, HKV * GROUP, D),
+            k.reshape(b, t, HKV, D).astype(cache.k.dtype),
+            v.reshape(b, t, HKV, D).astype(cache.k.dtype),
+            cache,
+            n_new=n_new,
+            **options,
+        )
+        x, after = x + out.reshape(b, t, e), [*after, cache]
+    return x, after
+
+
+def prompt(n_tokens, seed=1):
+    return jax.random.normal(jax.random.key(seed), (ROWS, n_tokens, HKV * GROUP * D))
+
+
+def in_memory(dtype=jnp.float32):
+    return [KVCache.zeros(*SIZES.values(), dtype) for _ in range(LAYERS)]
+
+
+def stored(store, dtype=jnp.float32):
+    return store.kv_caches(LAYERS, **SIZES, dtype=dtype)
+
+
+def generate_while(w, x, caches, n_steps):
+    def body(carry):
+        i, x, caches = carry
+        return i + 1, *step(w, jnp.tanh(x), caches)
+
+    return lax.while_loop(lambda c: c[0] < n_steps, body, (jnp.int32(0), x, caches))[1:]
+
+
+def generate_scan(w, x, caches, n_steps):
+    def body(carry, _):
+        x, caches = step(w, jnp.tanh(carry[0]), carry[1])
+        return (x, caches), x
+
+    return lax.scan(body, (x, caches), None, length=9)[0]
+
+
+def generate_nested(w, x, caches, n_steps):
+    inner = jax.jit(step)
+    for i in range(3):
+        x, caches = lax.cond(
+            jnp.int32(i) < n_steps - 4,
+            lambda x, c: inner(w, jnp.tanh(x), c),
+            lambda x, c: (x, c),
+            x,
+            caches,
+        )
+    return x, caches
+
+
+@pytest.mark.parametrize("generate", [generate_while, generate_scan, generate_nested])
+@pytest.mark.parametrize("outer_jit", [False, True])
+def test_prefill_then_loop(store, generate, outer_jit):
+    """Ragged prefill of every row, then a loop of decode steps, equal to the same in memory."""
+
+    def whole(w, x, caches, n_new, n_steps):
+        x, caches = step(w, x, caches, n_new)
+        last = jnp.take_along_axis(x, (n_new - 1)[:, None, None], axis=1)
+        return generate(w, last, caches, n_steps)
+
+    args = (jnp.array([17, 1, 9], jnp.int32), jnp.int32(6))
+    w, x = weights(), prompt(17)
+    expected, expected_caches = jax.jit(whole)(w, x, in_memory(), *args)
+    near = near_storage(whole, store=store)
+    near = jax.jit(near) if outer_jit else near
+    out, caches = near(w, x, stored(store), *args)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    for cache, reference in zip(caches, expected_caches, strict=True):
+        fetched = store.fetch(cache)
+        np.testing.assert_array_equal(fetched.lengths, reference.lengths)
+        np.testing.assert_allclose(fetched.k, reference.k, atol=1e-5)
+        np.testing.assert_allclose(fetched.v, reference.v, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("options", [{}, {"window": 5}, {"softcap": 2.0, "scale": 0.4}])
+def test_options_and_dtypes(store, dtype, options):
+    """Prefill, an extension of stored rows, decode: with a window, a soft cap, a scale."""
+    near = near_storage(functools.partial(step, **options), store=store)
+    memory, caches, w = in_memory(dtype), stored(store, dtype), weights()
+    for n_tokens, n_new in [(9, [9, 4, 1]), (6, [2, 0, 6]), (1, [1, 1, 0])]:
+        x, n_new = prompt(n_tokens, seed=n_tokens), jnp.array(n_new, jnp.int32)
+        expected, memory = step(w, x, memory, n_new, **options)
+        out, caches = near(w, x, caches, n_new)
+        real = np.arange(n_tokens) < np.asarray(n_new)[:, None]
+        np.testing.assert_allclose(out[real], expected[real], atol=1e-5)
+
+
+def test_some_rows_and_a_restart(store):
+    """Prefill into chosen rows; a row whose length is set back to 0 starts over."""
+
+    def into_rows(x, cache, rows):
+        return cached_attention(x, x[:, :, :HKV], x[:, :, :HKV], cache, rows=rows)
+
+    near = near_storage(into_rows, store=store)
+    cache, memory = store.kv_cache(**SIZES, dtype=jnp.float32), in_memory()[0]
+    for rows, restart in [((2, 0), False), ((1, 2), False), ((2, 1), True)]:
+        x = jax.random.normal(jax.random.key(sum(rows)), (2, 6, HKV * GROUP, D))
+        rows = jnp.array(rows, jnp.int32)
+        if restart:
+            cache = cache.with_lengths(cache.lengths.at[2].set(0))
+            memory = memory.with_lengths(memory.lengths.at[2].set(0))
+        out, cache = near(x, cache, rows)
+        expected, memory = into_rows(x, memory, rows)
+        np.testing.assert_allclose(out, expected, atol=1e-5)
+    assert store.fetch(cache).lengths.tolist() == [6, 12, 6]
+
+
+def test_donated_arguments(store):
+    near = jax.jit(near_storage(step, store=store), donate_argnums=(1, 2))
+    w, x, caches = weights(), prompt(1), stored(store)
+    expected, _ = step(w, x, in_memory())
+    out, after = near(w, x.copy(), caches)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    assert caches[0].k.is_deleted()
+    near(w, out, after)
+
+
+def test_put_and_fetch(store):
+    _, caches = step(weights(), prompt(5), in_memory(jnp.bfloat16))
+    back = store.fetch(store.put(caches[0]))
+    np.testing.assert_array_equal(back.k, caches[0].k)
+    np.testing.assert_array_equal(back.lengths, caches[0].lengths)
+
+
+def test_a_handle_used_twice_is_refused(store):
+    near, caches = near_storage(step, store=store), stored(store)
+    _, after = near(weights(), prompt(1), caches)
+    with pytest.raises(StaleHandleError, match="used twice"):
+        near(weights(), prompt(1), caches)
+    with pytest.raises(StaleHandleError), engine_errors():
+        jax.block_until_ready(jax.jit(near)(weights(), prompt(1), caches))
+    with pytest.raises(StaleHandleError):
+        store.fetch(caches[0])
+    near(weights(), prompt(1), after)  # the store goes on
+
+
+def test_mixed_handles_are_refused(store):
+    near, caches = near_storage(step, store=store), stored(store)
+    import dataclasses
+
+    mixed = [dataclasses.replace(caches[0], v=caches[1].v), caches[1]]
+    with pytest.raises(InvalidArgumentError, match="mixed"):
+        near(weights(), prompt(1), mixed)
+
+
+def test_a_full_row_is_refused(store):
+    near, caches = near_storage(step, store=store), stored(store)
+    _, caches = near(weights(), prompt(CAPACITY), caches)
+    with pytest.raises(InvalidArgumentError, match=f"{CAPACITY}"):
+        near(weights(), prompt(1), caches)
+
+
+def test_another_use_of_the_cache_names_the_line(store):
+    def peeks(x, cache):
+        out, cache = cached_attention(x, x, x, cache)
+        return out + cache.k[:, :1], cache  # the line that the error must name
+
+    line = peeks.__code__.co_firstlineno + 2
+    cache = store.kv_cache(**SIZES, dtype=jnp.float32)
+    x = jnp.ones((ROWS, 1, HKV, D))
+    with pytest.raises(OffloadError, match=rf"stablehlo.slice at .*test_near_storage.py:{line};"):
+        near_storage(peeks, store=store)(x, cache)
+
+
+def test_in_memory_caches_and_closed_stores_are_refused(tmp_path):
+    store = Store(tmp_path, host_memory="16MiB")
+    near, caches = near_storage(step, store=store), stored(store)
+    with pytest.raises(InvalidArgumentError, match="in-memory KVCache"):
+        near(weights(), prompt(1), in_memory())
+    with pytest.raises(InvalidArgumentError, match="near_storage"):
+        step(weights(), prompt(1), caches)
+    store.close()
+    with pytest.raises(StoreClosedError):
+        near(weights(), prompt(1), caches)
+
+
+def test_pipelines_and_dumps(tmp_path, capsys):
+    with pytest.raises(PipelineError), Store("memory:") as store:
+        near_storage(step, store=store, pipeline="offload-kv,typo")
+    with Store("memory:") as store:
+        near = near_storage(
+            step, store=store, dump_dir=tmp_path / "ir", print_ir_after="offload-kv"
+        )
+        exported = near.exported(weights(), prompt(1), stored(store))
+        near(weights(), prompt(1), stored(store))
+    assert "nspjax.kv.attend" in exported.mlir_module()
+    assert (tmp_path / "ir/02-lower-to-ffi.mlir").exists()
+    assert capsys.readouterr().out.count("// ---- after offload-kv") == 1  # compiled once

@@ -1,0 +1,109 @@
+"""The pass driver: text to passes and back, observers, and what it refuses."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+from nspjax.compiler import Pipeline, mlir, passes, register_pass
+from nspjax.compiler.pipeline import dump_to, print_after
+from nspjax.errors import CompilerError, PipelineError
+
+EMPTY = "func.func public @main(%x: tensor<2xf32>) -> tensor<2xf32> { return %x : tensor<2xf32> }"
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    monkeypatch.setattr(passes, "_users", {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Does nothing; has an option of each type."""
+
+    name: ClassVar[str] = "probe"
+    distance: int = 1
+    max_share: float = 0.5
+    eager: bool = False
+    where: str = "anywhere"
+
+    def run(self, module):
+        return module
+
+
+def test_text_to_passes_and_back():
+    register_pass(Probe)
+    text = "offload-kv, probe{distance=3 max-share=0.25, eager=true where=step-end},probe"
+    pipeline = Pipeline.parse(text)
+    assert pipeline.passes[1:] == (Probe(3, 0.25, True, "step-end"), Probe())
+    assert Pipeline.parse(str(pipeline)) == pipeline
+    assert Pipeline.parse("").passes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("offload-kv{", "cannot read the pipeline"),
+        ("offload-kv lower-to-ffi", "cannot read the pipeline"),
+        ("no-such-pass", "there is no pass 'no-such-pass'; there are: lower-to-ffi, offload-kv"),
+        ("offload-kv{depth=1}", "offload-kv has no option 'depth'; it has: none"),
+        ("probe{distance}", "cannot read the option 'distance'"),
+        ("probe{distance=far}", "distance must be a int, got 'far'"),
+        ("probe{eager=1}", "eager must be a bool, got '1'"),
+    ],
+)
+def test_bad_text_is_refused(text, message):
+    register_pass(Probe)
+    with pytest.raises(PipelineError, match=message):
+        Pipeline.parse(text)
+
+
+def test_a_name_is_registered_once():
+    register_pass(Probe)
+    with pytest.raises(PipelineError, match="exists already"):
+        register_pass(Probe)
+
+
+def test_observers_see_every_module(tmp_path):
+    register_pass(Probe)
+    printed = []
+    observers = (dump_to(tmp_path / "ir"), print_after("offload-kv", printed.append))
+    Pipeline.parse("probe,offload-kv").run(mlir.parse(EMPTY), observers)
+    assert [p.name for p in sorted((tmp_path / "ir").iterdir())] == [
+        "01-probe.mlir",
+        "02-offload-kv.mlir",
+    ]
+    assert "func.func public @main" in (tmp_path / "ir/02-offload-kv.mlir").read_text()
+    assert len(printed) == 1
+    assert printed[0].startswith("// ---- after offload-kv (")
+
+
+def test_a_pass_that_breaks_the_module_is_named():
+    @dataclasses.dataclass(frozen=True)
+    class Breaks:
+        name: ClassVar[str] = "breaks"
+
+        def run(self, module):
+            main = mlir.function(module, "main")
+            main.regions[0].blocks[0].arguments[0].set_type(
+                mlir.tensor_type((3,), "i32", module.context)
+            )
+            return module
+
+    with pytest.raises(CompilerError, match="invalid after breaks"):
+        Pipeline((Breaks(),)).run(mlir.parse(EMPTY))
+
+
+def test_an_export_takes_another_module():
+    """`mlir.with_module` relies on `dataclasses.replace(Exported, …)`, which is undocumented."""
+    exported = export.export(jax.jit(lambda unused, x: x + 1))(jnp.ones(2), jnp.ones(3))
+    assert exported.module_kept_var_idx == (1,)
+    other = mlir.parse(
+        "func.func public @main(%x: tensor<5xi32>) -> tensor<5xi32> { return %x : tensor<5xi32> }"
+    )
+    changed = mlir.with_module(exported, other)
+    assert [aval.shape for aval in changed.in_avals] == [(2,), (5,)]
+    out = jax.jit(changed.call)(jnp.ones(2), jnp.arange(5))
+    assert out.tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,163 @@
+"""The in-memory operation against a float64 NumPy oracle: it is the oracle of all else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nspjax.errors import InvalidArgumentError
+from nspjax.ops import KVCache, blockwise_attention, cached_attention, merge_partials, project_kv
+
+
+compiled = jax.jit(cached_attention, static_argnames=("scale", "window", "softcap"))
+
+
+def attention_oracle(q, k, v, position, length, *, scale, window=0, softcap=0.0):
+    """Float64, one query at a time; k, v are already the rows of the batch."""
+    group = q.shape[2] // k.shape[2]
+    out, lse = np.zeros(q.shape), np.full(q.shape[:3], -np.inf)
+    for b, t, h in np.ndindex(*q.shape[:3]):
+        at, tokens = position[b] + t, np.arange(length[b])
+        seen = (tokens <= at) & ((tokens > at - window) | (window == 0))
+        if not seen.any():
+            continue
+        scores = k[b, tokens[seen], h // group] @ q[b, t, h] * scale
+        if softcap:
+            scores = softcap * np.tanh(scores / softcap)
+        weights = np.exp(scores - scores.max())
+        out[b, t, h] = weights / weights.sum() @ v[b, tokens[seen], h // group]
+        lse[b, t, h] = scores.max() + np.log(weights.sum())
+    return out, lse
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    heads=st.sampled_from([(4, 1, 4), (6, 2, 24)]),
+    options=st.sampled_from([(None, None), (5, None), (40, 3.0)]),
+    steps=st.lists(st.sampled_from([1, 30]), min_size=2, max_size=5),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_history_of_ragged_calls(seed, heads, options, steps):
+    """Prefill, decode and extension of rows in any order, as a batch job does them."""
+    rng = np.random.default_rng(seed)
+    n_rows, capacity, (hq, hkv, head_dim), (window, softcap) = 3, 70, heads, options
+    cache = KVCache.zeros(n_rows, capacity, hkv, head_dim, jnp.float32)
+    keys, values = np.zeros((2, n_rows, capacity, hkv, head_dim))
+    lengths = np.zeros(n_rows, int)
+    for n_tokens in steps:
+        rows = rng.permutation(n_rows)
+        n_new = np.minimum(rng.integers(0, n_tokens + 1, len(rows)), capacity - lengths[rows])
+        q = normal(rng, len(rows), n_tokens, hq, head_dim)
+        k, v = normal(rng, 2, len(rows), n_tokens, hkv, head_dim)
+        start = lengths[rows]
+        for i, row in enumerate(rows):
+            keys[row, start[i] : start[i] + n_new[i]] = k[i, : n_new[i]]
+            values[row, start[i] : start[i] + n_new[i]] = v[i, : n_new[i]]
+        lengths[rows] += n_new
+        out, cache = compiled(
+            *(jnp.asarray(x, jnp.float32) for x in (q, k, v)),
+            cache,
+            rows=jnp.asarray(rows, jnp.int32),
+            n_new=jnp.asarray(n_new, jnp.int32),
+            window=window,
+            softcap=softcap,
+        )
+        expected, _ = attention_oracle(
+            q,
+            keys[rows],
+            values[rows],
+            start,
+            np.where(n_new > 0, lengths[rows], 0),
+            scale=head_dim**-0.5,
+            window=window or 0,
+            softcap=softcap or 0.0,
+        )
+        real = np.arange(n_tokens) < n_new[:, None]
+        np.testing.assert_allclose(np.asarray(out)[real], expected[real], atol=2e-5)
+        np.testing.assert_array_equal(cache.lengths, lengths)
+    for row, n in enumerate(lengths):
+        np.testing.assert_array_equal(cache.k[row, :n], keys[row, :n].astype(np.float32))
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("bfloat16", 3e-2), ("float16", 4e-3)])
+def test_sixteen_bit_floats(dtype, atol):
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(normal(rng, 2, 20, h, 16), dtype) for h in (4, 2, 2))
+    out, cache = cached_attention(q, k, v, KVCache.zeros(2, 32, 2, 16, dtype))
+    exact = [np.asarray(x, np.float64) for x in (q, k, v)]
+    expected, _ = attention_oracle(*exact, [0, 0], [20, 20], scale=16**-0.5)
+    assert out.dtype == cache.k.dtype == jnp.dtype(dtype)
+    np.testing.assert_allclose(np.asarray(out, np.float64), expected, atol=atol)
+
+
+def test_blocks_are_seamless():
+    """Lengths around the query and key block sizes, positions in the middle of stored tokens."""
+    rng = np.random.default_rng(1)
+    n_stored, n_tokens = 1100, 300
+    q, k, v = normal(rng, 2, n_tokens, 2, 8), *normal(rng, 2, 2, n_stored, 1, 8)
+    for position, length in [((0, 700), (300, 1000)), ((511, 512), (1100, 0))]:
+        out, lse = blockwise_attention(
+            *(jnp.asarray(x, jnp.float32) for x in (q, k, v)),
+            None,
+            jnp.asarray(position, jnp.int32),
+            jnp.asarray(length, jnp.int32),
+            scale=0.3,
+        )
+        expected, expected_lse = attention_oracle(q, k, v, position, length, scale=0.3)
+        np.testing.assert_allclose(out, expected, atol=2e-5)
+        np.testing.assert_allclose(lse, expected_lse, atol=2e-5)
+
+
+def test_a_long_prompt_builds_no_square_of_scores():
+    n_tokens = 32 * 1024
+    x = jax.ShapeDtypeStruct((1, n_tokens, 1, 8), jnp.bfloat16)
+    cache = jax.eval_shape(lambda: KVCache.zeros(1, n_tokens, 1, 8))
+    memory = jax.jit(cached_attention).lower(x, x, x, cache).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < n_tokens * n_tokens // 16
+
+
+def test_merging_two_halves_is_attention_over_the_whole():
+    rng = np.random.default_rng(2)
+    q, k, v = normal(rng, 1, 1, 4, 8), *normal(rng, 2, 1, 20, 2, 8)
+    half = lambda a, b: attention_oracle(q, k[:, a:b], v[:, a:b], [99], [b - a], scale=1.0)  # noqa: E731
+    whole, whole_lse = half(0, 20)
+    out, lse = merge_partials(*half(0, 7), *half(7, 20))
+    np.testing.assert_allclose(out, whole, atol=1e-5)
+    np.testing.assert_allclose(lse, whole_lse, atol=1e-5)
+    nothing = np.zeros_like(whole), np.full_like(whole_lse, -np.inf)
+    np.testing.assert_allclose(merge_partials(*nothing, whole, whole_lse)[0], whole, atol=1e-6)
+    assert np.all(merge_partials(*nothing, *nothing)[1] == -np.inf)
+
+
+def test_marks_survive_lowering():
+    cache = KVCache.zeros(1, 8, 1, 4, jnp.float32)
+
+    def layer(x, w):
+        k, v = project_kv(x, w, w)
+        heads = (1, 1, 1, 4)
+        return cached_attention(x.reshape(heads), k.reshape(heads), v.reshape(heads), cache)
+
+    text = jax.jit(layer).lower(jnp.ones((1, 1, 4)), jnp.ones((4, 4))).as_text()
+    assert 'stablehlo.composite "nspjax.cached_attention"' in text
+    assert 'stablehlo.composite "nspjax.project_kv"' in text
+
+
+@pytest.mark.parametrize(
+    ("q", "kv", "dtype", "message"),
+    [
+        ((2, 1, 3, 4), (2, 1, 2, 4), "float32", "multiple of Hkv"),
+        ((2, 1, 4, 8), (2, 1, 2, 8), "float32", "same Hkv and D"),
+        ((2, 1, 4, 4), (2, 1, 2, 4), "float16", "cast them first"),
+        ((1, 1, 4, 4), (1, 1, 2, 4), "float32", "say which with rows="),
+        ((2, 4, 4), (2, 2, 4), "float32", r"needs q \[B, T, Hq, D\]"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(q, kv, dtype, message):
+    cache = KVCache.zeros(2, 8, 2, 4, jnp.float32)
+    with pytest.raises(InvalidArgumentError, match=message):
+        cached_attention(jnp.ones(q), jnp.ones(kv, dtype), jnp.ones(kv, dtype), cache)
