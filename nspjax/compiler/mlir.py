@@ -1,4 +1,4 @@
-"""The one file that imports MLIR: modules in and out, walks, edits, and splicing of JAX functions."""
+"""The one file that imports MLIR: modules in and out, walks, edits, spliced JAX functions."""
 
 from __future__ import annotations
 

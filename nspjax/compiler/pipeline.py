@@ -101,7 +101,9 @@ def _make(name: str, options_text: str) -> Pass:
     kinds = typing.get_type_hints(cls)
     fields = {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
     options = {}
-    for item in re.split(r"[\s,]+(?=[\w-]+\s*=)", options_text.strip()) if options_text.strip() else ():
+    for item in (
+        re.split(r"[\s,]+(?=[\w-]+\s*=)", options_text.strip()) if options_text.strip() else ()
+    ):
         found = _OPTION.match(item)
         if found is None:
             raise PipelineError(f"{name}: cannot read the option {item!r}: write option=value")

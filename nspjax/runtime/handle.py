@@ -39,10 +39,8 @@ class StoredKVCache:
         store_id: int, cache_id: int, shape: tuple[int, int, int, int], dtype: np.dtype
     ) -> StoredKVCache:
         handle = jnp.array([store_id, cache_id, 0], jnp.int32)
-        # k and v are two buffers, so that a caller may donate both
-        return StoredKVCache(
-            handle, handle.copy(), jnp.zeros(shape[0], jnp.int32), shape, jnp.dtype(dtype)
-        )
+        empty = jnp.zeros(shape[0], jnp.int32)
+        return StoredKVCache(handle, handle, empty, shape, dtype).at_version(0, empty)
 
     @property
     def batch(self) -> int:
@@ -55,6 +53,12 @@ class StoredKVCache:
     def with_lengths(self, lengths: jax.Array) -> StoredKVCache:
         """The same cache with other row lengths, each at most the present one."""
         return dataclasses.replace(self, lengths=lengths)
+
+    def at_version(self, version: int, lengths: jax.Array) -> StoredKVCache:
+        """The same cache at a version of the engine's, outside any traced function."""
+        k, v = (handle.at[2].set(version) for handle in (self.k, self.v))
+        # two buffers, so that a caller may donate both
+        return dataclasses.replace(self, k=k, v=v, lengths=lengths)
 
     def spec(self) -> KVCache:
         """The KVCache that this one stands for, as shapes and dtypes."""

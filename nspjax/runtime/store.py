@@ -120,8 +120,7 @@ class Store:
         version = self._engine.append(
             _cache_id(made), 0, _raw(cache.k), _raw(cache.v), rows, start, lengths
         )
-        handle = jnp.array([self._engine.id, _cache_id(made), version], jnp.int32)
-        return StoredKVCache(handle, handle.copy(), cache.lengths, made.shape, made.dtype)
+        return made.at_version(version, cache.lengths)
 
     def fetch(self, cache: StoredKVCache) -> KVCache:
         """An in-memory copy of a stored cache: k, v [S, C, Hkv, D], zero beyond each length.
@@ -138,6 +137,12 @@ class Store:
                 k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
         keys, values = (jnp.asarray(part.view(cache.dtype)) for part in (k, v))
         return KVCache(keys, values, jnp.asarray(cache.lengths))
+
+    def fill_synthetic(self, cache: StoredKVCache, n_tokens: int) -> StoredKVCache:
+        """The cache with `n_tokens` pseudo-random tokens in every row: for benches, no prefill."""
+        self._check_current(cache)
+        version = self._engine.fill_synthetic(_cache_id(cache), n_tokens)
+        return cache.at_version(version, jnp.full((cache.batch,), n_tokens, jnp.int32))
 
     def drop(self, cache: StoredKVCache) -> None:
         """Give the cache's room back; its handles are refused from now on."""

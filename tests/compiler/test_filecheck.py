@@ -12,6 +12,7 @@ from filecheck.finput import FInput
 from filecheck.matcher import Matcher
 from filecheck.options import Options
 from filecheck.parser import Parser, pattern_for_opts
+
 from nspjax.compiler import Pipeline, mlir
 from nspjax.errors import OffloadError
 

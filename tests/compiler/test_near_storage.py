@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+
 from nspjax import KVCache, Store, cached_attention, near_storage
 from nspjax.errors import (
     InvalidArgumentError,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import export
+
 from nspjax.compiler import Pipeline, mlir, passes, register_pass
 from nspjax.compiler.pipeline import dump_to, print_after
 from nspjax.errors import CompilerError, PipelineError

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nspjax.errors import InvalidArgumentError
 from nspjax.ops import KVCache, blockwise_attention, cached_attention, merge_partials, project_kv
-
 
 compiled = jax.jit(cached_attention, static_argnames=("scale", "window", "softcap"))
 
