@@ -48,7 +48,7 @@ def main() -> None:
 
     token_bytes = SHAPE["n_layers"] * SHAPE["n_kv_heads"] * SHAPE["head_dim"] * 2 * 2
     context = -(-parse_bytes(args.kv) // (token_bytes * ROWS))
-    config = ModelConfig.llama(**SHAPE, max_position_tokens=context + args.steps)
+    config = ModelConfig(**SHAPE, max_position_tokens=context + args.steps)
     graph, state = nnx.split(random_decoder(config, seed=0, dtype=jnp.bfloat16))
     weights_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 

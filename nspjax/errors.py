@@ -107,13 +107,14 @@ def from_engine_message(text: str) -> NspjaxError | None:
 def engine_errors() -> Iterator[None]:
     """Raise the engine's errors as the classes above instead of as `JaxRuntimeError`.
 
-    XLA wraps what a custom call reports; wrap the call *and* the wait for its results.
+    Wrap the call *and* the wait for its results: XLA reports a custom call's error in either, and
+    as a JaxRuntimeError or a ValueError.
     """
     import jax
 
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
         ours = from_engine_message(str(error))
         if ours is None:
             raise

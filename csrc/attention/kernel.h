@@ -1,0 +1,65 @@
+// The attention of some queries over tokens of one tile and KV head: what every kernel computes.
+//
+// Online softmax with float32 accumulation: (max, sum, acc) go in, are updated with the tokens, and
+// come out. A kernel handles a query in the same order of additions whichever others are with it,
+// and wherever the visible tokens begin: masked tokens add exactly nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.h"
+
+namespace nspjax {
+
+// Queries and accumulators are padded to this many floats: no kernel's vectors are longer.
+inline constexpr int64_t kPadFloats = 16;
+// Softmax statistics are updated once for each block of this many tokens of a tile.
+inline constexpr int kBlockTokens = 64;
+
+struct TileAttention {
+  const float* queries;  // [n_queries, padded_dim], scaled; 0 beyond head_dim
+  int n_queries;
+  int head_dim;
+  int padded_dim;         // a multiple of kPadFloats
+  const int32_t* first;   // [n_queries]: query i sees the tokens first[i] <= j < last[i]
+  const int32_t* last;
+  const void* k;          // [tile tokens, head_dim]
+  const void* v;
+  int32_t first_token;    // the position of k's first vector in its row
+  int begin;              // of the tile's tokens, those that any query may see; all of them valid
+  int end;
+  float softcap;          // 0: none
+  float* max;             // [n_queries], -inf to begin with
+  float* sum;             // [n_queries], 0
+  float* acc;             // [n_queries, padded_dim], 0
+};
+
+using TileKernel = void (*)(const TileAttention&);
+
+// A kernel for each dtype of a cache.
+struct KernelSet {
+  std::string_view name;
+  TileKernel f32;
+  TileKernel bf16;
+  TileKernel f16;
+
+  TileKernel of(DType dtype) const {
+    return dtype == DType::kF32 ? f32 : dtype == DType::kBF16 ? bf16 : f16;
+  }
+};
+
+// Those that this CPU runs, the best first.
+std::vector<KernelSet> available_kernels();
+// name: one of them, or "auto". Throws InvalidArgument.
+KernelSet find_kernel(std::string_view name);
+
+KernelSet scalar_kernels();
+#ifdef NSPJAX_X86
+KernelSet avx2_kernels();
+KernelSet avx512_kernels();
+#endif
+
+}  // namespace nspjax

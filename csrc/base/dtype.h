@@ -1,0 +1,55 @@
+// The element types of a cache, and their conversion to float32.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace nspjax {
+
+enum class DType { kF32, kBF16, kF16 };
+
+constexpr int64_t size_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+constexpr std::string_view dtype_name(DType dtype) {
+  return dtype == DType::kF32 ? "f32" : dtype == DType::kBF16 ? "bf16" : "f16";
+}
+
+inline DType parse_dtype(std::string_view name) {
+  for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    if (name == dtype_name(dtype)) return dtype;
+  }
+  fail(ErrorKind::kInvalidArgument, "a KV cache cannot be \"", name, "\": use f32, bf16 or f16");
+}
+
+inline float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+inline float f16_to_f32(uint16_t bits) {
+  const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
+  const uint32_t exponent_mantissa = bits & 0x7fffu;
+  if (exponent_mantissa >= 0x7c00u) {  // infinity, NaN
+    return std::bit_cast<float>(sign | 0x7f800000u | ((exponent_mantissa & 0x3ffu) << 13));
+  }
+  if (exponent_mantissa < 0x400u) {  // zero, subnormal: a multiple of 2^-24
+    const float magnitude = static_cast<float>(exponent_mantissa) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  return std::bit_cast<float>(sign | ((exponent_mantissa << 13) + 0x38000000u));
+}
+
+// Element i of an array of `dtype`.
+inline float element_as_f32(const void* data, int64_t i, DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return static_cast<const float*>(data)[i];
+    case DType::kBF16:
+      return bf16_to_f32(static_cast<const uint16_t*>(data)[i]);
+    case DType::kF16:
+      return f16_to_f32(static_cast<const uint16_t*>(data)[i]);
+  }
+  return 0.0f;
+}
+
+}  // namespace nspjax

@@ -1,0 +1,91 @@
+#include "base/thread_pool.h"
+
+#include <utility>
+
+namespace nspjax {
+
+ThreadPool::ThreadPool(int n_threads) {
+  threads_.reserve(static_cast<size_t>(n_threads));
+  for (int i = 0; i < n_threads; ++i) threads_.emplace_back([this] { work(); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+}
+
+void ThreadPool::post(std::function<void()> task) {
+  {
+    std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  wake_.notify_one();
+}
+
+void ThreadPool::work() {
+  for (;;) {
+    std::function<void()> task;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    task();
+  }
+}
+
+void TaskGroup::run(std::function<void()> task) {
+  std::function<void()> guarded = [this, task = std::move(task)]() mutable {
+    std::exception_ptr error;
+    bool skip = false;
+    {
+      std::lock_guard lock(mutex_);
+      skip = error_ != nullptr;
+    }
+    if (!skip) {
+      try {
+        task();
+      } catch (...) {
+        error = std::current_exception();
+      }
+    }
+    task = nullptr;  // what it held is given back before the group counts as done
+    std::lock_guard lock(mutex_);
+    if (error && !error_) error_ = error;
+    if (--pending_ == 0) done_.notify_all();
+  };
+  {
+    std::lock_guard lock(mutex_);
+    ++pending_;
+  }
+  try {
+    pool_.post(std::move(guarded));
+  } catch (...) {
+    std::lock_guard lock(mutex_);
+    --pending_;
+    throw;
+  }
+}
+
+void TaskGroup::finish() {
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, [this] { return pending_ == 0; });
+}
+
+void TaskGroup::wait() {
+  finish();
+  std::lock_guard lock(mutex_);
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+bool TaskGroup::idle() const {
+  std::lock_guard lock(mutex_);
+  return pending_ == 0;
+}
+
+}  // namespace nspjax

@@ -1,0 +1,58 @@
+// Worker threads, and groups of tasks on them whose first exception reaches the one who waits.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace nspjax {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int n_threads);
+  ~ThreadPool();  // after the tasks that were posted
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  // First come, first served. A task must not throw: use a TaskGroup.
+  void post(std::function<void()> task);
+  int n_threads() const { return static_cast<int>(threads_.size()); }
+
+ private:
+  void work();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> tasks_;
+  bool stopping_ = false;
+  std::vector<std::jthread> threads_;  // last: joined before the rest goes
+};
+
+class TaskGroup {
+ public:
+  explicit TaskGroup(ThreadPool& pool) : pool_(pool) {}
+  ~TaskGroup() { finish(); }  // tasks refer to what the waiting thread has on its stack
+  TaskGroup(const TaskGroup&) = delete;
+  TaskGroup& operator=(const TaskGroup&) = delete;
+
+  // After a task failed, those that have not begun are skipped.
+  void run(std::function<void()> task);
+  // Until all tasks are done; rethrows the first exception.
+  void wait();
+  bool idle() const;
+
+ private:
+  void finish();
+
+  ThreadPool& pool_;
+  mutable std::mutex mutex_;
+  std::condition_variable done_;
+  int pending_ = 0;
+  std::exception_ptr error_;
+};
+
+}  // namespace nspjax

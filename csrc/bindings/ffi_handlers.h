@@ -1,0 +1,21 @@
+// The custom calls that XLA programs make to the engine.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nspjax {
+
+// Target names and handlers; both run on the host.
+//
+// nspjax.kv.append: (hk S32[3], hv S32[3], k [B,T,H,D], v [B,T,H,D], rows S32[B], start S32[B],
+//   n_new S32[B]) -> (hk' S32[3], hv' S32[3])
+// nspjax.kv.attend: (hk, hv, q [B,T,Hq,D], rows, position, length S32[B])
+//   {scale f32, window i64, softcap f32} -> (out F32[B,T,Hq,D], lse F32[B,T,Hq], hk', hv')
+//
+// hk and hv are handles {store, cache, version} and must be equal: K and V live together.
+std::vector<std::pair<std::string, void*>> ffi_handlers();
+int ffi_api_minor_version();
+
+}  // namespace nspjax

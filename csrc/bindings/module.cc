@@ -1,0 +1,308 @@
+// The Python module nspjax._engine.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "attention/merge.h"
+#include "bindings/arrays.h"
+#include "bindings/ffi_handlers.h"
+#include "store/registry.h"
+
+namespace nspjax {
+namespace {
+
+// nspjax::Error -> nspjax.errors.<Kind>Error
+void raise_in_python(const std::exception_ptr& thrown, void*) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    const std::string name = concat(kind_name(error.kind()), "Error");
+    const nb::object cls = nb::module_::import_("nspjax.errors").attr(name.c_str());
+    PyErr_SetString(cls.ptr(), error.what());
+  }
+}
+
+int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, const AnyArray& v,
+               const Int32Array& rows, const Int32Array& start, const Int32Array& n_new) {
+  const CacheShape shape = store.shape(cache);
+  const auto batch = static_cast<int64_t>(rows.size());
+  check_sizes(k, "k", {batch, -1, shape.n_kv_heads, shape.head_dim});
+  const auto n_tokens = static_cast<int64_t>(k.shape(1));
+  check_sizes(v, "v", {batch, n_tokens, shape.n_kv_heads, shape.head_dim});
+  check_sizes(AnyArray(start), "start", {batch});
+  check_sizes(AnyArray(n_new), "n_new", {batch});
+  for (const auto& [array, name] : {std::pair(&k, "k"), std::pair(&v, "v")}) {
+    if (array_dtype(*array, name, shape.dtype) != shape.dtype) {
+      fail(ErrorKind::kInvalidArgument, name, " has another dtype than the cache, which is ",
+           dtype_name(shape.dtype));
+    }
+  }
+  nb::gil_scoped_release release;
+  return store.append(cache, version,
+                      {.k = static_cast<const std::byte*>(k.data()),
+                       .v = static_cast<const std::byte*>(v.data()),
+                       .n_tokens = n_tokens,
+                       .rows = values(rows),
+                       .start = values(start),
+                       .n_new = values(n_new)});
+}
+
+nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q,
+                 const Int32Array& rows, const Int32Array& position, const Int32Array& length,
+                 float scale, int64_t window, float softcap) {
+  const CacheShape shape = store.shape(cache);
+  const auto batch = static_cast<int64_t>(rows.size());
+  check_sizes(q, "q", {batch, -1, -1, shape.head_dim});
+  check_sizes(AnyArray(position), "position", {batch});
+  check_sizes(AnyArray(length), "length", {batch});
+  const DType q_dtype = array_dtype(q, "q", shape.dtype);
+  const size_t b = q.shape(0), t = q.shape(1), h = q.shape(2), d = q.shape(3);
+  std::vector<float> out(b * t * h * d), lse(b * t * h);
+  {
+    nb::gil_scoped_release release;
+    store.attend(cache, version,
+                 {.q = q.data(),
+                  .q_dtype = q_dtype,
+                  .n_tokens = static_cast<int64_t>(t),
+                  .n_q_heads = static_cast<int64_t>(h),
+                  .rows = values(rows),
+                  .position = values(position),
+                  .length = values(length),
+                  .scale = scale,
+                  .window = window,
+                  .softcap = softcap,
+                  .out = out.data(),
+                  .lse = lse.data()});
+  }
+  return nb::make_tuple(new_array(std::move(out), {b, t, h, d}),
+                        new_array(std::move(lse), {b, t, h}));
+}
+
+template <typename T>
+nb::tuple read_as(Store& store, int32_t cache, const CacheShape& shape, int64_t row, int64_t begin,
+                  int64_t end) {
+  const auto n = static_cast<size_t>(std::max<int64_t>(0, end - begin));
+  const auto h = static_cast<size_t>(shape.n_kv_heads), d = static_cast<size_t>(shape.head_dim);
+  std::vector<T> k(n * h * d), v(n * h * d);
+  {
+    nb::gil_scoped_release release;
+    store.read(cache, row, begin, end, reinterpret_cast<std::byte*>(k.data()),
+               reinterpret_cast<std::byte*>(v.data()));
+  }
+  return nb::make_tuple(new_array(std::move(k), {n, h, d}), new_array(std::move(v), {n, h, d}));
+}
+
+nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end) {
+  const CacheShape shape = store.shape(cache);
+  return shape.dtype == DType::kF32 ? read_as<float>(store, cache, shape, row, begin, end)
+                                    : read_as<uint16_t>(store, cache, shape, row, begin, end);
+}
+
+CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
+                       const std::string& dtype) {
+  return {batch, capacity_tokens, n_kv_heads, head_dim, parse_dtype(dtype)};
+}
+
+nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& shape,
+                     int64_t tile_tokens) {
+  const RoomReport report = store.room_for(n_layers, shape, tile_tokens);
+  nb::dict result;
+  result["device_bytes"] = nb::cast(report.needs.device_bytes);
+  result["available_bytes"] = nb::cast(report.available_bytes);
+  result["rows_that_fit"] = report.rows_that_fit;
+  result["host_bytes"] = report.needs.tail_bytes;
+  result["smallest_host_memory_bytes"] = report.needs.smallest_host_memory_bytes;
+  result["tile_tokens"] = report.needs.tile_tokens;
+  return result;
+}
+
+nb::list devices(const Store& store) {
+  nb::list result;
+  for (const DeviceInfo& info : store.devices()) {
+    nb::dict device;
+    device["spec"] = info.spec;
+    device["kind"] = info.kind;
+    device["path"] = info.path;
+    device["direct"] = info.direct;
+    device["io"] = info.io;
+    device["reserved_bytes"] = info.reserved_bytes;
+    device["free_bytes"] = info.free_bytes;
+    result.append(device);
+  }
+  return result;
+}
+
+nb::dict stats(const Store& store) {
+  const StoreStats total = store.stats();
+  nb::dict result;
+  result["bytes_read"] = total.bytes_read;
+  result["bytes_written"] = total.bytes_written;
+  result["n_reads"] = total.n_reads;
+  result["n_writes"] = total.n_writes;
+  result["read_ns"] = total.read_ns;
+  result["write_ns"] = total.write_ns;
+  result["bytes_appended"] = total.bytes_appended;
+  result["attend_ns"] = total.attend_ns;
+  result["append_ns"] = total.append_ns;
+  result["kv_bytes_stored"] = total.kv_bytes_stored;
+  result["host_bytes"] = total.host_bytes;
+  nb::list each;
+  for (const DeviceStats* device : store.device_stats()) {
+    nb::dict counters;
+    counters["bytes_read"] = device->bytes_read.load();
+    counters["bytes_written"] = device->bytes_written.load();
+    counters["n_reads"] = device->n_reads.load();
+    counters["n_writes"] = device->n_writes.load();
+    counters["read_ns"] = device->read_ns.load();
+    counters["write_ns"] = device->write_ns.load();
+    each.append(counters);
+  }
+  result["devices"] = each;
+  return result;
+}
+
+nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const AnyArray& q,
+                      const AnyArray& k, const AnyArray& v, const Int32Array& first,
+                      const Int32Array& last, int32_t first_token, int begin, int end, float scale,
+                      float softcap) {
+  const DType type = parse_dtype(dtype);
+  check_sizes(q, "q", {-1, -1});
+  const size_t n = q.shape(0), dim = q.shape(1);
+  const auto n_tokens = static_cast<int64_t>(k.shape(0)), head_dim = static_cast<int64_t>(dim);
+  check_sizes(k, "k", {-1, head_dim});
+  check_sizes(v, "v", {n_tokens, head_dim});
+  check_sizes(AnyArray(first), "first", {static_cast<int64_t>(n)});
+  check_sizes(AnyArray(last), "last", {static_cast<int64_t>(n)});
+  if (array_dtype(q, "q", DType::kF32) != DType::kF32 || array_dtype(k, "k", type) != type ||
+      array_dtype(v, "v", type) != type || begin < 0 || begin > end || end > n_tokens) {
+    fail(ErrorKind::kInvalidArgument, "attend_tile: q must be float32, k and v of the dtype, ",
+         "0 <= begin <= end <= tokens");
+  }
+  const size_t padded = (dim + kPadFloats - 1) / kPadFloats * kPadFloats;
+  std::vector<float> queries(n * padded), acc(n * padded), max(n, kMinusInfinity), sum(n);
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t d = 0; d < dim; ++d) {
+      queries[i * padded + d] = scale * static_cast<const float*>(q.data())[i * dim + d];
+    }
+  }
+  find_kernel(kernel).of(type)({.queries = queries.data(),
+                                .n_queries = static_cast<int>(n),
+                                .head_dim = static_cast<int>(dim),
+                                .padded_dim = static_cast<int>(padded),
+                                .first = first.data(),
+                                .last = last.data(),
+                                .k = k.data(),
+                                .v = v.data(),
+                                .first_token = first_token,
+                                .begin = begin,
+                                .end = end,
+                                .softcap = softcap,
+                                .max = max.data(),
+                                .sum = sum.data(),
+                                .acc = acc.data()});
+  std::vector<float> out(n * dim), lse(n);
+  for (size_t i = 0; i < n; ++i) {
+    lse[i] = normalise_partial(max[i], sum[i], acc.data() + i * padded, head_dim);
+    std::copy_n(acc.data() + i * padded, dim, out.data() + i * dim);
+  }
+  return nb::make_tuple(new_array(std::move(out), {n, dim}), new_array(std::move(lse), {n}));
+}
+
+nb::dict registrations() {
+  nb::dict result;
+  for (const auto& [name, handler] : ffi_handlers()) result[name.c_str()] = nb::capsule(handler);
+  return result;
+}
+
+std::vector<std::string> kernel_names() {
+  std::vector<std::string> names;
+  for (const KernelSet& kernel : available_kernels()) names.emplace_back(kernel.name);
+  return names;
+}
+
+nb::dict build_info() {
+  nb::dict result;
+#ifdef NSPJAX_HAVE_URING
+  result["uring"] = true;
+#else
+  result["uring"] = false;
+#endif
+  result["ffi_api_minor_version"] = ffi_api_minor_version();
+  result["compiler"] = __VERSION__;
+  return result;
+}
+
+}  // namespace
+
+NB_MODULE(_engine, m) {
+  m.doc() = "The engine: stores of KV caches, attention beside them, and XLA's custom calls to it.";
+  nb::register_exception_translator(raise_in_python);
+
+  using namespace nb::literals;
+  const auto without_gil = nb::call_guard<nb::gil_scoped_release>();
+  nb::class_<Store>(m, "Store",
+                    "KV caches on devices. 16-bit elements travel as uint16 arrays of their bits.")
+      .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
+                       std::string io, std::string kernel, std::string fault) {
+             return open_store({.devices = std::move(devices),
+                                .host_memory_bytes = host_memory_bytes,
+                                .threads = threads,
+                                .io = std::move(io),
+                                .kernel = std::move(kernel),
+                                .fault = std::move(fault)});
+           }),
+           "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
+           "kernel"_a = "auto", "fault"_a = "")
+      .def_prop_ro("id", &Store::id)
+      .def_prop_ro("closed", &Store::closed, without_gil)
+      .def("warnings", &Store::warnings)
+      .def("devices", &devices)
+      .def("stats", &stats)
+      .def(
+          "create_caches",
+          [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
+             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens) {
+            return store.create_caches(
+                n_layers, cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype),
+                tile_tokens);
+          },
+          "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
+          "tile_tokens"_a = 0, without_gil)
+      .def(
+          "cache_needs",
+          [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
+             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens) {
+            return cache_needs(store, n_layers,
+                               cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype),
+                               tile_tokens);
+          },
+          "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
+          "tile_tokens"_a = 0)
+      .def("drop_cache", &Store::drop_cache, "cache"_a, without_gil)
+      .def("version", &Store::version, "cache"_a, without_gil)
+      .def("lengths", &Store::lengths, "cache"_a, without_gil)
+      .def("tile_tokens", &Store::tile_tokens, "cache"_a, without_gil)
+      .def("append", &append, "cache"_a, "version"_a, "k"_a, "v"_a, "rows"_a, "start"_a, "n_new"_a,
+           "k, v [B, T, H, D] go to the rows; returns the cache's new version.")
+      .def("attend", &attend, "cache"_a, "version"_a, "q"_a, "rows"_a, "position"_a, "length"_a,
+           "scale"_a, "window"_a = 0, "softcap"_a = 0.0f,
+           "q [B, T, Hq, D] -> out float32 [B, T, Hq, D], lse float32 [B, T, Hq].")
+      .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
+           "Tokens of a row: k, v [end - begin, H, D].")
+      .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, without_gil,
+           "Gives every row n_tokens pseudo-random tokens; returns the cache's new version.")
+      .def("flush", &Store::flush, without_gil)
+      .def("close", &Store::close, without_gil);
+
+  m.def("registrations", &registrations, "XLA FFI target name -> handler, a capsule.");
+  m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");
+  m.def("attend_tile", &attend_tile, "kernel"_a, "dtype"_a, "q"_a, "k"_a, "v"_a, "first"_a,
+        "last"_a, "first_token"_a, "begin"_a, "end"_a, "scale"_a, "softcap"_a = 0.0f,
+        "One kernel on one tile, for tests: q [n, D], k, v [tokens, D], query i sees the "
+        "positions first[i] to last[i] -> out [n, D], lse [n].");
+  m.def("build_info", &build_info);
+}
+
+}  // namespace nspjax

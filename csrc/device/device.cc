@@ -1,0 +1,29 @@
+#include "device/device.h"
+
+#include "device/file_device.h"
+#include "device/host_attention.h"
+#include "device/memory_device.h"
+#include "io/fault.h"
+
+namespace nspjax {
+
+void Device::attend(const AttendCall& call, int64_t index, int64_t extent_offset,
+                    ThreadPool& workers) {
+  attend_on_host(*this, call, index, extent_offset, workers);
+}
+
+std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,
+                                    std::string_view io, std::string_view fault,
+                                    std::vector<std::string>& warnings) {
+  constexpr std::string_view kFile = "file:";
+  if (spec == "memory:") return std::make_unique<MemoryDevice>();
+  const std::string path = spec.starts_with(kFile) ? spec.substr(kFile.size()) : spec;
+  if (path.empty()) {
+    fail(ErrorKind::kStorePath, "device \"", spec, "\" has no path: write memory:, a directory, ",
+         "or file:DIRECTORY");
+  }
+  auto queue = with_fault(make_io_queue(io, static_cast<int>(budget.slots)), fault);
+  return std::make_unique<FileDevice>(spec, path, budget, std::move(queue), warnings);
+}
+
+}  // namespace nspjax

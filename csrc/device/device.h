@@ -1,0 +1,97 @@
+// A near-storage device: it keeps tiles and attends over them. `memory` and `file` compute with the
+// host's CPU (host_attention.h); a device with a processor of its own overrides attend().
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "layout/plan.h"
+
+namespace nspjax {
+
+struct AttendCall;
+
+struct Extent {
+  int64_t offset;
+  int64_t bytes;
+};
+
+// Whole tiles, at most as many bytes as a staging buffer has.
+struct TileRange {
+  int64_t offset;
+  int64_t bytes;
+};
+struct TileWrite {
+  TileRange range;
+  std::function<void(std::byte*)> pack;  // writes all of range.bytes
+};
+
+// Gets the ranges of a scan as they arrive, in any order.
+class ScanVisitor {
+ public:
+  virtual ~ScanVisitor() = default;
+  // data: the range's bytes, for as long as a copy of the pointer lives.
+  virtual void ready(size_t index, std::shared_ptr<const std::byte> data) = 0;
+  // Nothing else to do: time spent in reads from now on is time lost.
+  virtual bool starved() const { return true; }
+};
+
+struct DeviceStats {
+  std::atomic<int64_t> bytes_read = 0;
+  std::atomic<int64_t> bytes_written = 0;
+  std::atomic<int64_t> n_reads = 0;
+  std::atomic<int64_t> n_writes = 0;
+  std::atomic<int64_t> read_ns = 0;   // attention waited for reads
+  std::atomic<int64_t> write_ns = 0;  // appends waited for writes
+};
+
+struct DeviceInfo {
+  std::string spec;
+  std::string kind;
+  std::string path;
+  bool direct = false;
+  std::string io;
+  int64_t reserved_bytes = 0;
+  int64_t free_bytes = 0;  // for further caches
+};
+
+// One call at a time, from any thread; only info() and stats() may come in between.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual DeviceInfo info() const = 0;
+  // Room for further extents: what the medium has, less what is promised to extents already.
+  virtual int64_t available_bytes() const = 0;
+
+  virtual Extent reserve(int64_t bytes) = 0;
+  virtual void release(const Extent& extent) = 0;
+
+  virtual void write(std::span<const TileWrite> writes) = 0;
+  virtual void scan(std::span<const TileRange> ranges, ScanVisitor& visitor) = 0;
+  // Attention of all the call's passes over what this device (number `index` of the store) holds.
+  virtual void attend(const AttendCall& call, int64_t index, int64_t extent_offset,
+                      ThreadPool& workers);
+  virtual void flush() = 0;
+  virtual void close() = 0;
+
+  const DeviceStats& stats() const { return stats_; }
+
+ protected:
+  DeviceStats stats_;
+};
+
+// spec: "memory:", a directory, or "file:DIRECTORY". What the user should know goes to `warnings`.
+std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,
+                                    std::string_view io, std::string_view fault,
+                                    std::vector<std::string>& warnings);
+
+}  // namespace nspjax

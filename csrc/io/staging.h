@@ -1,0 +1,34 @@
+// The buffers between a device and the attention workers: a fixed number, page-aligned, reused.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/align.h"
+
+namespace nspjax {
+
+class StagingRing {
+ public:
+  StagingRing(int64_t n_slots, int64_t slot_bytes);
+
+  // A buffer that comes back to the ring when the last copy of the pointer goes.
+  using Slot = std::shared_ptr<std::byte>;
+  Slot try_acquire();  // null where all are in use
+  void wait_for_free();
+
+  int64_t slot_bytes() const { return slot_bytes_; }
+  int64_t n_slots() const { return n_slots_; }
+
+ private:
+  int64_t n_slots_;
+  int64_t slot_bytes_;
+  MappedRegion arena_;
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  std::vector<std::byte*> free_;
+};
+
+}  // namespace nspjax

@@ -1,0 +1,102 @@
+// IoQueue by io_uring.
+#include <liburing.h>
+
+#include <cerrno>
+#include <deque>
+
+#include "base/error.h"
+#include "io/io_queue.h"
+
+namespace nspjax {
+namespace {
+
+class UringQueue final : public IoQueue {
+ public:
+  UringQueue() = default;
+  ~UringQueue() override {
+    if (open_) ::io_uring_queue_exit(&ring_);
+  }
+  UringQueue(const UringQueue&) = delete;
+  UringQueue& operator=(const UringQueue&) = delete;
+
+  int open(int depth) {
+    const int error = -::io_uring_queue_init(static_cast<unsigned>(depth), &ring_, 0);
+    open_ = error == 0;
+    return error;
+  }
+
+  std::string_view name() const override { return "uring"; }
+
+  void submit(std::span<const IoRequest> requests) override {
+    for (const IoRequest& r : requests) {
+      io_uring_sqe* sqe = broken_ ? nullptr : ::io_uring_get_sqe(&ring_);
+      if (!sqe) {
+        failed_.push_back({r.tag, broken_ ? -broken_ : -EBUSY});
+        continue;
+      }
+      const auto bytes = static_cast<unsigned>(r.bytes);
+      const auto offset = static_cast<uint64_t>(r.offset);
+      if (r.op == IoOp::kRead) {
+        ::io_uring_prep_read(sqe, r.fd, r.data, bytes, offset);
+      } else {
+        ::io_uring_prep_write(sqe, r.fd, r.data, bytes, offset);
+      }
+      ::io_uring_sqe_set_data64(sqe, r.tag);
+      prepared_.push_back(r.tag);
+    }
+    while (!prepared_.empty()) {
+      const int n = ::io_uring_submit(&ring_);
+      if (n == -EINTR || n == -EAGAIN) continue;
+      if (n < 0) {
+        give_up(-n);
+        return;
+      }
+      prepared_.erase(prepared_.begin(), prepared_.begin() + n);
+    }
+  }
+
+  void wait(std::vector<IoCompletion>& into) override {
+    if (!failed_.empty()) {
+      into.insert(into.end(), failed_.begin(), failed_.end());
+      failed_.clear();
+      return;
+    }
+    io_uring_cqe* cqe = nullptr;
+    int error = 0;
+    do {
+      error = ::io_uring_wait_cqe(&ring_, &cqe);
+    } while (error == -EINTR || error == -EAGAIN);
+    if (error != 0) fail(ErrorKind::kStorageIO, "io_uring failed: ", errno_text(-error));
+    while (cqe) {
+      into.push_back({cqe->user_data, cqe->res});
+      ::io_uring_cqe_seen(&ring_, cqe);
+      cqe = nullptr;
+      if (::io_uring_peek_cqe(&ring_, &cqe) != 0) break;
+    }
+  }
+
+ private:
+  // The kernel takes no more: what it did not take completes with the error, now and from now on.
+  void give_up(int error) {
+    broken_ = error;
+    for (uint64_t tag : prepared_) failed_.push_back({tag, -error});
+    prepared_.clear();
+  }
+
+  io_uring ring_{};
+  bool open_ = false;
+  int broken_ = 0;
+  std::deque<uint64_t> prepared_;     // in the submission ring, not yet taken by the kernel
+  std::vector<IoCompletion> failed_;  // never reached the kernel
+};
+
+}  // namespace
+
+std::unique_ptr<IoQueue> make_uring_queue(int depth, int& error) {
+  auto queue = std::make_unique<UringQueue>();
+  error = queue->open(depth);
+  if (error != 0) return nullptr;
+  return queue;
+}
+
+}  // namespace nspjax

@@ -1,0 +1,70 @@
+#include "layout/plan.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace nspjax {
+namespace {
+
+constexpr int64_t kWantedTileBytes = 128 << 10;
+constexpr int64_t kWantedSlotBytes = 2 << 20;
+constexpr int64_t kMostSlots = 16;
+constexpr int64_t kFewestSlots = 8;
+
+int64_t tail_bytes_of(const CacheShape& shape, int64_t n_layers, const TileGeometry& geometry) {
+  int64_t bytes = 0;
+  for (int64_t row = 0; row < shape.batch; ++row) bytes += geometry.tail_bytes(row);
+  return n_layers * bytes;
+}
+
+}  // namespace
+
+HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices) {
+  const int64_t per_device = host_memory_bytes / 2 / n_devices;
+  HostBudget budget{};
+  budget.slot_bytes =
+      std::min(kWantedSlotBytes, round_down(per_device / kFewestSlots, kPageBytes));
+  if (budget.slot_bytes == 0) {
+    fail(ErrorKind::kInvalidArgument, "host_memory of ", bytes_text(host_memory_bytes),
+         " is too little for staging buffers: give at least ",
+         bytes_text(2 * n_devices * kFewestSlots * kPageBytes));
+  }
+  budget.slots = std::clamp(per_device / budget.slot_bytes, kFewestSlots, kMostSlots);
+  budget.staging_bytes = n_devices * budget.slots * budget.slot_bytes;
+  budget.tail_bytes = host_memory_bytes - budget.staging_bytes;
+  return budget;
+}
+
+CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
+                       const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens) {
+  const auto tile_bytes = [&](int64_t tokens) {
+    return largest_tile_bytes(shape, n_devices, tokens);
+  };
+  const auto geometry = [&](int64_t tokens) {
+    return TileGeometry(shape, n_devices, tokens, budget.slot_bytes);
+  };
+  const auto fits = [&](int64_t tokens) {
+    return tile_bytes(tokens) <= budget.slot_bytes &&
+           tail_bytes_of(shape, n_layers, geometry(tokens)) <= free_tail_bytes;
+  };
+  int64_t tokens = tile_tokens;
+  if (tokens == 0) {
+    const auto quarter = static_cast<uint64_t>(ceil_div(shape.capacity_tokens, 4));
+    const int64_t most = std::clamp(static_cast<int64_t>(std::bit_floor(quarter)),
+                                    kSmallestTileTokens, kLargestTileTokens);
+    tokens = kSmallestTileTokens;
+    while (tokens < most && tile_bytes(tokens) < kWantedTileBytes) tokens *= 2;
+    while (tokens > kSmallestTileTokens && !fits(tokens)) tokens /= 2;
+  }
+  const TileGeometry chosen = geometry(tokens);
+  CacheNeeds needs{tokens, {}, tail_bytes_of(shape, n_layers, chosen), 0, fits(tokens)};
+  for (int64_t device = 0; device < n_devices; ++device) {
+    needs.device_bytes.push_back(n_layers * chosen.device_bytes(device));
+  }
+  const int64_t staging = 2 * n_devices * kFewestSlots * tile_bytes(tokens);
+  const int64_t other_tails = budget.tail_bytes - free_tail_bytes;
+  needs.smallest_host_memory_bytes = std::max(staging, 2 * (needs.tail_bytes + other_tails));
+  return needs;
+}
+
+}  // namespace nspjax

@@ -1,0 +1,96 @@
+// Where a token's K and V lie: the only place with address arithmetic.
+//
+// The unit of placement is (row, KV head): unit row * n_kv_heads + head is on device
+// unit % n_devices, so heads of a row never exchange data across devices. Each row has one region
+// on each device: tiles in token order, each tile_tokens tokens of the row's heads there,
+//
+//   tile = [K head 0][V head 0][K head 1][V head 1] ... padded to a page,   [K] = [tokens, head_dim]
+//
+// so a spilled tile is one write and a scan of a row is one contiguous read. Nothing is stored about
+// a tile: addresses are computed. A tile table (shared prefixes) would replace row_offset + index *
+// tile_bytes here, another order within a tile would replace k_offset and v_offset.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/align.h"
+#include "base/dtype.h"
+
+namespace nspjax {
+
+struct CacheShape {
+  int64_t batch;  // rows
+  int64_t capacity_tokens;
+  int64_t n_kv_heads;
+  int64_t head_dim;
+  DType dtype;
+
+  int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
+  // K and V of one token, all heads
+  int64_t token_bytes() const { return 2 * n_kv_heads * vector_bytes(); }
+};
+
+// The heads of one row on one device: first, first + step, ... (count of them).
+struct HeadSet {
+  int64_t first;
+  int64_t step;
+  int64_t count;
+
+  int64_t head(int64_t i) const { return first + i * step; }
+};
+
+class TileGeometry {
+ public:
+  // segment_bytes: the most that one read or write may take; at least a tile of this geometry.
+  TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
+               int64_t segment_bytes);
+
+  const CacheShape& shape() const { return shape_; }
+  int64_t n_devices() const { return n_devices_; }
+  int64_t tile_tokens() const { return tile_tokens_; }
+  int64_t capacity_tiles() const { return ceil_div(shape_.capacity_tokens, tile_tokens_); }
+
+  HeadSet heads(int64_t row, int64_t device) const;
+
+  // One head's K and V in a tile, and where its vectors begin.
+  int64_t head_bytes() const { return 2 * tile_tokens_ * shape_.vector_bytes(); }
+  int64_t k_offset(int64_t head_in_tile, int64_t token) const {
+    return head_in_tile * head_bytes() + token * shape_.vector_bytes();
+  }
+  int64_t v_offset(int64_t head_in_tile, int64_t token) const {
+    return k_offset(head_in_tile, tile_tokens_ + token);
+  }
+  int64_t tile_bytes(int64_t row, int64_t device) const {
+    return round_up(heads(row, device).count * head_bytes(), kPageBytes);
+  }
+  // Tiles of one row on all devices side by side, as its tail in host memory has them.
+  int64_t tail_offset(int64_t row, int64_t device) const;
+  int64_t tail_bytes(int64_t row) const { return tail_offset(row, n_devices_); }
+
+  // A row's region on a device, from the start of the cache's extent there.
+  int64_t row_offset(int64_t row, int64_t device) const {
+    return row_offsets_[static_cast<size_t>(device)][static_cast<size_t>(row)];
+  }
+  int64_t tile_offset(int64_t row, int64_t device, int64_t tile) const {
+    return row_offset(row, device) + tile * tile_bytes(row, device);
+  }
+  int64_t device_bytes(int64_t device) const { return row_offset(shape_.batch, device); }
+
+  // Scans are cut at multiples of this many tiles, on every device and for every row alike: what is
+  // added to what depends on the position of a token only.
+  int64_t segment_tiles() const { return segment_tiles_; }
+
+ private:
+  CacheShape shape_;
+  int64_t n_devices_;
+  int64_t tile_tokens_;
+  int64_t segment_tiles_;
+  std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end
+};
+
+// The largest tile of any row and device.
+int64_t largest_tile_bytes(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens);
+
+}  // namespace nspjax

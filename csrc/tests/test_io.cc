@@ -1,0 +1,180 @@
+// The file device: every transfer is aligned, short ones are continued, failed ones drained.
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <set>
+
+#include "check.h"
+#include "device/file_device.h"
+#include "io/fault.h"
+
+namespace nspjax::testing {
+namespace {
+
+// Checks what passes through, and that buffers are not used twice at a time.
+class WatchingQueue final : public IoQueue {
+ public:
+  explicit WatchingQueue(std::unique_ptr<IoQueue> queue) : queue_(std::move(queue)) {}
+  ~WatchingQueue() override { check(buffers_.empty(), "nothing in flight at the end"); }
+  std::string_view name() const override { return queue_->name(); }
+  void submit(std::span<const IoRequest> requests) override {
+    for (const IoRequest& r : requests) {
+      check(reinterpret_cast<uintptr_t>(r.data) % kPageBytes == 0, "aligned address");
+      check(r.offset % kPageBytes == 0 && r.bytes % kPageBytes == 0, "aligned range");
+      check(r.offset >= kPageBytes && r.bytes > 0, "after the superblock");
+      check(buffers_.emplace(r.tag, r.data).second, "one transfer a tag");
+    }
+    queue_->submit(requests);
+  }
+  void wait(std::vector<IoCompletion>& into) override {
+    const size_t before = into.size();
+    queue_->wait(into);
+    for (size_t i = before; i < into.size(); ++i) buffers_.erase(into[i].tag);
+  }
+
+ private:
+  std::unique_ptr<IoQueue> queue_;
+  std::map<uint64_t, std::byte*> buffers_;
+};
+
+// Completes each transfer with fewer bytes than asked, at odd places, and now and then not at all.
+class StutteringQueue final : public IoQueue {
+ public:
+  explicit StutteringQueue(std::unique_ptr<IoQueue> queue) : queue_(std::move(queue)) {}
+  std::string_view name() const override { return queue_->name(); }
+  void submit(std::span<const IoRequest> requests) override { queue_->submit(requests); }
+  void wait(std::vector<IoCompletion>& into) override {
+    const size_t before = into.size();
+    queue_->wait(into);
+    for (size_t i = before; i < into.size(); ++i) {
+      const int turn = turn_++ % 4;
+      if (into[i].result <= 0 || turn == 3) continue;
+      into[i].result = turn == 0 ? -EINTR : turn == 1 ? into[i].result * 2 / 3 : -EAGAIN;
+    }
+  }
+
+ private:
+  std::unique_ptr<IoQueue> queue_;
+  int turn_ = 0;
+};
+
+constexpr int64_t kRangeBytes = 5 * kPageBytes;
+constexpr size_t kRanges = 100;
+
+std::vector<TileRange> ranges_of(const Extent& extent) {
+  std::vector<TileRange> ranges;
+  for (size_t i = 0; i < kRanges; ++i) {
+    ranges.push_back({extent.offset + static_cast<int64_t>(i) * kRangeBytes, kRangeBytes});
+  }
+  return ranges;
+}
+
+void write_all(Device& device, const std::vector<TileRange>& ranges) {
+  std::vector<TileWrite> writes;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    writes.push_back({ranges[i], [i](std::byte* to) {
+                        std::fill_n(to, kRangeBytes, static_cast<std::byte>(i * 7));
+                      }});
+  }
+  device.write(writes);
+}
+
+class Compare final : public ScanVisitor {
+ public:
+  void ready(size_t index, std::shared_ptr<const std::byte> data) override {
+    check(seen.insert(index).second, "each range once");
+    for (int64_t i = 0; i < kRangeBytes; ++i) {
+      check(data.get()[i] == static_cast<std::byte>(index * 7), "what was written");
+    }
+    held.push_back(std::move(data));
+    if (held.size() > 3) held.clear();  // buffers come back late and in bunches
+  }
+  std::set<size_t> seen;
+  std::vector<std::shared_ptr<const std::byte>> held;
+};
+
+std::unique_ptr<FileDevice> open_device(const TemporaryDirectory& directory,
+                                        std::unique_ptr<IoQueue> queue) {
+  std::vector<std::string> warnings;
+  const HostBudget budget = split_host_memory(1 << 20, 1);
+  return std::make_unique<FileDevice>(directory.path(), directory.path(), budget,
+                                      std::make_unique<WatchingQueue>(std::move(queue)), warnings);
+}
+
+void test_round_trip(std::unique_ptr<IoQueue> queue) {
+  const TemporaryDirectory directory;
+  const auto device = open_device(directory, std::move(queue));
+  const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
+  write_all(*device, ranges);
+  Compare compare;
+  device->scan(ranges, compare);
+  check(compare.seen.size() == kRanges, "all ranges");
+  check(device->stats().bytes_read == kRanges * kRangeBytes, "counted");
+}
+
+void test_errors_are_drained(const char* fault, ErrorKind kind, const char* io) {
+  const TemporaryDirectory directory;
+  const auto device = open_device(directory, with_fault(make_io_queue(io, 16), fault));
+  const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
+  check_throws(kind, [&] {
+    write_all(*device, ranges);
+    Compare first;
+    device->scan(ranges, first);
+  });
+  write_all(*device, ranges);
+  Compare again;
+  device->scan(ranges, again);
+  check(again.seen.size() == kRanges, "works again");
+}
+
+// A visitor that throws stops the scan, with its buffers given back.
+void test_a_throwing_visitor() {
+  class Thrower final : public ScanVisitor {
+    void ready(size_t index, std::shared_ptr<const std::byte>) override {
+      if (index == 20) fail(ErrorKind::kStaleHandle, "enough");
+    }
+  };
+  const TemporaryDirectory directory;
+  const auto device = open_device(directory, make_io_queue("auto", 16));
+  const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
+  write_all(*device, ranges);
+  Thrower thrower;
+  check_throws(ErrorKind::kStaleHandle, [&] { device->scan(ranges, thrower); });
+  Compare compare;
+  device->scan(ranges, compare);
+  check(compare.seen.size() == kRanges, "works again");
+}
+
+// A device that never gets further is an error, not a hang.
+void test_no_progress() {
+  class Stuck final : public IoQueue {
+    std::string_view name() const override { return "stuck"; }
+    void submit(std::span<const IoRequest> requests) override {
+      for (const IoRequest& r : requests) done_.push_back({r.tag, 100});
+    }
+    void wait(std::vector<IoCompletion>& into) override { into = std::exchange(done_, {}); }
+    std::vector<IoCompletion> done_;
+  };
+  const TemporaryDirectory directory;
+  const auto device = open_device(directory, std::make_unique<Stuck>());
+  const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
+  check_throws(ErrorKind::kStorageIO, [&] { write_all(*device, ranges); });
+}
+
+}  // namespace
+}  // namespace nspjax::testing
+
+int main() {
+  using namespace nspjax::testing;
+  using nspjax::ErrorKind;
+  for (const char* io : {"auto", "pread"}) {
+    test_round_trip(nspjax::make_io_queue(io, 16));
+    test_round_trip(std::make_unique<StutteringQueue>(nspjax::make_io_queue(io, 16)));
+    test_round_trip(nspjax::with_fault(nspjax::make_io_queue(io, 16), "read:short"));
+    test_errors_are_drained("read:eio:after=30", ErrorKind::kStorageIO, io);
+    test_errors_are_drained("write:enospc:after=50", ErrorKind::kStoreFull, io);
+  }
+  test_a_throwing_visitor();
+  test_no_progress();
+}

@@ -1,0 +1,221 @@
+"""`nspjax run-batch`: a file of requests in, a file of answers out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from nspjax.byte_size import parse_bytes
+from nspjax.cli.exit_code import ExitCode
+from nspjax.cli.interrupt import Interrupted, raise_on_signals
+from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
+from nspjax.cli.summary import requests, summary
+from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
+
+if TYPE_CHECKING:
+    from nspjax.generate import LLM
+    from nspjax.generate.batch import BatchJob
+    from nspjax.runtime import Store
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunBatch:
+    """What was asked on the command line. None: the default of `LLM` or `Store`."""
+
+    input: str
+    output: str
+    model: str
+    store: tuple[str, ...] = ()
+    host_memory: str | None = None
+    dtype: str = "auto"
+    kv_dtype: str | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    progress: ProgressStyle = ProgressStyle.auto
+    debug: bool = False
+
+
+def execute(options: RunBatch) -> int:
+    """Do the job and tell about it on stderr. Returns the exit code."""
+    reporter = ProgressReporter(options.progress)
+    run = _Run(options, reporter)
+    try:
+        with raise_on_signals(reporter.say), _warnings_said(reporter):
+            return run()
+    except Interrupted as stop:
+        reporter.say(f"stopped by {stop}{run.what_is_kept()}")
+        return stop.exit_code
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        reporter.say(f"error: {_told(error)}{run.what_is_kept()}")
+        expected = isinstance(error, NspjaxError) and not run.began
+        return ExitCode.REFUSED if expected else ExitCode.FAILED
+
+
+class _Run:
+    """One run of a job. Checks come first, the cheapest first; then the model is loaded."""
+
+    def __init__(self, options: RunBatch, reporter: ProgressReporter):
+        self._options = options
+        self._reporter = reporter
+        self._job: BatchJob | None = None
+        self._started = time.monotonic()
+        self.began = False
+
+    def __call__(self) -> ExitCode:
+        options = self._options
+        _check_options(options)
+        from nspjax.generate.batch import BatchJob
+
+        with BatchJob(
+            options.input,
+            options.output,
+            model=served_name(options.model),
+            seed=options.seed,
+            resume=options.resume,
+            overwrite=options.overwrite,
+        ) as job:
+            self._job = job
+            before = job.progress()
+            if before.finished == before.total:
+                self._reporter.note(f"all {before.total} requests were finished: nothing to do")
+            else:
+                self._answer(job)
+        end = job.progress()
+        if end.refused:
+            return ExitCode.SOME_REQUESTS_REFUSED
+        return ExitCode.DONE
+
+    def _answer(self, job: BatchJob) -> None:
+        todo = job.progress().total - job.progress().finished
+        self._reporter.note(f"{requests(todo)} to answer; loading {self._options.model}")
+        from nspjax.generate.batch_format import shown
+
+        with load_engine(self._options) as (llm, store):
+            self.began = True
+            with self._reporter.watching(lambda: _sample(job, llm, store)):
+                job.run(llm)
+            stored = store.stats() if store is not None else None
+            self._reporter.note(
+                summary(
+                    job.progress(),
+                    llm.stats(),
+                    stored,
+                    seconds=time.monotonic() - self._started,
+                    output=self._options.output,
+                )
+            )
+            if job.other_models:
+                self._reporter.note(
+                    f"note: {requests(job.other_models.total())} named another model, such as "
+                    f"{shown(min(job.other_models))}; this one answered them"
+                )
+
+    def what_is_kept(self) -> str:
+        """The end of an error message: what there is to resume."""
+        if not self.began or self._job is None:
+            return ""
+        progress = self._job.progress()
+        if progress.finished == progress.total:
+            return f"\nall {requests(progress.total)} are finished in {self._options.output}"
+        resume = "--resume instead of --overwrite" if self._options.overwrite else "--resume"
+        return (
+            f"\n{progress.finished} of {progress.total} requests are finished in "
+            f"{self._options.output}; the same command with {resume} answers the rest"
+        )
+
+
+@contextlib.contextmanager
+def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
+    """The store and the model, closed at the end. The store first: it opens at once, or not."""
+    import nspjax
+
+    with contextlib.ExitStack() as opened:
+        store = None
+        if options.store:
+            memory: dict[str, Any] = _given(host_memory=options.host_memory)
+            store = opened.enter_context(nspjax.Store(*options.store, **memory))
+        sizes: dict[str, Any] = _given(
+            kv_dtype=options.kv_dtype,
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.max_num_seqs,
+        )
+        llm = nspjax.LLM(options.model, store=store, dtype=options.dtype, **sizes)
+        yield opened.enter_context(llm), store
+
+
+def served_name(model: str) -> str:
+    """The name that results carry: a hub id as it is, a directory's own name."""
+    path = os.path.expanduser(model)
+    return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+
+
+def _check_options(options: RunBatch) -> None:
+    """Refuse what needs no file to be opened.
+
+    Raises:
+      InvalidArgumentError, CheckpointError: an option that cannot be served.
+    """
+    if options.resume and options.overwrite:
+        raise InvalidArgumentError("--resume and --overwrite exclude each other")
+    if options.host_memory is not None:
+        if not options.store:
+            raise InvalidArgumentError("--host-memory is a store's: it needs --store")
+        parse_bytes(options.host_memory)
+    path = os.path.expanduser(options.model)
+    if os.path.isdir(path):
+        return
+    if os.path.exists(path):
+        raise CheckpointError(f"--model {options.model} is a file: give its directory")
+    if not _HUB_ID.fullmatch(options.model):
+        raise CheckpointError(
+            f"--model {options.model}: there is no such directory, and a hub id reads owner/name"
+        )
+
+
+def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:
+    progress, generated = job.progress(), llm.stats()
+    stored = store.stats() if store is not None else None
+    return Sample(
+        time.monotonic(),
+        progress.total,
+        progress.finished,
+        progress.before,
+        generated.prompt_tokens,
+        generated.generated_tokens,
+        stored and stored.kv_bytes_stored,
+        stored and stored.bytes_read,
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, NspjaxError):
+        return str(error)
+    return (
+        f"{type(error).__name__}: {error}\nThis was not foreseen; --debug shows where it happened"
+    )
+
+
+@contextlib.contextmanager
+def _warnings_said(reporter: ProgressReporter) -> Iterator[None]:
+    """Warnings as lines of text, without a source line, above the progress."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: reporter.say(f"warning: {message}")
+        yield

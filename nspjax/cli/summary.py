@@ -1,0 +1,60 @@
+"""The end of a job in a few lines."""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING
+
+from nspjax.byte_size import format_bytes
+from nspjax.cli.progress import clock
+
+if TYPE_CHECKING:
+    from nspjax.generate import GenerationStats
+    from nspjax.generate.batch import BatchProgress
+    from nspjax.runtime import StoreStats
+
+
+def summary(
+    progress: BatchProgress,
+    generated: GenerationStats,
+    stored: StoreStats | None,
+    *,
+    seconds: float,
+    output: str,
+) -> str:
+    """Requests, speeds, KV traffic and memory of this run. stored: None without a store."""
+    lines = [
+        _requests(progress, seconds, output),
+        _speed("prefill", generated.prompt_tokens, generated.prefill_seconds),
+        _speed("decode", generated.generated_tokens, generated.decode_seconds),
+    ]
+    if stored is not None:
+        gb_per_s = stored.bytes_read / max(generated.decode_seconds, 1e-9) / 1e9
+        lines.append(
+            f"  KV cache  {format_bytes(stored.bytes_written)} written, "
+            f"{format_bytes(stored.bytes_read)} read, {gb_per_s:.2f} GB/s of decode time"
+        )
+    return "\n".join([*lines, f"  memory    {format_bytes(peak_memory_bytes())} at its peak"])
+
+
+def requests(count: int) -> str:
+    """1 -> "1 request", 2 -> "2 requests"."""
+    return f"{count} request" if count == 1 else f"{count} requests"
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _requests(progress: BatchProgress, seconds: float, output: str) -> str:
+    text = f"{requests(progress.finished - progress.before)} in {clock(seconds)} -> {output}"
+    if progress.before:
+        text += f" ({progress.before} finished before)"
+    if progress.refused:
+        text += f"; {progress.refused} could not be served: see their error lines"
+    return text
+
+
+def _speed(name: str, n_tokens: int, seconds: float) -> str:
+    return f"  {name:<8}  {n_tokens:,} tokens, {n_tokens / max(seconds, 1e-9):,.1f} tokens/s"

@@ -1,0 +1,105 @@
+"""Result lines: OpenAI's `{id, custom_id, response: {status_code, request_id, body}, error}`.
+
+Ids are made from the request's content: the same request gets the same ids in every run, and a
+resumed job can tell that a request has changed since it was answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from nspjax.errors import RequestError
+from nspjax.generate.batch_fields import BatchRequest
+from nspjax.generate.batch_format import BatchLine
+from nspjax.generate.outputs import CompletionOutput, RequestOutput
+
+ID_PREFIX = "batch_req_"
+LINE_BEGIN = b'{"id":"batch_req_'
+"""The first bytes of every result line: how a torn one is recognised."""
+
+
+def result_id(digest: str) -> str:
+    """The `id` of the result line of the request with this digest."""
+    return ID_PREFIX + digest
+
+
+def answer_line(
+    line: BatchLine,
+    request: BatchRequest,
+    outputs: Sequence[RequestOutput],
+    *,
+    model: str,
+    created: int,
+) -> bytes:
+    """The result line of a finished request. outputs: one for each of its prompts, in order."""
+    choices = [
+        _choice(prompt_index * request.params.n + answer.index, answer, output, request)
+        for prompt_index, output in enumerate(outputs)
+        for answer in output.outputs
+    ]
+    prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
+    completion_tokens = sum(len(a.token_ids) for output in outputs for a in output.outputs)
+    body = {
+        "id": ("chatcmpl-" if request.chat else "cmpl-") + line.digest,
+        "object": "chat.completion" if request.chat else "text_completion",
+        "created": created,
+        "model": model,
+        "choices": choices,
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+    return _result_line(line, 200, body, None)
+
+
+def error_line(line: BatchLine, error: RequestError) -> bytes:
+    """The result line of a request that cannot be served.
+
+    OpenAI's clients read `response`, vLLM's read `error`: both say it.
+    """
+    code = getattr(error, "code", "invalid_request")
+    body = {
+        "error": {
+            "message": str(error),
+            "type": "invalid_request_error",
+            "param": getattr(error, "param", None),
+            "code": code,
+        }
+    }
+    return _result_line(line, 400, body, {"code": code, "message": str(error)})
+
+
+def _choice(
+    index: int, answer: CompletionOutput, output: RequestOutput, request: BatchRequest
+) -> dict[str, Any]:
+    text: dict[str, Any] = {"text": answer.text}
+    if request.chat:
+        text = {"message": {"role": "assistant", "content": answer.text}}
+    choice = {
+        "index": index,
+        **text,
+        "logprobs": None,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
+    }
+    if request.return_token_ids:
+        choice["token_ids"] = answer.token_ids
+        choice["prompt_token_ids"] = output.prompt_token_ids
+    return choice
+
+
+def _result_line(
+    line: BatchLine, status: int, body: dict[str, Any], error: dict[str, Any] | None
+) -> bytes:
+    result = {
+        "id": result_id(line.digest),
+        "custom_id": line.custom_id,
+        "response": {"status_code": status, "request_id": f"req_{line.digest}", "body": body},
+        "error": error,
+    }
+    return orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,209 @@
+"""The generation loop: fill free rows by prefill, decode all rows, hand out what has finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from nspjax.generate.answer import Answer
+from nspjax.generate.model_runner import ModelRunner
+from nspjax.generate.model_steps import DecodeRows, PrefillRows
+from nspjax.generate.outputs import GenerationStats
+from nspjax.generate.prefill_plan import Group, PrefillPlan
+from nspjax.generate.sampler import Sampling
+from nspjax.generate.slots import Slots
+
+STOP_TABLE_TOKENS = 8
+"""Stop tokens of a row that the compiled loop knows. A row with more may run on until the call
+returns, when `Answer.accept` sees the others and drops what came after."""
+
+
+FIRST_STEPS = 4
+CALL_SECONDS = 2.0
+"""What a decode call aims to last at most: between calls the statistics move, finished answers are
+handed out, and an interrupt is heard."""
+
+
+class Progress:
+    """The statistics so far. `stats` is replaced, never changed, so any thread may read it."""
+
+    def __init__(self) -> None:
+        self.stats = GenerationStats()
+
+    def add(self, **increments: float) -> None:
+        """Count up."""
+        self.set(**{name: getattr(self.stats, name) + by for name, by in increments.items()})
+
+    def set(self, **values: float) -> None:
+        """Replace the fields named."""
+        self.stats = dataclasses.replace(self.stats, **values)  # pyright: ignore
+
+
+class ContinuousBatch:
+    """Runs the answers of `source`, as many at a time as the runner has rows.
+
+    Every call has a shape that follows from the configuration or, for prefill, from the prompt's
+    own length: what runs in the other rows changes no bit of an answer.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        plan: PrefillPlan,
+        source: Iterator[Answer],
+        progress: Progress,
+    ) -> None:
+        self._runner = runner
+        self._plan = plan
+        self._slots = Slots(plan.n_rows, source)
+        self._progress = progress
+        self._n_steps = FIRST_STEPS
+
+    def run(self) -> Generator[Answer]:
+        """Each answer when it has finished."""
+        try:
+            while True:
+                self._admit()
+                if not self._slots.running:
+                    return
+                yield from self._retire()  # some end with their first token
+                if self._slots.running:
+                    self._decode()
+                    yield from self._retire()
+        finally:
+            self._progress.set(rows_running=0, rows_waiting=0)
+
+    def _retire(self) -> list[Answer]:
+        done = [row for row, answer in self._slots.running.items() if answer.finished]
+        released = [self._slots.release(row) for row in done]
+        self._count_rows()
+        return released
+
+    def _count_rows(self) -> None:
+        self._progress.set(
+            rows_running=len(self._slots.running), rows_waiting=self._slots.n_waiting
+        )
+
+    # ---- prefill --------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Give free rows to waiting answers and run their prompts, first tokens included."""
+        admitted = self._slots.admit()
+        self._count_rows()
+        prompts = [(row, len(answer.prompt)) for row, answer in admitted.items()]
+        for group in self._plan.groups(prompts):
+            began = time.perf_counter()
+            tokens = self._runner.prefill(_prefill_rows(group, admitted))
+            self._progress.add(
+                prefill_seconds=time.perf_counter() - began,
+                prefill_calls=1,
+                prompt_tokens=sum(piece.n_tokens for piece in group.pieces),
+            )
+            for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
+                if piece.last:
+                    admitted[piece.row].accept(token)
+                    self._progress.add(generated_tokens=1)
+
+    # ---- decode ---------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        """Run the compiled loop once and hand its tokens to the answers."""
+        began = time.perf_counter()
+        tokens, counts = self._runner.decode(
+            _decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
+        )
+        seconds = time.perf_counter() - began
+        self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
+        self._progress.add(decode_seconds=seconds, decode_calls=1)
+        for row, answer in self._slots.running.items():
+            before = len(answer.token_ids)
+            for token in tokens[row, : counts[row]].tolist():
+                if answer.accept(token):
+                    break
+            self._progress.add(generated_tokens=len(answer.token_ids) - before)
+
+    def _leave_at(self) -> int:
+        """How many rows must have finished for the loop to return before its last step.
+
+        As many as the next prompt's prefill call has rows: a call with fewer prompts costs the
+        same. Never, where no prompt waits.
+        """
+        waiting = self._slots.next_waiting
+        if waiting is None:
+            return self._plan.n_rows + 1
+        first_piece = self._plan.pieces(0, len(waiting.prompt))[0]
+        return self._plan.rows_per_call(self._plan.bucket_tokens(first_piece.n_tokens))
+
+
+def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int:
+    """How many steps last about CALL_SECONDS, 1 to `most`; at most four times as many as before,
+    as the first call's time is that of its compilation."""
+    wanted = int(CALL_SECONDS / max(seconds_per_step, 1e-9))
+    return max(1, min(wanted, 4 * n_steps, most))
+
+
+def _prefill_rows(group: Group, answers: Mapping[int, Answer]) -> PrefillRows:
+    """The group's operands; idle rows stand last."""
+    rows = [piece.row for piece in group.pieces] + list(group.idle_rows)
+    tokens = np.zeros((len(rows), group.bucket_tokens), np.int32)
+    start = np.zeros(len(rows), np.int32)
+    n_new = np.zeros(len(rows), np.int32)
+    for i, piece in enumerate(group.pieces):
+        prompt = answers[piece.row].prompt
+        tokens[i, : piece.n_tokens] = prompt[piece.start : piece.start + piece.n_tokens]
+        start[i], n_new[i] = piece.start, piece.n_tokens
+    settings = [answers[piece.row] for piece in group.pieces]
+    return PrefillRows(
+        tokens=jnp.asarray(tokens),
+        rows=jnp.asarray(rows, jnp.int32),
+        start=jnp.asarray(start),
+        n_new=jnp.asarray(n_new),
+        sampling=_sampling(enumerate(settings), len(rows)),
+    )
+
+
+def _decode_rows(running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int) -> DecodeRows:
+    last, generated, limit = (np.zeros(n_rows, np.int32) for _ in range(3))
+    active = np.zeros(n_rows, np.bool_)
+    stop_tokens = np.full((n_rows, STOP_TABLE_TOKENS), -1, np.int32)
+    for row, answer in running.items():
+        last[row], generated[row] = answer.token_ids[-1], len(answer.token_ids)
+        limit[row], active[row] = answer.max_tokens, True
+        stops = answer.stop_tokens[:STOP_TABLE_TOKENS]
+        stop_tokens[row, : len(stops)] = stops
+    return DecodeRows(
+        last_token=jnp.asarray(last),
+        n_generated=jnp.asarray(generated),
+        max_tokens=jnp.asarray(limit),
+        active=jnp.asarray(active),
+        stop_tokens=jnp.asarray(stop_tokens),
+        leave_at=jnp.int32(leave_at),
+        n_steps=jnp.int32(n_steps),
+        sampling=_sampling(running.items(), n_rows),
+    )
+
+
+def _sampling(answers: Iterable[tuple[int, Answer]], n_rows: int) -> Sampling:
+    """The settings of n_rows rows; those not named are greedy."""
+    temperature, top_p, min_p = (np.zeros(n_rows, np.float32) for _ in range(3))
+    top_p[:] = 1.0
+    top_k = np.zeros(n_rows, np.int32)
+    key = np.zeros((n_rows, 2), np.uint32)
+    for row, answer in answers:
+        params = answer.params
+        if params.greedy:
+            continue
+        temperature[row], top_p[row], min_p[row] = params.temperature, params.top_p, params.min_p
+        top_k[row] = min(max(params.top_k, 0), 2**31 - 1)
+        key[row] = answer.key_words
+    return Sampling(
+        temperature=jnp.asarray(temperature),
+        top_k=jnp.asarray(top_k),
+        top_p=jnp.asarray(top_p),
+        min_p=jnp.asarray(min_p),
+        key=jnp.asarray(key),
+    )

@@ -1,0 +1,250 @@
+"""`LLM`: a checkpoint, ready to answer batches of prompts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jax.typing import DTypeLike
+
+from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
+from nspjax.generate.answer import Answer
+from nspjax.generate.chat_template import ChatTemplate
+from nspjax.generate.continuous_batch import ContinuousBatch, Progress
+from nspjax.generate.model_runner import ModelRunner
+from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput
+from nspjax.generate.prefill_plan import PrefillPlan
+from nspjax.generate.request_reader import PreparedRequest, RequestReader
+from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.tokenization import encode, load_tokenizer
+from nspjax.models import Decoder, load_decoder, resolve_checkpoint
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from nspjax.runtime import Store
+
+
+class LLM:
+    """Generates text with a decoder whose KV cache lives in memory or in a store.
+
+        with nspjax.LLM("path/to/checkpoint", store=store) as llm:
+            for output in llm.generate(prompts, nspjax.SamplingParams(max_tokens=64)):
+                print(output.outputs[0].text)
+
+    An answer depends on its prompt, its settings and this object's settings alone, not on what
+    else is asked: under greedy decoding, and with a seed, it can be repeated to the last token.
+
+    Args:
+      model: a Hugging Face directory, a hub id, or a Decoder.
+      store: where the KV cache lives; None: in JAX's default device's memory. It stays the
+        caller's and is not closed.
+      tokenizer: "auto" takes the checkpoint's, if it has one; another text: the directory of one;
+        None: token-id prompts only.
+      dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
+        keeps its own.
+      kv_dtype: of the KV cache; None: as the weights.
+      max_model_len: the most tokens of a prompt and its answer; None: the model's context.
+      max_num_seqs: rows, that is sequences generated at the same time.
+      prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
+        of prefill. Longer prompts are prefilled in pieces.
+      steps_per_call: the most decode steps of one compiled call; fewer where a step is slow.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be loaded.
+      InvalidArgumentError: a setting out of range.
+      StoreFullError: max_num_seqs rows of max_model_len tokens do not fit; says what does.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Decoder,
+        *,
+        store: Store | None = None,
+        tokenizer: Tokenizer | str | None = "auto",
+        dtype: str = "auto",
+        kv_dtype: DTypeLike | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 16,
+        prefill_budget_tokens: int = 2048,
+        steps_per_call: int = 32,
+    ) -> None:
+        for name, value in (("max_num_seqs", max_num_seqs), ("steps_per_call", steps_per_call)):
+            if value < 1:
+                raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
+        if isinstance(model, str | Path):
+            directory = resolve_checkpoint(model)
+            decoder = load_decoder(directory, dtype=dtype)
+        else:
+            directory, decoder = None, model
+        self.config = decoder.config
+        self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
+        if isinstance(tokenizer, str):
+            tokenizer = _load_tokenizer(tokenizer, directory)
+        self.tokenizer = tokenizer
+        self._chat_template = None if directory is None else ChatTemplate.load(directory)
+        self._reader = RequestReader(
+            tokenizer,
+            self.config.vocab_size,
+            self.max_model_len,
+            tuple(self.config.eos_token_ids),
+        )
+        self._plan = PrefillPlan(max_num_seqs, self.max_model_len, prefill_budget_tokens)
+        self._progress = Progress()
+        self._busy = False
+        self._runner = ModelRunner(
+            decoder,
+            store=store,
+            n_rows=max_num_seqs,
+            capacity_tokens=self.max_model_len,
+            kv_dtype=kv_dtype,
+            steps_per_call=steps_per_call,
+        )
+
+    # ---- generation -----------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """The answers to all prompts, in their order.
+
+        params: for all prompts, or one a prompt; None: `SamplingParams()`.
+
+        Raises:
+          RequestError: one of the requests cannot be served (says which); nothing has run then.
+        """
+        requests = _requests(prompts, params)
+        prepared = []
+        for i, request in enumerate(requests):
+            try:
+                prepared.append(self._reader.prepare(request))
+            except RequestError as error:
+                raise RequestError(f"prompt {i}: {error}") from error
+        outputs = {output.request_id: output for output in self._serve(iter(prepared))}
+        return [outputs[request.request_id] for request in requests]
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]:
+        """The answers as they finish. Requests are taken from the iterable as rows come free.
+
+        One stream runs at a time. Closing the iterator gives up what is unfinished.
+
+        Raises:
+          RequestError: a request that cannot be served ends the stream; `validate` them before.
+        """
+        return self._serve(self._reader.prepare(request) for request in requests)
+
+    def validate(self, request: Request) -> tuple[int, ...]:
+        """The prompt's token ids, once it is sure that the request can be served.
+
+        Raises:
+          RequestError: it cannot; says why.
+        """
+        return self._reader.prepare(request).token_ids
+
+    def chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+    ) -> dict[str, Any]:
+        """A conversation as a prompt, in the checkpoint's chat template.
+
+        messages: [{"role": "user", "content": "..."}, ...]. Returns the text under "prompt", and
+        under "prompt_token_ids" its tokens: the template writes BOS itself, so that the text alone
+        would get a second one.
+
+        Raises:
+          RequestError: the checkpoint has no chat template or tokenizer, or the template refuses
+            the messages.
+        """
+        if self._chat_template is None or self.tokenizer is None:
+            missing = "tokenizer.json" if self._chat_template else "chat template"
+            raise RequestError(f"the model has no {missing}: give it a prompt, not messages")
+        text = self._chat_template.render(messages, add_generation_prompt=add_generation_prompt)
+        token_ids = encode(self.tokenizer, text, special_tokens=False)
+        return {"prompt": text, "prompt_token_ids": token_ids}
+
+    def stats(self) -> GenerationStats:
+        """The counts so far; may be called from another thread, for a progress line."""
+        return self._progress.stats
+
+    def _serve(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
+        if self._busy:
+            raise InvalidArgumentError("this LLM is generating: finish or close that stream first")
+        self._busy = True
+        try:
+            yield from self._outputs(requests)
+        finally:
+            self._busy = False
+
+    def _outputs(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
+        pending: dict[Answer, tuple[PreparedRequest, list[Answer]]] = {}
+
+        def answers() -> Iterator[Answer]:
+            for prepared in requests:
+                siblings = self._reader.answers(prepared)
+                pending.update(dict.fromkeys(siblings, (prepared, siblings)))
+                yield from siblings
+
+        batch = ContinuousBatch(self._runner, self._plan, answers(), self._progress)
+        with contextlib.closing(batch.run()) as finished:
+            for answer in finished:
+                prepared, siblings = pending.pop(answer)
+                if not any(sibling in pending for sibling in siblings):
+                    self._progress.add(requests_finished=1)
+                    yield RequestOutput(
+                        prepared.request.request_id,
+                        prepared.text,
+                        prepared.token_ids,
+                        tuple(sibling.output() for sibling in siblings),
+                    )
+
+    # ---- life time ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the KV cache's room back. The store stays open."""
+        self._runner.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load_tokenizer(name: str, checkpoint: Path | None) -> Tokenizer | None:
+    if name == "auto":
+        return None if checkpoint is None else load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(Path(name))
+    if tokenizer is None:
+        raise CheckpointError(f"tokenizer={name!r}: there is no {name}/tokenizer.json")
+    return tokenizer
+
+
+def _context(max_model_len: int | None, model_limit: int) -> int:
+    if max_model_len is None:
+        return model_limit
+    if not 2 <= max_model_len <= model_limit:
+        raise InvalidArgumentError(
+            f"max_model_len must be from 2 to the model's context of {model_limit} tokens, "
+            f"got {max_model_len}"
+        )
+    return max_model_len
+
+
+def _requests(
+    prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+) -> list[Request]:
+    if isinstance(prompts, str | Mapping) or (prompts and isinstance(prompts[0], int)):
+        prompts = [prompts]  # pyright: ignore
+    if params is None or isinstance(params, SamplingParams):
+        params = [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise RequestError(
+            f"{len(prompts)} prompts and {len(params)} SamplingParams: give one a prompt"
+        )
+    return [
+        Request(str(i), prompt, setting)  # pyright: ignore
+        for i, (prompt, setting) in enumerate(zip(prompts, params, strict=True))
+    ]

@@ -1,0 +1,149 @@
+"""The model with its weights, its KV caches and its compiled functions.
+
+Here, and nowhere else in nspjax.generate, it matters where the caches live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from nspjax.byte_size import format_bytes
+from nspjax.errors import (
+    InvalidArgumentError,
+    StoreClosedError,
+    StoreFullError,
+    engine_errors,
+)
+from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
+
+if TYPE_CHECKING:
+    from nspjax.models import Decoder
+    from nspjax.runtime import Store
+
+
+class ModelRunner:
+    """Runs prefill and decode calls on caches of `n_rows` rows of `capacity_tokens` each.
+
+    After a call that failed, all rows are empty: what ran in them has to start over.
+
+    Raises:
+      StoreFullError: the caches do not fit; says what is needed and what fits.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        store: Store | None,
+        n_rows: int,
+        capacity_tokens: int,
+        kv_dtype: DTypeLike | None,
+        steps_per_call: int,
+    ) -> None:
+        self._store = store
+        self._new_caches = functools.partial(
+            _new_caches, model, store, n_rows, capacity_tokens, kv_dtype
+        )
+        graph, self._weights = nnx.split(model)
+
+        def prefill_call(weights: Any, caches: Any, batch: PrefillRows) -> Any:
+            return prefill(nnx.merge(graph, weights), caches, batch)
+
+        def decode_call(weights: Any, caches: Any, batch: DecodeRows) -> Any:
+            return decode(nnx.merge(graph, weights), caches, batch, max_steps=steps_per_call)
+
+        self._prefill = _compiled(prefill_call, store)
+        self._decode = _compiled(decode_call, store)
+        self._caches: list[Any] = self._new_caches()
+        self._intact = True
+        self._closed = False
+
+    def prefill(self, batch: PrefillRows) -> np.ndarray:
+        """The token after each row's piece, int32 [G]. See `model_steps.prefill`."""
+        (token,) = self._run(self._prefill, batch)
+        return token
+
+    def decode(self, batch: DecodeRows) -> tuple[np.ndarray, np.ndarray]:
+        """New tokens int32 [S, steps] and their counts int32 [S]. See `model_steps.decode`."""
+        tokens, counts = self._run(self._decode, batch)
+        return tokens, counts
+
+    def close(self) -> None:
+        """Give the caches' room back. Nothing runs afterwards."""
+        self._closed = True
+        with contextlib.suppress(StoreClosedError):  # then their room is back already
+            self._drop_caches()
+
+    def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[np.ndarray]:
+        if self._closed:
+            raise InvalidArgumentError("this LLM is closed: make another one")
+        if not self._intact:
+            self._drop_caches()
+            self._caches = self._new_caches()
+        self._intact = False  # until the call is through: it consumes the caches
+        with engine_errors():
+            caches, *results = call(self._weights, self._caches, batch)
+            arrays = [np.asarray(result) for result in results]
+        self._caches, self._intact = caches, True
+        return arrays
+
+    def _drop_caches(self) -> None:
+        if self._store is not None:
+            for cache in self._caches:
+                self._store.drop(cache)
+        self._caches = []
+
+
+def _compiled(fn: Callable[..., Any], store: Store | None) -> Callable[..., Any]:
+    """fn(weights, caches, batch) compiled for caches in memory, or in the store."""
+    if store is None:
+        return jax.jit(fn, donate_argnames="caches")
+    from nspjax.compiler import near_storage
+
+    return near_storage(fn, store=store)
+
+
+def _new_caches(
+    model: Decoder,
+    store: Store | None,
+    n_rows: int,
+    capacity_tokens: int,
+    kv_dtype: DTypeLike | None,
+) -> list[Any]:
+    shapes = jax.eval_shape(lambda: model.init_caches(n_rows, capacity_tokens, kv_dtype))
+    if store is None:
+        _check_memory(shapes, n_rows, capacity_tokens)
+        return model.init_caches(n_rows, capacity_tokens, kv_dtype)
+    return store.kv_caches(
+        len(shapes),
+        batch=n_rows,
+        capacity_tokens=capacity_tokens,
+        n_kv_heads=shapes[0].k.shape[2],
+        head_dim=shapes[0].k.shape[3],
+        dtype=shapes[0].k.dtype,
+    )
+
+
+def _check_memory(shapes: list[Any], n_rows: int, capacity_tokens: int) -> None:
+    """Refuse caches larger than the machine's memory, before the kernel ends the process."""
+    if jax.default_backend() != "cpu":
+        return  # an accelerator refuses by itself
+    needed = sum(leaf.size * leaf.dtype.itemsize for cache in shapes for leaf in (cache.k, cache.v))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        fits = there // (needed // n_rows)
+        raise StoreFullError(
+            f"a KV cache of {n_rows} rows x {capacity_tokens} tokens needs "
+            f"{format_bytes(needed)} and the machine has {format_bytes(there)} of memory, room for "
+            f"{fits} rows: lower max_num_seqs or max_model_len, or put the cache on storage "
+            "with store="
+        )

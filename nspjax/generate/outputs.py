@@ -1,0 +1,69 @@
+"""What goes into `LLM` and what comes out: plain frozen records."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nspjax.generate.sampling_params import SamplingParams
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+"""A text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": ids} with, at will,
+the "prompt" text that the ids came from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One prompt with its settings. The id is the caller's and comes back with the output."""
+
+    request_id: str
+    prompt: Prompt
+    params: SamplingParams = dataclasses.field(default_factory=SamplingParams)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionOutput:
+    """One answer.
+
+    text: without the stop text or stop token; "" where the model has no tokenizer.
+    token_ids: all generated tokens, the one that ended the answer included.
+    finish_reason: "stop" (an end token, a stop token, a stop text) or "length" (max_tokens, or
+      the end of the context).
+    stop_reason: the stop text or stop token id; None for the model's own end token, or "length".
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    stop_reason: int | str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestOutput:
+    """A request's answers, `params.n` of them. prompt: its text, None for a token-id prompt."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    outputs: tuple[CompletionOutput, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationStats:
+    """Counts since the LLM was made, but for `*_running` and `*_waiting`: as of now.
+
+    A prompt counts once for each of its `n` answers, as that is how often it is prefilled.
+    Seconds are wall time of the compiled calls, the compilation of a new shape included.
+    """
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    prefill_calls: int = 0
+    decode_calls: int = 0
+    requests_finished: int = 0
+    rows_running: int = 0
+    rows_waiting: int = 0

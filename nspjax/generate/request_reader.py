@@ -1,0 +1,111 @@
+"""From a request to the answers that are run for it: tokens, checks, limits, seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nspjax.errors import RequestError
+from nspjax.generate import tokenization
+from nspjax.generate.answer import Answer, draw_seed
+from nspjax.generate.outputs import Request
+from nspjax.generate.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRequest:
+    """A request that can be served: its tokens are there and fit."""
+
+    request: Request
+    text: str | None
+    token_ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestReader:
+    """What a request is checked against."""
+
+    tokenizer: Tokenizer | None
+    vocab_size: int
+    max_model_len: int
+    end_tokens: tuple[int, ...]
+
+    def prepare(self, request: Request) -> PreparedRequest:
+        """Tokenize and check a request.
+
+        Raises:
+          RequestError: it cannot be served; names the value and what is allowed.
+        """
+        if not isinstance(request.params, SamplingParams):
+            raise RequestError(f"params must be SamplingParams, got {request.params!r}")
+        text, token_ids = self._tokens(request.prompt)
+        if not token_ids:
+            raise RequestError("the prompt is empty: give at least one token")
+        if len(token_ids) >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(token_ids)} tokens, and the context of {self.max_model_len} "
+                f"(max_model_len) leaves room for at most {self.max_model_len - 1}, as one is to "
+                "be generated"
+            )
+        for name, ids in (
+            ("prompt_token_ids", token_ids),
+            ("stop_token_ids", request.params.stop_token_ids),
+        ):
+            for token in ids:
+                if not 0 <= token < self.vocab_size:
+                    raise RequestError(
+                        f"{name} holds {token}: the model's tokens are 0 to {self.vocab_size - 1}"
+                    )
+        if request.params.stop_texts and self.tokenizer is None:
+            raise RequestError(
+                f"stop={request.params.stop!r} needs a tokenizer, and the model has none: use "
+                "stop_token_ids"
+            )
+        return PreparedRequest(request, text, token_ids)
+
+    def answers(self, prepared: PreparedRequest) -> list[Answer]:
+        """The answers to run, `params.n` of them."""
+        params = prepared.request.params
+        room = self.max_model_len - len(prepared.token_ids)
+        seed = draw_seed() if params.seed is None else params.seed
+        return [
+            Answer(
+                prepared.token_ids,
+                params,
+                index=index,
+                seed=seed,
+                max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+                end_tokens=self.end_tokens,
+                tokenizer=self.tokenizer,
+            )
+            for index in range(params.n)
+        ]
+
+    def _tokens(self, prompt: Any) -> tuple[str | None, tuple[int, ...]]:
+        text = None
+        if isinstance(prompt, Mapping):
+            text = prompt.get("prompt")
+            if text is not None and not isinstance(text, str):
+                raise RequestError(f'"prompt" must be text, got {text!r}')
+            prompt = prompt.get("prompt_token_ids", text)
+        if isinstance(prompt, str):
+            return prompt, self._encode(prompt)
+        if not isinstance(prompt, Sequence) or not all(
+            isinstance(token, int) and not isinstance(token, bool) for token in prompt
+        ):
+            raise RequestError(
+                'a prompt must be a text, a list of token ids, {"prompt": text} or '
+                f'{{"prompt_token_ids": ids}}, got {prompt!r}'
+            )
+        return text, tuple(prompt)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        if self.tokenizer is None:
+            raise RequestError(
+                'the model has no tokenizer.json: give token ids, {"prompt_token_ids": [...]}'
+            )
+        return tokenization.encode(self.tokenizer, text, special_tokens=True)

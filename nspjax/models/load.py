@@ -1,0 +1,203 @@
+"""`load_config` and `load_decoder`: a Hugging Face checkpoint as a `Decoder`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from nspjax.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
+from nspjax.models.checkpoint import CONFIG, StoredTensor, read_json, stored_tensors
+from nspjax.models.config import ModelConfig
+from nspjax.models.decoder import Decoder
+from nspjax.models.families import FAMILIES, Family
+from nspjax.models.hub import resolve_checkpoint
+from nspjax.models.settings import Settings
+from nspjax.models.weight_table import Source, plan_weights
+
+DTYPES = ("float32", "bfloat16", "float16")
+HEAD = "lm_head.weight"
+NO_WEIGHTS = re.compile(r"\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+
+
+def load_config(directory: str | Path) -> ModelConfig:
+    """The configuration of a checkpoint, from config.json and generation_config.json.
+
+    Raises:
+      CheckpointError: a file or a key is missing or malformed.
+      UnsupportedModelError: an architecture or a setting that nspjax does not have.
+    """
+    return _read_config(Path(directory))[1]
+
+
+def load_decoder(model: str | Path, *, dtype: DTypeLike | None = "bfloat16") -> Decoder:
+    """A decoder with the weights of a checkpoint, on JAX's default device.
+
+    Everything that can be wrong with the files is found before the first weight is read. Peak
+    memory is that of the decoder and of two copies of its largest weight.
+
+    Args:
+      model: a Hugging Face directory, or a hub id (downloaded with huggingface_hub).
+      dtype: of the weights: float32, bfloat16, float16; None or "auto": the checkpoint's.
+
+    Raises:
+      CheckpointError: a file, a key or a tensor is missing, surplus, malformed or misshapen.
+      UnsupportedModelError: an architecture or a setting that nspjax does not have.
+      InvalidArgumentError: another dtype.
+    """
+    from_checkpoint = dtype is None or (isinstance(dtype, str) and dtype == "auto")
+    wanted = None if from_checkpoint else _dtype(dtype)
+    directory = resolve_checkpoint(model)
+    family, config = _read_config(directory)
+    tensors = _with_prefix(stored_tensors(directory))
+    config, tensors = _resolve_tie(family, config, tensors)
+    dtype = wanted or _checkpoint_dtype(config, tensors)
+
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype)))
+    shapes = {
+        weight_name(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+    }
+    plan = plan_weights(family.table, shapes, tensors, NO_WEIGHTS)
+
+    def read(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return _read_weight(plan[weight_name(path)], leaf)
+
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract))
+
+
+def weight_name(path: Any) -> str:
+    """A weight's dotted place in the decoder, from its path in the decoder's nnx state."""
+    return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
+def _read_config(directory: Path) -> tuple[Family, ModelConfig]:
+    values = read_json(directory / CONFIG)
+    settings = Settings(values, str(directory / CONFIG))
+    family = _family(settings)
+    settings.only("quantization_config", None)
+    settings.only("is_encoder_decoder", False)
+    try:
+        config = family.read(settings)
+    except InvalidArgumentError as error:
+        raise CheckpointError(f"{directory / CONFIG}: {error}") from error
+    generation: Mapping[str, Any] = {}
+    if (directory / "generation_config.json").exists():
+        generation = read_json(directory / "generation_config.json")
+    return family, dataclasses.replace(
+        config,
+        bos_token_id=next(iter(_token_ids("bos_token_id", generation, values)), None),
+        eos_token_ids=_token_ids("eos_token_id", generation, values),
+        checkpoint_dtype=_named_dtype(settings),
+    )
+
+
+def _family(settings: Settings) -> Family:
+    names = settings.values.get("architectures")
+    model_type = settings.values.get("model_type")
+    for family in FAMILIES:
+        if names == [family.architecture] or (not names and model_type == family.model_type):
+            return family
+    raise UnsupportedModelError(
+        f"{settings.where} has architectures {names!r} and model_type {model_type!r}; nspjax has: "
+        f"{', '.join(family.architecture for family in FAMILIES)}"
+    )
+
+
+def _token_ids(key: str, *sources: Mapping[str, Any]) -> tuple[int, ...]:
+    """One id or a list of them, from the first source that has any."""
+    for source in sources:
+        value = source.get(key)
+        if value is None:
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(token, int) for token in ids):
+            raise CheckpointError(f"{key} must be a token id or a list of them, got {value!r}")
+        return tuple(ids)
+    return ()
+
+
+# ---- dtypes -------------------------------------------------------------------------------------
+
+
+def _named_dtype(settings: Settings) -> str | None:
+    key = "dtype" if settings.values.get("dtype") is not None else "torch_dtype"
+    if settings.values.get(key) is None:
+        return None
+    return settings.text(key).removeprefix("torch.")
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES:
+        raise InvalidArgumentError(
+            f"dtype must be one of {', '.join(DTYPES)}, or None or 'auto' for the checkpoint's, "
+            f"got {dtype!r}"
+        )
+    return found
+
+
+def _checkpoint_dtype(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> np.dtype:
+    """What config.json says, else what most of the tensors have."""
+    if config.checkpoint_dtype in DTYPES:
+        return jnp.dtype(config.checkpoint_dtype)
+    if config.checkpoint_dtype is not None:
+        raise UnsupportedModelError(
+            f"config.json names the dtype {config.checkpoint_dtype!r}; nspjax has "
+            f"{', '.join(DTYPES)}: ask for one of them with dtype="
+        )
+    kinds = [tensor.dtype for tensor in tensors.values()]
+    most = max(set(kinds), key=kinds.count, default="F32")
+    return jnp.dtype({"BF16": "bfloat16", "F16": "float16"}.get(most, "float32"))
+
+
+# ---- tensors ------------------------------------------------------------------------------------
+
+
+def _with_prefix(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Names as a ForCausalLM saves them, also where the bare decoder saved itself."""
+    if any(name.startswith("model.") for name in tensors):
+        return tensors
+    return {name if name == HEAD else f"model.{name}": t for name, t in tensors.items()}
+
+
+def _resolve_tie(
+    family: Family, config: ModelConfig, tensors: dict[str, StoredTensor]
+) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    """Tied embeddings as transformers 5 takes them: what is stored decides.
+
+    The head alone: it is the embedding as well. Both, and equal: one is dropped. Both, and
+    different: they are not tied, whatever config.json says.
+    """
+    head = tensors.get(HEAD)
+    if not config.tied_embeddings or head is None:
+        return config, tensors
+    embedding_name = next(name for name, at in family.table.items() if at.place == "embedding")
+    embedding = tensors.get(embedding_name)
+    rest = {name: tensor for name, tensor in tensors.items() if name != HEAD}
+    if embedding is None:
+        return config, {**rest, embedding_name: head}
+    if embedding.shape == head.shape and np.array_equal(embedding.read(), head.read()):
+        return config, rest
+    return dataclasses.replace(config, tied_embeddings=False), tensors
+
+
+def _read_weight(sources: list[Source], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    if len(sources) == 1:
+        values = sources[0].read()
+    else:
+        values = np.empty(leaf.shape, leaf.dtype)
+        for source in sources:
+            values[source.region] = source.read()
+    return jnp.asarray(np.ascontiguousarray(values, leaf.dtype))

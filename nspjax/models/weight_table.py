@@ -1,0 +1,184 @@
+"""Which tensor of a checkpoint fills which weight of a `Decoder`.
+
+A family has one table {name in the checkpoint: Goes(place in the decoder, layout)}. `{layer}` and
+`{expert}` stand for numbers: a name becomes a regular expression when tensors are looked up, and
+is filled in when a missing one has to be named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nspjax.errors import CheckpointError, UnsupportedModelError
+from nspjax.models.checkpoint import StoredTensor
+
+FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goes:
+    """Where a tensor goes and how it lies there.
+
+    place: dotted path in the decoder.
+    transposed: the last two axes are exchanged: [out, in] in the file, [in, out] here.
+    part: (i, n): it is the i-th of n equal parts along the last axis of the weight.
+    A name with `{expert}` fills that index of the weight's first axis.
+    """
+
+    place: str
+    transposed: bool = False
+    part: tuple[int, int] = (0, 1)
+
+
+Table = Mapping[str, Goes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A stored tensor and the region of a weight that it fills."""
+
+    tensor: StoredTensor
+    region: tuple[Any, ...]
+    transposed: bool
+
+    def read(self) -> np.ndarray:
+        """The tensor's values as they lie in the weight (a view of what was read)."""
+        values = self.tensor.read()
+        return values.swapaxes(-1, -2) if self.transposed else values
+
+
+Plan = dict[str, list[Source]]
+"""Weight -> its sources, which fill it completely and once."""
+
+
+def plan_weights(
+    table: Table,
+    weights: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, StoredTensor],
+    ignored: re.Pattern[str],
+) -> Plan:
+    """Match all stored tensors with all weights, {dotted path: shape}.
+
+    ignored: names in the checkpoint that are no weights.
+
+    Raises:
+      CheckpointError: a tensor is missing, surplus or misshapen; names it.
+      UnsupportedModelError: a tensor is quantised.
+    """
+    patterns = {name: _pattern(name) for name in table}
+    plan: Plan = {weight: [] for weight in weights}
+    surplus, spellings = [], set()
+    for name, tensor in tensors.items():
+        if ignored.search(name):
+            continue
+        spelling, numbers = _look_up(name, patterns)
+        weight = table[spelling].place.format(**numbers) if spelling else ""
+        if weight not in weights:
+            surplus.append(name)
+            continue
+        spellings.add(spelling)
+        source = _source(tensor, table[spelling], weights[weight], numbers.get("expert"))
+        plan[weight].append(source)
+    _check_complete(table, weights, plan, surplus, spellings)
+    return plan
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """The regular expression of a table's name."""
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(name)))
+
+
+def _look_up(name: str, patterns: Mapping[str, re.Pattern[str]]) -> tuple[str, dict[str, int]]:
+    """The table's spelling of a tensor's name and the numbers in it; "" where there is none."""
+    for spelling, pattern in patterns.items():
+        if found := pattern.fullmatch(name):
+            return spelling, {key: int(value) for key, value in found.groupdict().items()}
+    return "", {}
+
+
+def _source(
+    tensor: StoredTensor, goes: Goes, weight_shape: tuple[int, ...], expert: int | None
+) -> Source:
+    if tensor.dtype not in FLOAT_DTYPES:
+        raise UnsupportedModelError(
+            f"{tensor.name} in {tensor.shard} has dtype {tensor.dtype}: quantised checkpoints are "
+            f"not supported, only {', '.join(FLOAT_DTYPES)}"
+        )
+    i, n = goes.part
+    size = weight_shape[-1] // n
+    region = (Ellipsis, slice(i * size, (i + 1) * size))
+    shape = (*weight_shape[:-1], size)
+    if expert is not None:
+        if expert >= weight_shape[0]:
+            raise CheckpointError(
+                f"the checkpoint has a surplus tensor {tensor.name}: config.json says "
+                f"{weight_shape[0]} experts"
+            )
+        region, shape = (expert, *region), shape[1:]
+    if goes.transposed:
+        shape = (*shape[:-2], shape[-1], shape[-2])
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"{tensor.name} in {tensor.shard} has shape {list(tensor.shape)}, but config.json "
+            f"makes it {list(shape)}"
+        )
+    return Source(tensor, region, goes.transposed)
+
+
+def _check_complete(
+    table: Table,
+    weights: Mapping[str, tuple[int, ...]],
+    plan: Plan,
+    surplus: list[str],
+    spellings: set[str],
+) -> None:
+    missing = []
+    for weight, sources in plan.items():
+        names = [source.tensor.name for source in sources]
+        filled = sum(math.prod(source.tensor.shape) for source in sources)
+        size = math.prod(weights[weight])
+        if filled > size:
+            raise CheckpointError(
+                f"{', '.join(names)} are the same weight: the checkpoint has it twice"
+            )
+        if filled < size:
+            wanted = _names(table, weight, weights[weight], spellings)
+            missing += [name for name in wanted if name not in names]
+    faults = [
+        f"{len(names)} {kind} tensor{'s' if len(names) > 1 else ''} ({_some(names)})"
+        for kind, names in (("missing", missing), ("surplus", surplus))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the checkpoint does not fit its config.json: {' and '.join(faults)}. Is the download "
+            "complete, and does config.json belong to it?"
+        )
+
+
+def _names(table: Table, weight: str, shape: tuple[int, ...], spellings: set[str]) -> list[str]:
+    """The tensors that fill a weight, in the spelling that the checkpoint uses, or the first."""
+    alternatives: dict[str, list[str]] = {}
+    numbers: dict[str, str] = {}
+    for spelling, goes in table.items():
+        if found := _pattern(goes.place).fullmatch(weight):
+            numbers = found.groupdict()
+            in_parts = goes.part != (0, 1)
+            alternatives.setdefault("parts" if in_parts else spelling, []).append(spelling)
+    used = max(alternatives.values(), key=lambda names: len(spellings.intersection(names)))
+    return [
+        spelling.format(**numbers, expert=expert)
+        for spelling in used
+        for expert in (range(shape[0]) if "{expert}" in spelling else [0])
+    ]
+
+
+def _some(names: list[str], at_most: int = 5) -> str:
+    rest = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")

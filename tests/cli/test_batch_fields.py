@@ -1,0 +1,170 @@
+"""The body of a request: fields that are understood, ignored and refused."""
+
+from typing import Any
+
+import pytest
+
+from nspjax.errors import RequestError
+from nspjax.generate.batch_fields import BatchRequest, parse_request
+from nspjax.generate.batch_format import BatchLine
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def parsed(body: dict[str, Any], url: str = COMPLETIONS, custom_id: str = "a") -> BatchRequest:
+    return parse_request(BatchLine(custom_id, url, body, "0"), lambda m: f"chat:{m}", job_seed=0)
+
+
+def refusal(body: dict[str, Any], url: str = COMPLETIONS) -> RequestError:
+    with pytest.raises(RequestError) as error:
+        parsed(body, url)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("x", ("x",)),
+        ([1, 2], ({"prompt_token_ids": [1, 2]},)),
+        (["x", "y"], ("x", "y")),
+        ([[1], [2, 3]], ({"prompt_token_ids": [1]}, {"prompt_token_ids": [2, 3]})),
+    ],
+)
+def test_forms_of_a_prompt(prompt: Any, prompts: Any):
+    assert parsed({"prompt": prompt}).prompts == prompts
+
+
+@pytest.mark.parametrize("prompt", [None, 3, [], [[]], [1, "x"], [True], {"a": 1}, [1.5]])
+def test_what_is_no_prompt(prompt: Any):
+    error = refusal({"prompt": prompt})
+    assert '"prompt" must be a text' in str(error)
+    assert error.param == "prompt"  # pyright: ignore
+
+
+def test_settings_of_a_completion():
+    body = {
+        "prompt": "x",
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 3,
+        "min_p": 0.1,
+        "stop": "\n",
+        "stop_token_ids": [7],
+        "seed": 11,
+        "n": 2,
+        "ignore_eos": True,
+    }
+    params = parsed(body).params
+    for name in body.keys() - {"prompt", "stop", "stop_token_ids"}:
+        assert getattr(params, name) == body[name]
+    assert params.stop == ("\n",)
+    assert params.stop_token_ids == (7,)
+
+
+def test_defaults_are_openais():
+    assert parsed({"prompt": "x"}).params.max_tokens == 16
+    assert parsed({"prompt": "x", "max_tokens": None}).params.max_tokens == 16
+    assert parsed({"prompt": "x"}).params.temperature == 1.0
+    assert parsed({"messages": HELLO}, CHAT).params.max_tokens is None
+
+
+def test_chat():
+    asked = parsed({"messages": HELLO, "max_completion_tokens": 4, "max_tokens": 9}, CHAT)
+    assert asked.prompts == (f"chat:{HELLO}",)
+    assert asked.params.max_tokens == 4
+    assert asked.chat
+
+
+def test_token_ids_come_back_where_they_were_given_or_asked_for():
+    assert not parsed({"prompt": "x"}).return_token_ids
+    assert parsed({"prompt": [1]}).return_token_ids
+    assert not parsed({"prompt": [1], "return_token_ids": False}).return_token_ids
+    assert parsed({"prompt": "x", "return_token_ids": True}).return_token_ids
+
+
+def test_each_request_has_a_seed_of_its_own():
+    seeds = [parsed({"prompt": "x"}, custom_id=name).params.seed for name in ("a", "b", "a")]
+    assert seeds[0] == seeds[2] != seeds[1]
+    other_job = parse_request(BatchLine("a", COMPLETIONS, {"prompt": "x"}, "0"), str, job_seed=1)
+    assert other_job.params.seed not in seeds
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        {"user": "me"},
+        {"metadata": {"a": "b"}},
+        {"logprobs": None},
+        {"logprobs": False},
+        {"presence_penalty": 0},
+        {"frequency_penalty": 0.0},
+        {"best_of": 1},
+        {"stream": False},
+        {"response_format": {"type": "text"}},
+        {"tools": []},
+    ],
+)
+def test_what_asks_for_nothing_is_let_pass(ignored: dict[str, Any]):
+    assert parsed({"prompt": "x"} | ignored).prompts == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("field", "code"),
+    [
+        ({"logprobs": 0}, "unsupported_field"),
+        ({"logprobs": True}, "unsupported_field"),
+        ({"echo": True}, "unsupported_field"),
+        ({"stream": True}, "unsupported_field"),
+        ({"best_of": 2}, "unsupported_field"),
+        ({"presence_penalty": 0.1}, "unsupported_field"),
+        ({"response_format": {"type": "json_object"}}, "unsupported_field"),
+        ({"tools": [{"type": "function"}]}, "unsupported_field"),
+        ({"temprature": 0.1}, "unknown_field"),
+        ({"messages": HELLO}, "unknown_field"),
+        ({"return_token_ids": 1}, "invalid_value"),
+        ({"model": 1}, "invalid_value"),
+    ],
+)
+def test_what_would_change_the_answer_is_refused(field: dict[str, Any], code: str):
+    error = refusal({"prompt": "x"} | field)
+    (name,) = field
+    assert error.code == code  # pyright: ignore
+    assert error.param == name  # pyright: ignore
+    assert f'"{name}"' in str(error)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": "8"},
+        {"max_tokens": 1.5},
+        {"temperature": -1},
+        {"temperature": "hot"},
+        {"top_p": 0},
+        {"n": 0},
+        {"n": True},
+        {"stop": 3},
+        {"stop": [""]},
+        {"seed": "x"},
+        {"stop_token_ids": "x"},
+        {"ignore_eos": 1},
+    ],
+)
+def test_wrong_values(field: dict[str, Any]):
+    (name,) = field
+    assert name in str(refusal({"prompt": "x"} | field))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [None, [], "hi", ["hi"], [{"content": "hi"}], [{**HELLO[0], "tool_calls": [{"id": "1"}]}]],
+)
+def test_what_is_no_conversation(messages: Any):
+    assert "messages" in str(refusal({"messages": messages}, CHAT))
+
+
+def test_unknown_endpoint():
+    assert 'no endpoint "/v1/embeddings"' in str(refusal({"input": "x"}, "/v1/embeddings"))

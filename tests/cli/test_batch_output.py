@@ -1,0 +1,165 @@
+"""The output file: its lock, its whole lines, and what a resume finds in it."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nspjax.errors import BatchFileError, RequestError
+from nspjax.generate.batch_format import parse_line
+from nspjax.generate.batch_input import BatchInput, InputEntry
+from nspjax.generate.batch_output import BatchOutput, finished_ids, open_output
+from nspjax.generate.batch_results import error_line
+
+
+def request(custom_id: str, prompt: str = "x"):
+    value = {"custom_id": custom_id, "method": "POST", "url": "/u", "body": {"prompt": prompt}}
+    return parse_line(json.dumps(value).encode())
+
+
+def batch_of(*custom_ids: str) -> BatchInput:
+    lines = map(request, custom_ids)
+    return BatchInput(
+        "in.jsonl",
+        {n.custom_id: InputEntry(n.custom_id, i, 0, 0, n.digest) for i, n in enumerate(lines, 1)},
+    )
+
+
+def result(custom_id: str, prompt: str = "x") -> bytes:
+    return error_line(request(custom_id, prompt), RequestError("no"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "out.jsonl")
+
+
+def resumed(path: str, batch: BatchInput) -> list[str]:
+    with open_output(path, keep=True, replace=False) as output:
+        return list(finished_ids(output, batch, "m"))
+
+
+def resume_refused(path: str, batch: BatchInput) -> str:
+    before = Path(path).read_bytes()
+    with pytest.raises(BatchFileError) as error:
+        resumed(path, batch)
+    assert Path(path).read_bytes() == before
+    return str(error.value)
+
+
+def test_content_is_kept_unless_asked(path: str):
+    Path(path).write_bytes(b"x\n")
+    with pytest.raises(BatchFileError, match=r"exists: --resume .* --overwrite"):
+        open_output(path, keep=False, replace=False)
+    open_output(path, keep=False, replace=True).close()
+    assert Path(path).read_bytes() == b"x\n"
+
+
+def test_an_empty_file_is_a_fresh_one(path: str):
+    Path(path).touch()
+    open_output(path, keep=False, replace=False).close()
+
+
+def test_one_job_at_a_time(path: str):
+    with (
+        open_output(path, keep=False, replace=False),
+        pytest.raises(BatchFileError, match="another job is writing"),
+    ):
+        open_output(path, keep=True, replace=False)
+    open_output(path, keep=True, replace=False).close()
+
+
+def test_paths_that_cannot_be_written(tmp_path: Path):
+    for where, message in (
+        (tmp_path / "none" / "out", f"there is no directory {tmp_path / 'none'}"),
+        (tmp_path, "Is a directory"),
+        (Path("/dev/null"), "must be an ordinary file"),
+        (Path("/proc/out.jsonl"), "cannot write the output"),
+    ):
+        with pytest.raises(BatchFileError, match=message):
+            open_output(str(where), keep=False, replace=False)
+
+
+def test_a_failed_write_leaves_no_torn_line(path: str, monkeypatch: pytest.MonkeyPatch):
+    write, budget = os.write, len(result("a")) + 10
+
+    def nearly_full(fd: int, data: bytes) -> int:
+        nonlocal budget
+        if not budget:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(fd, data[:budget])
+        budget -= written
+        return written
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with open_output(path, keep=False, replace=False) as output:
+        output.append(result("a"))
+        with pytest.raises(BatchFileError, match="No space left on device"):
+            output.append(result("b"))
+    assert Path(path).read_bytes() == result("a")
+
+
+@given(data=st.data())
+def test_a_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    names = data.draw(st.lists(st.text(min_size=1), min_size=1, max_size=5, unique=True))
+    lines = [result(name) for name in names]
+    whole = b"".join(lines)
+    kept = data.draw(st.integers(0, len(whole)))
+    garbage = data.draw(st.sampled_from([b"", b"\n", b"\0\0\0", b"\0\n"]))
+    path = tmp_path_factory.mktemp("torn") / "out.jsonl"
+    path.write_bytes(whole[:kept] + garbage)
+    n_whole = sum(len(b"".join(lines[: i + 1])) <= kept for i in range(len(lines)))
+    if garbage == b"\n" and whole[:kept] + garbage == b"".join(lines[: n_whole + 1]):
+        n_whole += 1  # only the newline was missing
+    assert resumed(str(path), batch_of(*names)) == names[:n_whole]
+    assert path.read_bytes() == b"".join(lines[:n_whole])
+
+
+@pytest.mark.parametrize(
+    "text", [b"my notes", b"my notes\n", b'{"a": 1}\n', b'{"custom_id": "a"}\n', b"[]\n"]
+)
+def test_another_file_is_left_alone(path: str, text: bytes):
+    Path(path).write_bytes(result("a") + text)
+    assert "line 2 of the output" in resume_refused(path, batch_of("a"))
+
+
+def test_a_torn_line_in_the_middle(path: str):
+    Path(path).write_bytes(result("a")[:-9] + b"\n" + result("b"))
+    assert "line 1 of the output" in resume_refused(path, batch_of("a", "b"))
+
+
+def test_the_output_of_another_input(path: str):
+    Path(path).write_bytes(result("a"))
+    assert 'answers "a", which the input in.jsonl does not have' in resume_refused(
+        path, batch_of("b")
+    )
+
+
+def test_a_request_that_changed_since(path: str):
+    Path(path).write_bytes(result("a", prompt="before"))
+    assert 'answers "a" as it was before: line 1 of in.jsonl' in resume_refused(path, batch_of("a"))
+
+
+def test_an_answer_twice(path: str):
+    Path(path).write_bytes(result("a") + result("b") + result("a"))
+    assert "line 3 of the output" in (message := resume_refused(path, batch_of("a", "b")))
+    assert 'answers "a", as line 1 did' in message
+
+
+def test_the_answers_of_another_model(path: str):
+    value = {"id": "x", "custom_id": "a", "response": {"body": {"model": "big"}}, "error": None}
+    Path(path).write_text(json.dumps(value) + "\n")
+    assert 'answered by "big", and this job\'s model is "m"' in resume_refused(path, batch_of("a"))
+
+
+def test_lines_are_synced_now_and_then(path: str, monkeypatch: pytest.MonkeyPatch):
+    synced = []
+    monkeypatch.setattr(BatchOutput, "sync", lambda self: synced.append(self.size()))
+    monkeypatch.setattr("nspjax.generate.batch_output.SYNC_SECONDS", 0.0)
+    with open_output(path, keep=False, replace=False) as output:
+        output.append(result("a"))
+    assert synced == [len(result("a"))]
