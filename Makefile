@@ -8,10 +8,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
-ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt')
+ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -path csrc/tests -prune -o -name '*.cc' -print -o -name '*.h' -print -o -name CMakeLists.txt -print)
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-all lint format clean
+.PHONY: FORCE install demo test test-all lint format clean
 
 install: $(VENV)/installed
 
@@ -21,9 +21,19 @@ $(VENV)/system-packages:
 	$(PIP) --upgrade pip
 	touch $@
 
-$(VENV)/installed: $(VENV)/system-packages $(ENGINE_SOURCES)
-	$(PIP) -e '.[all]'
+# What the build needs is installed first and the build not isolated, so that the next one is quick.
+# It takes the FFI headers of this environment's jax; a wheel takes those of the oldest one.
+$(VENV)/build-tools: $(VENV)/system-packages
+	$(PIP) 'scikit-build-core>=0.11' 'nanobind>=2.9' cmake ninja 'jax>=0.10'
 	touch $@
+
+$(VENV)/installed: $(VENV)/build-tools $(ENGINE_SOURCES) $(VENV)/modules
+	$(PIP) --no-build-isolation -e '.[all]'
+	touch $@
+
+# An editable install knows the modules that there were: it is made anew when one comes or goes.
+$(VENV)/modules: FORCE | $(VENV)/system-packages
+	@find nspjax -name '*.py' | sort > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(VENV)/test-tools: $(VENV)/installed
 	$(PIP) --group test

@@ -9,7 +9,7 @@ SPECIAL = ["<|bos|>", "<|eos|>", "<|pad|>", *(f"<|reserved_{i}|>" for i in range
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "# {{ message['role'] }}: {{ message['content'] | trim | replace('\\n', '\\n# ') }}\n"
-    "{% endfor %}{% if add_generation_prompt %}{{ '\\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\n' }}{% endif %}"
 )
 
 

@@ -57,7 +57,9 @@ void TaskGroup::run(std::function<void()> task) {
     task = nullptr;  // what it held is given back before the group counts as done
     std::lock_guard lock(mutex_);
     if (error && !error_) error_ = error;
-    if (--pending_ == 0) done_.notify_all();
+    if (--pending_ > 0) return;
+    idle_since_ = std::chrono::steady_clock::now();
+    done_.notify_all();
   };
   {
     std::lock_guard lock(mutex_);
@@ -83,9 +85,10 @@ void TaskGroup::wait() {
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-bool TaskGroup::idle() const {
+std::optional<std::chrono::steady_clock::time_point> TaskGroup::idle_since() const {
   std::lock_guard lock(mutex_);
-  return pending_ == 0;
+  if (pending_ > 0) return std::nullopt;
+  return idle_since_;
 }
 
 }  // namespace nspjax

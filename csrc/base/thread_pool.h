@@ -1,11 +1,13 @@
 // Worker threads, and groups of tasks on them whose first exception reaches the one who waits.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -43,7 +45,8 @@ class TaskGroup {
   void run(std::function<void()> task);
   // Until all tasks are done; rethrows the first exception.
   void wait();
-  bool idle() const;
+  // Since when no task runs or waits; nothing while one does.
+  std::optional<std::chrono::steady_clock::time_point> idle_since() const;
 
  private:
   void finish();
@@ -52,6 +55,7 @@ class TaskGroup {
   mutable std::mutex mutex_;
   std::condition_variable done_;
   int pending_ = 0;
+  std::chrono::steady_clock::time_point idle_since_ = std::chrono::steady_clock::now();
   std::exception_ptr error_;
 };
 

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,8 +42,10 @@ class ScanVisitor {
   virtual ~ScanVisitor() = default;
   // data: the range's bytes, for as long as a copy of the pointer lives.
   virtual void ready(size_t index, std::shared_ptr<const std::byte> data) = 0;
-  // Nothing else to do: time spent in reads from now on is time lost.
-  virtual bool starved() const { return true; }
+  // Since when there is nothing else to do but wait for reads; nothing while there is.
+  virtual std::optional<std::chrono::steady_clock::time_point> idle_since() const {
+    return std::chrono::steady_clock::time_point::min();
+  }
 };
 
 struct DeviceStats {

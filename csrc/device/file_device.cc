@@ -20,7 +20,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 int64_t ns_since(Clock::time_point begin) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
+  return std::chrono::nanoseconds(Clock::now() - begin).count();
 }
 
 // The store's file in `directory`, locked and made empty.
@@ -122,9 +122,9 @@ void FileDevice::release(const Extent& extent) {
   lock_.punch_hole(extent.offset, extent.bytes);
 }
 
-template <class Begin, class End, class Starved>
+template <class Begin, class End, class IdleSince>
 int64_t FileDevice::pump(IoOp op, std::span<const TileRange> ranges, const Begin& begin,
-                         const End& end, const Starved& starved) {
+                         const End& end, const IdleSince& idle_since) {
   struct InFlight {
     size_t index = 0;
     StagingRing::Slot slot;
@@ -160,10 +160,9 @@ int64_t FileDevice::pump(IoOp op, std::span<const TileRange> ranges, const Begin
       if (next < ranges.size()) staging_.wait_for_free();  // all are with the attention workers
       continue;
     }
-    const bool idle = starved();
     const auto begun = Clock::now();
     std::vector<TransferDone> all_done = transfers_.wait();
-    if (idle) waited_ns += ns_since(begun);
+    if (const auto idle = idle_since()) waited_ns += ns_since(std::max(begun, *idle));
     for (TransferDone& done : all_done) {
       InFlight finished = std::exchange(in_flight[done.tag], {});
       free_tags.push_back(done.tag);
@@ -192,7 +191,7 @@ void FileDevice::write(std::span<const TileWrite> writes) {
         stats_.bytes_written += ranges[i].bytes;
         ++stats_.n_writes;
       },
-      [] { return true; });
+      [] { return std::optional(Clock::time_point::min()); });
 }
 
 void FileDevice::scan(std::span<const TileRange> ranges, ScanVisitor& visitor) {
@@ -203,7 +202,7 @@ void FileDevice::scan(std::span<const TileRange> ranges, ScanVisitor& visitor) {
         ++stats_.n_reads;
         visitor.ready(i, std::move(slot));
       },
-      [&] { return visitor.starved(); });
+      [&] { return visitor.idle_since(); });
 }
 
 void FileDevice::flush() { data_.sync(); }

@@ -146,7 +146,9 @@ class Scan final : public ScanVisitor {
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {
     run(segments_[index], std::move(data));
   }
-  bool starved() const override { return tasks_.idle(); }
+  std::optional<std::chrono::steady_clock::time_point> idle_since() const override {
+    return tasks_.idle_since();
+  }
   void wait() { tasks_.wait(); }
 
  private:

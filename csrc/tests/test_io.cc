@@ -38,7 +38,8 @@ class WatchingQueue final : public IoQueue {
   std::map<uint64_t, std::byte*> buffers_;
 };
 
-// Completes each transfer with fewer bytes than asked, at odd places, and now and then not at all.
+// Completes transfers with fewer bytes than asked, at odd places, or not at all; each tag's every
+// other one as it should.
 class StutteringQueue final : public IoQueue {
  public:
   explicit StutteringQueue(std::unique_ptr<IoQueue> queue) : queue_(std::move(queue)) {}
@@ -48,15 +49,15 @@ class StutteringQueue final : public IoQueue {
     const size_t before = into.size();
     queue_->wait(into);
     for (size_t i = before; i < into.size(); ++i) {
-      const int turn = turn_++ % 4;
-      if (into[i].result <= 0 || turn == 3) continue;
-      into[i].result = turn == 0 ? -EINTR : turn == 1 ? into[i].result * 2 / 3 : -EAGAIN;
+      const int turn = turns_[into[i].tag]++ % 6;
+      if (into[i].result <= 0 || turn % 2 == 1) continue;
+      into[i].result = turn == 0 ? -EINTR : turn == 2 ? into[i].result * 2 / 3 : -EAGAIN;
     }
   }
 
  private:
   std::unique_ptr<IoQueue> queue_;
-  int turn_ = 0;
+  std::map<uint64_t, int> turns_;
 };
 
 constexpr int64_t kRangeBytes = 5 * kPageBytes;

@@ -21,7 +21,7 @@ from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
 
 if TYPE_CHECKING:
     from nspjax.generate import LLM
-    from nspjax.generate.batch import BatchJob
+    from nspjax.generate.batch.job import BatchJob
     from nspjax.runtime import Store
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -78,7 +78,7 @@ class _Run:
     def __call__(self) -> ExitCode:
         options = self._options
         _check_options(options)
-        from nspjax.generate.batch import BatchJob
+        from nspjax.generate.batch.job import BatchJob
 
         with BatchJob(
             options.input,
@@ -102,7 +102,7 @@ class _Run:
     def _answer(self, job: BatchJob) -> None:
         todo = job.progress().total - job.progress().finished
         self._reporter.note(f"{requests(todo)} to answer; loading {self._options.model}")
-        from nspjax.generate.batch_format import shown
+        from nspjax.generate.batch.lines import shown
 
         with load_engine(self._options) as (llm, store):
             self.began = True

@@ -10,7 +10,7 @@ from nspjax.cli.progress import clock
 
 if TYPE_CHECKING:
     from nspjax.generate import GenerationStats
-    from nspjax.generate.batch import BatchProgress
+    from nspjax.generate.batch.job import BatchProgress
     from nspjax.runtime import StoreStats
 
 

@@ -79,7 +79,7 @@ class _Flow:
         if user.name in _CARRIES:
             self._carry(user, index)
         elif user.name == "stablehlo.return":
-            parent = user.parent.operation
+            parent = mlir.parent(user)
             if parent.name in _BRANCHES:
                 self._branch_result(parent, index)
             elif parent.name in _CARRIES:
@@ -87,7 +87,7 @@ class _Flow:
             else:
                 raise _read_elsewhere(parent)
         elif user.name == "func.return":
-            name = mlir.string(user.parent.operation.attributes["sym_name"])
+            name = mlir.string(mlir.parent(user).attributes["sym_name"])
             for call in self.calls[name]:
                 self.add(call.results[index])
         elif user.name == "func.call":

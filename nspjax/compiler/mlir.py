@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.extend.mlir as jax_mlir
-from jax import export
+from jax import core, export
 from jax.extend.mlir import ir, passmanager
 from jax.extend.mlir.dialects import stablehlo
 
@@ -28,7 +28,9 @@ Type = ir.Type
 
 def new_context() -> ir.Context:
     """A context with JAX's dialects that accepts our `nsp` operations unregistered."""
-    context = jax.jit(lambda: 0).lower().compiler_ir("stablehlo").context
+    empty = jax.jit(lambda: 0).lower().compiler_ir("stablehlo")
+    assert isinstance(empty, ir.Module)
+    context = empty.context
     context.allow_unregistered_dialects = True
     return context
 
@@ -62,11 +64,11 @@ def with_module(exported: export.Exported, module: Module) -> export.Exported:
     )
 
 
-def _retyped(aval: jax.core.ShapedArray, kind: Type) -> jax.core.ShapedArray:
+def _retyped(aval: core.ShapedArray, kind: Type) -> core.ShapedArray:
     shape = tuple(ir.RankedTensorType(kind).shape)
     if shape == tuple(aval.shape):
         return aval
-    return jax.core.ShapedArray(shape, jax.numpy.int32)
+    return core.ShapedArray(shape, jax.numpy.int32)
 
 
 def parse(text: str) -> Module:
@@ -127,6 +129,12 @@ def attributes_of(composite: Operation) -> dict[str, Attribute]:
     """A composite's own attributes: what the mark was called with."""
     given = ir.DictAttr(composite.attributes["composite_attributes"])
     return {item.name: item.attr for item in given}
+
+
+def parent(op: Operation) -> Operation:
+    """The operation whose region holds `op`."""
+    assert op.parent is not None, "a module has no parent"
+    return op.parent.operation
 
 
 def terminator(block: Block) -> Operation:

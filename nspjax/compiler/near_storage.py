@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax import export
+from jax import core, export
 
 from nspjax.compiler import mlir
 from nspjax.compiler.pipeline import Observer, Pipeline, dump_to, print_after
@@ -67,7 +67,7 @@ class NearStorage:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, program = self._program(args, kwargs)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if any(isinstance(leaf, core.Tracer) for leaf in leaves):
             return program.unflatten(program.call(*leaves))
         with engine_errors():
             # waiting here costs nothing that overlaps: a step's work is the engine's

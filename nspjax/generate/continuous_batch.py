@@ -166,7 +166,9 @@ def _prefill_rows(group: Group, answers: Mapping[int, Answer]) -> PrefillRows:
     )
 
 
-def _decode_rows(running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int) -> DecodeRows:
+def _decode_rows(
+    running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int
+) -> DecodeRows:
     last, generated, limit = (np.zeros(n_rows, np.int32) for _ in range(3))
     active = np.zeros(n_rows, np.bool_)
     stop_tokens = np.full((n_rows, STOP_TABLE_TOKENS), -1, np.int32)

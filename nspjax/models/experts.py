@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from nspjax.models.config import Activation, ModelConfig
-from nspjax.models.layers import activate
+from nspjax.models.layers import activate, matmul
 
 
 class Experts(nnx.Module):
@@ -35,8 +35,8 @@ class Experts(nnx.Module):
 
         def add_expert(total: Array, expert: tuple[Array, Array, Array]) -> tuple[Array, None]:
             gate_up, down, weight = expert  # [E, 2 F], [F, E], [B, T]
-            gate, up = jnp.split(x @ gate_up, 2, axis=-1)
-            out = (activate(gate, self.activation) * up) @ down
+            gate, up = jnp.split(matmul(x, gate_up), 2, axis=-1)
+            out = matmul(activate(gate, self.activation) * up, down)
             # a weight of 0 adds nothing even where an unchosen expert overflowed
             part = jnp.where(weight[..., None] > 0, out.astype(jnp.float32) * weight[..., None], 0)
             return total + part, None

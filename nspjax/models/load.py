@@ -41,8 +41,8 @@ def load_config(directory: str | Path) -> ModelConfig:
 def load_decoder(model: str | Path, *, dtype: DTypeLike | None = "bfloat16") -> Decoder:
     """A decoder with the weights of a checkpoint, on JAX's default device.
 
-    Everything that can be wrong with the files is found before the first weight is read. Peak
-    memory is that of the decoder and of two copies of its largest weight.
+    Everything that can be wrong with the files is found before the weights are loaded. Peak memory
+    is that of the decoder and of two copies of its largest weight.
 
     Args:
       model: a Hugging Face directory, or a hub id (downloaded with huggingface_hub).
@@ -53,15 +53,14 @@ def load_decoder(model: str | Path, *, dtype: DTypeLike | None = "bfloat16") -> 
       UnsupportedModelError: an architecture or a setting that nspjax does not have.
       InvalidArgumentError: another dtype.
     """
-    from_checkpoint = dtype is None or (isinstance(dtype, str) and dtype == "auto")
-    wanted = None if from_checkpoint else _dtype(dtype)
+    asked = _dtype(dtype)
     directory = resolve_checkpoint(model)
     family, config = _read_config(directory)
     tensors = _with_prefix(stored_tensors(directory))
     config, tensors = _resolve_tie(family, config, tensors)
-    dtype = wanted or _checkpoint_dtype(config, tensors)
+    found = _checkpoint_dtype(config, tensors) if asked is None else asked
 
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype)))
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=found)))
     shapes = {
         weight_name(path): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
@@ -135,7 +134,10 @@ def _named_dtype(settings: Settings) -> str | None:
     return settings.text(key).removeprefix("torch.")
 
 
-def _dtype(dtype: DTypeLike) -> np.dtype:
+def _dtype(dtype: DTypeLike | None) -> np.dtype | None:
+    """What load_decoder's caller asked for; None: the checkpoint's."""
+    if dtype is None or (isinstance(dtype, str) and dtype == "auto"):
+        return None
     try:
         found = jnp.dtype(dtype)
     except TypeError:

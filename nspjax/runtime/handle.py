@@ -31,13 +31,11 @@ class StoredKVCache:
     k: jax.Array
     v: jax.Array
     lengths: jax.Array
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype
 
     @staticmethod
-    def new(
-        store_id: int, cache_id: int, shape: tuple[int, int, int, int], dtype: np.dtype
-    ) -> StoredKVCache:
+    def new(store_id: int, cache_id: int, shape: tuple[int, ...], dtype: np.dtype) -> StoredKVCache:
         handle = jnp.array([store_id, cache_id, 0], jnp.int32)
         empty = jnp.zeros(shape[0], jnp.int32)
         return StoredKVCache(handle, handle, empty, shape, dtype).at_version(0, empty)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from nspjax.errors import RequestError
-from nspjax.generate.batch_fields import BatchRequest, parse_request
-from nspjax.generate.batch_format import BatchLine
+from nspjax.generate.batch.fields import BatchRequest, parse_request
+from nspjax.generate.batch.lines import BatchLine
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nspjax.errors import BatchFileError
-from nspjax.generate.batch_format import parse_line
+from nspjax.generate.batch.lines import parse_line
 
 GOOD = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "x"}}
 

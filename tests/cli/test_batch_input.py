@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nspjax.errors import BatchFileError
-from nspjax.generate.batch_input import scan_input
+from nspjax.generate.batch.input import scan_input
 
 
 def line(custom_id: str, **body: object) -> str:

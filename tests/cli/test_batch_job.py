@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stub_engine import StubEngine
 
 from nspjax.errors import BatchFileError, StorageIOError
-from nspjax.generate.batch import BatchJob, BatchProgress
+from nspjax.generate.batch.job import BatchJob, BatchProgress
 
 
 def line(custom_id: str, url: str = "/v1/completions", **body: object) -> str:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nspjax.errors import BatchFileError, RequestError
-from nspjax.generate.batch_format import parse_line
-from nspjax.generate.batch_input import BatchInput, InputEntry
-from nspjax.generate.batch_output import BatchOutput, finished_ids, open_output
-from nspjax.generate.batch_results import error_line
+from nspjax.generate.batch.input import BatchInput, InputEntry
+from nspjax.generate.batch.lines import parse_line
+from nspjax.generate.batch.output import BatchOutput, finished_ids, open_output
+from nspjax.generate.batch.results import error_line
 
 
 def request(custom_id: str, prompt: str = "x"):
@@ -159,7 +159,7 @@ def test_the_answers_of_another_model(path: str):
 def test_lines_are_synced_now_and_then(path: str, monkeypatch: pytest.MonkeyPatch):
     synced = []
     monkeypatch.setattr(BatchOutput, "sync", lambda self: synced.append(self.size()))
-    monkeypatch.setattr("nspjax.generate.batch_output.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("nspjax.generate.batch.output.SYNC_SECONDS", 0.0)
     with open_output(path, keep=False, replace=False) as output:
         output.append(result("a"))
     assert synced == [len(result("a"))]

@@ -7,7 +7,7 @@ from jobs import request_line, results
 from tiny_checkpoint import write_tiny_llama
 
 import nspjax
-from nspjax.generate.batch import BatchJob
+from nspjax.generate.batch.job import BatchJob
 
 
 def test_answers_and_refusals(tmp_path: Path):

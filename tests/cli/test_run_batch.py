@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from nspjax import errors
 from nspjax.cli import app
-from nspjax.generate.batch_output import open_output
+from nspjax.generate.batch.output import open_output
 
 Run = Callable[..., Result]
 

@@ -16,9 +16,9 @@ from types import TracebackType
 import orjson
 
 from nspjax.errors import BatchFileError
-from nspjax.generate.batch_format import shown
-from nspjax.generate.batch_input import BatchInput
-from nspjax.generate.batch_results import ID_PREFIX, LINE_BEGIN, result_id
+from nspjax.generate.batch.input import BatchInput
+from nspjax.generate.batch.lines import shown
+from nspjax.generate.batch.results import ID_PREFIX, LINE_BEGIN, result_id
 
 SYNC_SECONDS = 1.0
 """A line is synced to the disk with the first line written this long after the last sync."""

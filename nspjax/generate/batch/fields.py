@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nspjax.errors import RequestError
-from nspjax.generate.batch_format import BatchLine, shown
+from nspjax.generate.batch.lines import BatchLine, shown
 from nspjax.generate.outputs import Prompt
 from nspjax.generate.sampling_params import SamplingParams
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from nspjax.errors import BatchFileError
-from nspjax.generate.batch_format import BatchLine, parse_line, shown
+from nspjax.generate.batch.lines import BatchLine, parse_line, shown
 
 _MOST_PROBLEMS = 5
 """Bad lines that one message names."""

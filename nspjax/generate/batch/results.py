@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from nspjax.errors import RequestError
-from nspjax.generate.batch_fields import BatchRequest
-from nspjax.generate.batch_format import BatchLine
+from nspjax.generate.batch.fields import BatchRequest
+from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.outputs import CompletionOutput, RequestOutput
 
 ID_PREFIX = "batch_req_"

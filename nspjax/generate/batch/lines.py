@@ -1,7 +1,7 @@
 """One line of a batch input file: OpenAI's `{custom_id, method, url, body}`.
 
 What is wrong with the line itself is an error of the file; what is wrong inside `body` concerns
-that request alone and is found by `batch_fields`.
+that request alone and is found by `batch.fields`.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from nspjax.errors import BatchFileError, RequestError
-from nspjax.generate.batch_fields import BatchRequest, parse_request
-from nspjax.generate.batch_format import BatchLine
-from nspjax.generate.batch_input import BatchInput, scan_input
-from nspjax.generate.batch_output import BatchOutput, finished_ids, open_output
-from nspjax.generate.batch_results import answer_line, error_line
+from nspjax.generate.batch.fields import BatchRequest, parse_request
+from nspjax.generate.batch.input import BatchInput, scan_input
+from nspjax.generate.batch.lines import BatchLine
+from nspjax.generate.batch.output import BatchOutput, finished_ids, open_output
+from nspjax.generate.batch.results import answer_line, error_line
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
 
 
