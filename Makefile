@@ -62,10 +62,14 @@ test-all: $(VENV)/test-tools $(VENV)/oracle
 	sh csrc/tests/sanitize.sh $(BIN)/python
 
 lint: $(VENV)/lint-tools
+	mkdir -p build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cc' -o -name '*.h')
+	$(BIN)/cmake -S . -B build/lint -G Ninja -DNSPJAX_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	    -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >build/lint.log || { cat build/lint.log; exit 1; }
+	$(BIN)/cmake --build build/lint
 
 format: $(VENV)/lint-tools
 	$(BIN)/ruff check --fix .

@@ -23,18 +23,18 @@ struct TileAttention {
   const float* queries;  // [n_queries, padded_dim], scaled; 0 beyond head_dim
   int n_queries;
   int head_dim;
-  int padded_dim;         // a multiple of kPadFloats
-  const int32_t* first;   // [n_queries]: query i sees the tokens first[i] <= j < last[i]
+  int padded_dim;        // a multiple of kPadFloats
+  const int32_t* first;  // [n_queries]: query i sees the tokens first[i] <= j < last[i]
   const int32_t* last;
-  const void* k;          // [tile tokens, head_dim]
+  const void* k;  // [tile tokens, head_dim]
   const void* v;
-  int32_t first_token;    // the position of k's first vector in its row
-  int begin;              // of the tile's tokens, those that any query may see; all of them valid
+  int32_t first_token;  // the position of k's first vector in its row
+  int begin;            // of the tile's tokens, those that any query may see; all of them valid
   int end;
-  float softcap;          // 0: none
-  float* max;             // [n_queries], -inf to begin with
-  float* sum;             // [n_queries], 0
-  float* acc;             // [n_queries, padded_dim], 0
+  float softcap;  // 0: none
+  float* max;     // [n_queries], -inf to begin with
+  float* sum;     // [n_queries], 0
+  float* acc;     // [n_queries, padded_dim], 0
 };
 
 using TileKernel = void (*)(const TileAttention&);

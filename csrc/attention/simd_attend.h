@@ -161,8 +161,7 @@ class SimdAttention {
 
   template <int QB, int DC, class LoadVector>
   static void value_columns(const TileAttention& a, int query, int block, int begin, int end,
-                            const float* weights, const float* correction, int d,
-                            LoadVector load) {
+                            const float* weights, const float* correction, int d, LoadVector load) {
     float* out = a.acc + int64_t{query} * a.padded_dim + d;
     Vector acc[QB][DC];
     for (int i = 0; i < QB; ++i) {

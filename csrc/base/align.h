@@ -52,8 +52,8 @@ class MappedRegion {
     void* p = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
-      fail(ErrorKind::kStoreFull, "cannot map ", bytes_text(bytes), " of memory: ",
-           errno_text(errno));
+      fail(ErrorKind::kStoreFull, "cannot map ", bytes_text(bytes),
+           " of memory: ", errno_text(errno));
     }
     data_ = static_cast<std::byte*>(p);
   }

@@ -26,8 +26,9 @@ inline std::span<const int32_t> values(const Int32Array& array) {
 // The dtype of an array of float32, float16, or uint16 that stands for `sixteen_bit`.
 inline DType array_dtype(const AnyArray& array, const char* name, DType sixteen_bit) {
   if (array.dtype() == nb::dtype<float>()) return DType::kF32;
-  const bool float16 = array.dtype() ==
-                       nb::dlpack::dtype{static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+  const bool float16 =
+      array.dtype() ==
+      nb::dlpack::dtype{static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
   if (float16) return DType::kF16;
   if (array.dtype() == nb::dtype<uint16_t>() && sixteen_bit != DType::kF32) return sixteen_bit;
   fail(ErrorKind::kInvalidArgument, name,

@@ -36,8 +36,7 @@ Handle read_handle(Int32s k, Int32s v) {
   }
   const int32_t* of_k = k.typed_data();
   if (!std::equal(of_k, of_k + 3, v.typed_data())) {
-    fail(ErrorKind::kInvalidArgument,
-         "K and V handles of different caches or versions were mixed");
+    fail(ErrorKind::kInvalidArgument, "K and V handles of different caches or versions were mixed");
   }
   return {of_k[0], of_k[1], of_k[2]};
 }
@@ -73,9 +72,8 @@ std::string shape_text(ffi::AnyBuffer buffer) {
 void check_shape(ffi::AnyBuffer buffer, const char* name, int64_t n_heads, int64_t head_dim) {
   const auto sizes = buffer.dimensions();
   if (sizes.size() != 4 || (n_heads >= 0 && sizes[2] != n_heads) || sizes[3] != head_dim) {
-    fail(ErrorKind::kInvalidArgument, name, " is ", shape_text(buffer),
-         ": the cache needs [B, T, ", n_heads < 0 ? "query heads" : concat(n_heads), ", ", head_dim,
-         "]");
+    fail(ErrorKind::kInvalidArgument, name, " is ", shape_text(buffer), ": the cache needs [B, T, ",
+         n_heads < 0 ? "query heads" : concat(n_heads), ", ", head_dim, "]");
   }
 }
 
@@ -128,8 +126,10 @@ ffi::Error attend(Int32s hk, Int32s hv, ffi::AnyBuffer q, Int32s rows, Int32s po
     const auto sizes = q.dimensions();
     if (out->element_count() != q.element_count() ||
         lse->element_count() != q.element_count() / static_cast<size_t>(sizes[3])) {
-      fail(ErrorKind::kInvalidArgument, "the results must be [B, T, query heads, head_dim] and [B, "
-           "T, query heads] for q ", shape_text(q));
+      fail(ErrorKind::kInvalidArgument,
+           "the results must be [B, T, query heads, head_dim] and [B, "
+           "T, query heads] for q ",
+           shape_text(q));
     }
     store->attend(handle.cache, handle.version,
                   {.q = q.untyped_data(),

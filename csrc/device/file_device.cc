@@ -74,7 +74,8 @@ FileDevice::~FileDevice() {
   try {
     close();
   } catch (const Error&) {
-    // The store is gone and nobody is there to be told; the next one that opens the file empties it.
+    // The store is gone and nobody is there to be told; the next one that opens the file empties
+    // it.
   }
 }
 

@@ -32,8 +32,8 @@ class FileDevice final : public Device {
  private:
   // Runs n transfers through the staging buffers, as many at a time as there are. `begin(i, slot)`
   // prepares a buffer, `end(i, slot)` takes it over. After an error nothing more is begun and what
-  // is in flight is waited for; then the error is thrown. Returns for how many ns it waited while there was
-  // nothing else to do, `idle_since()`.
+  // is in flight is waited for; then the error is thrown. Returns for how many ns it waited while
+  // there was nothing else to do, `idle_since()`.
   template <class Begin, class End, class IdleSince>
   int64_t pump(IoOp op, std::span<const TileRange> ranges, const Begin& begin, const End& end,
                const IdleSince& idle_since);

@@ -126,8 +126,8 @@ class Scan final : public ScanVisitor {
     const int64_t tile_bytes = geometry.tile_bytes(pass.row, device_);
     size_t order = 0;
     for (int64_t begin = tile_begin; begin < tile_end; ++order) {
-      const int64_t end =
-          std::min(round_down(begin, geometry.segment_tiles()) + geometry.segment_tiles(), tile_end);
+      const int64_t end = std::min(
+          round_down(begin, geometry.segment_tiles()) + geometry.segment_tiles(), tile_end);
       const int64_t stored_end = std::clamp(pass.stored_tiles, begin, end);
       const Segment segment{&result, order, begin, stored_end, stored_end < end};
       if (stored_end > begin) {
@@ -158,9 +158,8 @@ class Scan final : public ScanVisitor {
       const TileGeometry& geometry = call_.geometry;
       const std::byte* tail =
           pass.tail ? pass.tail + geometry.tail_offset(pass.row, device_) : nullptr;
-      segment.result->add(segment.order,
-                          attend_segment(call_, segment, tiles.get(), tail,
-                                         geometry.tile_bytes(pass.row, device_)));
+      segment.result->add(segment.order, attend_segment(call_, segment, tiles.get(), tail,
+                                                        geometry.tile_bytes(pass.row, device_)));
     });
   }
 

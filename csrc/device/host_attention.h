@@ -29,8 +29,8 @@ struct AttendPass {
 struct AttendCall {
   const TileGeometry& geometry;
   TileKernel kernel;
-  int64_t n_tokens;   // T
-  int64_t group;      // query heads for each KV head
+  int64_t n_tokens;  // T
+  int64_t group;     // query heads for each KV head
   int64_t padded_dim;
   float softcap;
   const float* queries;  // [B, n_kv_heads, T, group, padded_dim], scaled

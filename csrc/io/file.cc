@@ -18,8 +18,8 @@ File File::open(const std::string& path, int flags, mode_t mode) {
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) {
     const int error = errno;
-    const ErrorKind kind = error == ENOSPC || error == EDQUOT ? ErrorKind::kStoreFull
-                                                              : ErrorKind::kStorePath;
+    const ErrorKind kind =
+        error == ENOSPC || error == EDQUOT ? ErrorKind::kStoreFull : ErrorKind::kStorePath;
     fail(kind, "cannot open ", path, ": ", errno_text(error),
          "; give a directory that this user may write to");
   }
@@ -75,8 +75,8 @@ bool File::punch_hole(int64_t offset, int64_t bytes) const {
 int64_t File::read_at(std::span<std::byte> into, int64_t offset) const {
   int64_t done = 0;
   while (done < std::ssize(into)) {
-    const ssize_t n = ::pread(fd_, into.data() + done, into.size() - static_cast<size_t>(done),
-                              offset + done);
+    const ssize_t n =
+        ::pread(fd_, into.data() + done, into.size() - static_cast<size_t>(done), offset + done);
     if (n == 0) break;
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_io("read", std::ssize(into) - done, offset + done, errno);
@@ -88,8 +88,8 @@ int64_t File::read_at(std::span<std::byte> into, int64_t offset) const {
 void File::write_at(std::span<const std::byte> from, int64_t offset) const {
   int64_t done = 0;
   while (done < std::ssize(from)) {
-    const ssize_t n = ::pwrite(fd_, from.data() + done, from.size() - static_cast<size_t>(done),
-                               offset + done);
+    const ssize_t n =
+        ::pwrite(fd_, from.data() + done, from.size() - static_cast<size_t>(done), offset + done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_io("write", std::ssize(from) - done, offset + done, errno);
     done += n;

@@ -51,9 +51,9 @@ std::optional<TransferDone> Transfers::advance(const IoCompletion& completion) {
   const char* what = t.op == IoOp::kRead ? "read" : "write";
   const int64_t at = t.offset + active.done_bytes;
   const auto failed = [&](ErrorKind kind, const std::string& why) {
-    return TransferDone{tag, Error(kind, concat(what, " of ", t.bytes - active.done_bytes,
-                                                " bytes at offset ", at, " of ", file_.path(),
-                                                " failed: ", why))};
+    return TransferDone{
+        tag, Error(kind, concat(what, " of ", t.bytes - active.done_bytes, " bytes at offset ", at,
+                                " of ", file_.path(), " failed: ", why))};
   };
   if (completion.result < 0 && completion.result != -EINTR && completion.result != -EAGAIN) {
     const int error = static_cast<int>(-completion.result);

@@ -33,7 +33,8 @@ class Transfers {
 
   // Goes out with the next wait(). The buffer must live until the transfer is reported done.
   void start(const Transfer& transfer);
-  // Sends what was started; blocks until at least one transfer is done. Something must be in flight.
+  // Sends what was started; blocks until at least one transfer is done. Something must be in
+  // flight.
   std::vector<TransferDone> wait();
   size_t in_flight() const { return in_flight_; }
 

@@ -22,8 +22,7 @@ int64_t tail_bytes_of(const CacheShape& shape, int64_t n_layers, const TileGeome
 HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices) {
   const int64_t per_device = host_memory_bytes / 2 / n_devices;
   HostBudget budget{};
-  budget.slot_bytes =
-      std::min(kWantedSlotBytes, round_down(per_device / kFewestSlots, kPageBytes));
+  budget.slot_bytes = std::min(kWantedSlotBytes, round_down(per_device / kFewestSlots, kPageBytes));
   if (budget.slot_bytes == 0) {
     fail(ErrorKind::kInvalidArgument, "host_memory of ", bytes_text(host_memory_bytes),
          " is too little for staging buffers: give at least ",

@@ -22,8 +22,8 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices);
 
 struct CacheNeeds {
   int64_t tile_tokens;
-  std::vector<int64_t> device_bytes;  // [device], all layers
-  int64_t tail_bytes;                 // all layers and rows
+  std::vector<int64_t> device_bytes;   // [device], all layers
+  int64_t tail_bytes;                  // all layers and rows
   int64_t smallest_host_memory_bytes;  // with which the smallest tiles would do
   bool fits_host;
 };

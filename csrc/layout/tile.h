@@ -4,11 +4,12 @@
 // unit % n_devices, so heads of a row never exchange data across devices. Each row has one region
 // on each device: tiles in token order, each tile_tokens tokens of the row's heads there,
 //
-//   tile = [K head 0][V head 0][K head 1][V head 1] ... padded to a page,   [K] = [tokens, head_dim]
+//   tile = [K head 0][V head 0][K head 1][V head 1] ... padded to a page,   [K] = [tokens,
+//   head_dim]
 //
-// so a spilled tile is one write and a scan of a row is one contiguous read. Nothing is stored about
-// a tile: addresses are computed. A tile table (shared prefixes) would replace row_offset + index *
-// tile_bytes here, another order within a tile would replace k_offset and v_offset.
+// so a spilled tile is one write and a scan of a row is one contiguous read. Nothing is stored
+// about a tile: addresses are computed. A tile table (shared prefixes) would replace row_offset +
+// index * tile_bytes here, another order within a tile would replace k_offset and v_offset.
 #pragma once
 
 #include <cstddef>

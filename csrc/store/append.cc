@@ -74,7 +74,8 @@ class Visit final : public ScanVisitor {
 
 }  // namespace
 
-// ---- append ---------------------------------------------------------------------------------------
+// ---- append
+// ---------------------------------------------------------------------------------------
 
 int32_t Store::append(int32_t cache, int32_t version, const AppendArgs& args) {
   std::lock_guard lock(mutex_);
@@ -219,7 +220,8 @@ void Store::set_length(Cache& cache, int64_t row, int64_t length) {
   current = length;
 }
 
-// ---- read -----------------------------------------------------------------------------------------
+// ---- read
+// -----------------------------------------------------------------------------------------
 
 void Store::read_tile(const Cache& cache, int64_t row, int64_t tile, std::byte* into) {
   const TileGeometry& geometry = cache.geometry;
@@ -275,15 +277,16 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
   });
 }
 
-// ---- synthetic contents -----------------------------------------------------------------------------
+// ---- synthetic contents
+// -----------------------------------------------------------------------------
 
 int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
   std::lock_guard lock(mutex_);
   Cache& found = find(cache);
   const CacheShape& shape = found.geometry.shape();
   if (n_tokens < 0 || n_tokens > shape.capacity_tokens) {
-    fail(ErrorKind::kInvalidArgument, "fill_synthetic with ", n_tokens,
-         " tokens: the capacity is ", shape.capacity_tokens);
+    fail(ErrorKind::kInvalidArgument, "fill_synthetic with ", n_tokens, " tokens: the capacity is ",
+         shape.capacity_tokens);
   }
   // One chunk of values in about [-1, 1), given to every row from another token on.
   constexpr int64_t kChunkTokens = 1024;
@@ -312,8 +315,12 @@ int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
       const auto row32 = static_cast<int32_t>(row), start = static_cast<int32_t>(begin);
       const auto n_new = static_cast<int32_t>(std::min(kChunkTokens, n_tokens - begin));
       const std::byte* k = values.data() + skip;
-      const AppendArgs args{k, k + kChunkTokens * shape.token_bytes() / 2 - skip,
-                            kChunkTokens, {&row32, 1}, {&start, 1}, {&n_new, 1}};
+      const AppendArgs args{k,
+                            k + kChunkTokens * shape.token_bytes() / 2 - skip,
+                            kChunkTokens,
+                            {&row32, 1},
+                            {&start, 1},
+                            {&n_new, 1}};
       append_unlocked(found, args);
     }
   }

@@ -27,7 +27,8 @@ std::vector<float> pack_queries(const AttendArgs& args, const CacheShape& shape,
         const int64_t from = (token * args.n_q_heads + kv_head * group) * shape.head_dim;
         for (int64_t g = 0; g < group; ++g, to += padded_dim) {
           for (int64_t d = 0; d < shape.head_dim; ++d) {
-            to[d] = args.scale * element_as_f32(args.q, from + g * shape.head_dim + d, args.q_dtype);
+            to[d] =
+                args.scale * element_as_f32(args.q, from + g * shape.head_dim + d, args.q_dtype);
           }
         }
       }
@@ -49,8 +50,8 @@ AttendPass make_pass(const AttendArgs& args, size_t b, int64_t query_begin, int6
     const int64_t position = int64_t{args.position[b]} + t;
     const int64_t last = std::min<int64_t>(args.length[b], position + 1);
     const int64_t first = args.window > 0 ? std::max<int64_t>(0, position - args.window + 1) : 0;
-    pass.first.insert(pass.first.end(), static_cast<size_t>(group), static_cast<int32_t>(
-                          std::min<int64_t>(first, args.length[b])));
+    pass.first.insert(pass.first.end(), static_cast<size_t>(group),
+                      static_cast<int32_t>(std::min<int64_t>(first, args.length[b])));
     pass.last.insert(pass.last.end(), static_cast<size_t>(group), static_cast<int32_t>(last));
     if (first < last) {
       pass.token_begin = std::min(pass.token_begin, first);
@@ -106,9 +107,17 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
   std::vector<float> max(static_cast<size_t>(n_results), kMinusInfinity);
   std::vector<float> sum(static_cast<size_t>(n_results), 0.0f);
   const std::vector<float> queries = pack_queries(args, shape, group, padded_dim);
-  AttendCall call{found.geometry, kernels_.of(shape.dtype), args.n_tokens, group,
-                  padded_dim,     args.softcap,             queries.data(), args.out,
-                  max.data(),     sum.data(),               {}};
+  AttendCall call{found.geometry,
+                  kernels_.of(shape.dtype),
+                  args.n_tokens,
+                  group,
+                  padded_dim,
+                  args.softcap,
+                  queries.data(),
+                  args.out,
+                  max.data(),
+                  sum.data(),
+                  {}};
 
   const int64_t heads_on_device = ceil_div(shape.n_kv_heads, std::ssize(devices_));
   const int64_t query_bytes = heads_on_device * group * padded_dim * int64_t{sizeof(float)};
@@ -117,8 +126,7 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
     if (args.length[b] == 0) continue;
     const Row& row = found.rows[static_cast<size_t>(args.rows[b])];
     for (int64_t t = 0; t < args.n_tokens; t += queries_a_pass) {
-      AttendPass pass =
-          make_pass(args, b, t, std::min(t + queries_a_pass, args.n_tokens), group);
+      AttendPass pass = make_pass(args, b, t, std::min(t + queries_a_pass, args.n_tokens), group);
       if (pass.token_begin == pass.token_end) continue;
       pass.stored_tiles = row.length / found.geometry.tile_tokens();
       pass.tail = row.tail.data();
@@ -132,7 +140,8 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
 
   for (int64_t i = 0; i < n_results; ++i) {
     const auto at = static_cast<size_t>(i);
-    args.lse[i] = normalise_partial(max[at], sum[at], args.out + i * shape.head_dim, shape.head_dim);
+    args.lse[i] =
+        normalise_partial(max[at], sum[at], args.out + i * shape.head_dim, shape.head_dim);
   }
 }
 

@@ -49,14 +49,15 @@ Store::Store(const StoreOptions& options) : id_(next_store_id()) {
     devices_.push_back(open_device(spec, budget_, options.io, options.fault, warnings_));
   }
   const auto cores = std::max(1u, std::thread::hardware_concurrency());
-  workers_ = std::make_unique<ThreadPool>(options.threads ? options.threads
-                                                          : static_cast<int>(cores));
+  workers_ =
+      std::make_unique<ThreadPool>(options.threads ? options.threads : static_cast<int>(cores));
   drivers_ = std::make_unique<ThreadPool>(static_cast<int>(n_devices) - 1);
 }
 
 Store::~Store() = default;
 
-// ---- what it is and has ---------------------------------------------------------------------------
+// ---- what it is and has
+// ---------------------------------------------------------------------------
 
 std::vector<DeviceInfo> Store::devices() const {
   std::lock_guard lock(mutex_);
@@ -112,7 +113,8 @@ std::vector<int64_t> Store::lengths(int32_t cache) const {
   return lengths;
 }
 
-// ---- room -----------------------------------------------------------------------------------------
+// ---- room
+// -----------------------------------------------------------------------------------------
 
 CacheNeeds Store::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
   return plan_caches(shape, n_layers, std::ssize(devices_), budget_,
@@ -165,8 +167,9 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
   for (size_t d = 0; d < devices_.size(); ++d) {
     if (report.needs.device_bytes[d] <= report.available_bytes[d]) continue;
     fail(ErrorKind::kStoreFull, what, " need ", report.needs.device_bytes[d], " bytes (",
-         bytes_text(report.needs.device_bytes[d]), ") on ", devices_[d]->info().spec, ", which has ",
-         report.available_bytes[d], " (", bytes_text(report.available_bytes[d]), ") free", fitting);
+         bytes_text(report.needs.device_bytes[d]), ") on ", devices_[d]->info().spec,
+         ", which has ", report.available_bytes[d], " (", bytes_text(report.available_bytes[d]),
+         ") free", fitting);
   }
 
   std::vector<int32_t> ids;
@@ -176,9 +179,8 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
                             budget_.slot_bytes);
       const auto n_rows = static_cast<size_t>(shape.batch);
       const int32_t id = next_cache_++;
-      Cache& cache =
-          caches_.emplace(id, Cache{std::move(geometry), {}, std::vector<Row>(n_rows)})
-              .first->second;
+      Cache& cache = caches_.emplace(id, Cache{std::move(geometry), {}, std::vector<Row>(n_rows)})
+                         .first->second;
       ids.push_back(id);
       cache.tail_bytes = report.needs.tail_bytes / n_layers;
       reserved_tail_bytes_ += cache.tail_bytes;
@@ -214,7 +216,8 @@ void Store::drop_cache(int32_t cache) {
   caches_.erase(cache);
 }
 
-// ---- the end --------------------------------------------------------------------------------------
+// ---- the end
+// --------------------------------------------------------------------------------------
 
 void Store::flush() {
   std::lock_guard lock(mutex_);
@@ -247,7 +250,8 @@ bool Store::closed() const {
   return closed_;
 }
 
-// ---- helpers --------------------------------------------------------------------------------------
+// ---- helpers
+// --------------------------------------------------------------------------------------
 
 void Store::check_open() const {
   if (closed_) fail(ErrorKind::kStoreClosed, "store ", id_, " is closed: open another");

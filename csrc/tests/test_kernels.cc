@@ -33,7 +33,8 @@ Result run(const KernelSet& kernel, DType dtype, int n_queries, int n_tokens, in
   const auto k = values(), v = values();
   std::vector<float> queries(static_cast<size_t>(n_queries * padded));
   for (int64_t i = 0; i < n_queries; ++i) {
-    for (int d = 0; d < head_dim; ++d) queries[static_cast<size_t>(i * padded + d)] = normal(random);
+    for (int d = 0; d < head_dim; ++d)
+      queries[static_cast<size_t>(i * padded + d)] = normal(random);
   }
   const std::vector<int32_t> first(static_cast<size_t>(n_queries), 0);
   const std::vector<int32_t> last(static_cast<size_t>(n_queries), n_tokens);

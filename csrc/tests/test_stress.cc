@@ -14,8 +14,12 @@ constexpr int64_t kHeads = 3, kDim = 24, kCapacity = 300, kRows = 2;
 
 StoreOptions options(const std::vector<std::string>& devices, const std::string& io,
                      const std::string& fault = "") {
-  return {.devices = devices, .host_memory_bytes = 2 << 20, .threads = 3, .io = io,
-          .kernel = "auto", .fault = fault};
+  return {.devices = devices,
+          .host_memory_bytes = 2 << 20,
+          .threads = 3,
+          .io = io,
+          .kernel = "auto",
+          .fault = fault};
 }
 
 struct Call {
