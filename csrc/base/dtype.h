@@ -39,17 +39,20 @@ inline float f16_to_f32(uint16_t bits) {
   return std::bit_cast<float>(sign | ((exponent_mantissa << 13) + 0x38000000u));
 }
 
-// Element i of an array of `dtype`.
-inline float element_as_f32(const void* data, int64_t i, DType dtype) {
+// to[i] = scale * from[begin + i] for n elements of an array of `dtype`.
+inline void scale_to_f32(const void* from, DType dtype, int64_t begin, int64_t n, float scale,
+                         float* to) {
+  const auto copy = [&](const auto* elements, auto as_f32) {
+    for (int64_t i = 0; i < n; ++i) to[i] = scale * as_f32(elements[begin + i]);
+  };
   switch (dtype) {
     case DType::kF32:
-      return static_cast<const float*>(data)[i];
+      return copy(static_cast<const float*>(from), [](float x) { return x; });
     case DType::kBF16:
-      return bf16_to_f32(static_cast<const uint16_t*>(data)[i]);
+      return copy(static_cast<const uint16_t*>(from), bf16_to_f32);
     case DType::kF16:
-      return f16_to_f32(static_cast<const uint16_t*>(data)[i]);
+      return copy(static_cast<const uint16_t*>(from), f16_to_f32);
   }
-  return 0.0f;
 }
 
 }  // namespace nspjax

@@ -6,15 +6,9 @@ namespace nspjax {
 
 ThreadPool::ThreadPool(int n_threads) {
   threads_.reserve(static_cast<size_t>(n_threads));
-  for (int i = 0; i < n_threads; ++i) threads_.emplace_back([this] { work(); });
-}
-
-ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
+  for (int i = 0; i < n_threads; ++i) {
+    threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
   }
-  wake_.notify_all();
 }
 
 void ThreadPool::post(std::function<void()> task) {
@@ -25,13 +19,12 @@ void ThreadPool::post(std::function<void()> task) {
   wake_.notify_one();
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(const std::stop_token& stop) {
   for (;;) {
     std::function<void()> task;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
-      if (tasks_.empty()) return;
+      if (!wake_.wait(lock, stop, [this] { return !tasks_.empty(); })) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }

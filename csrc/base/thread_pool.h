@@ -16,7 +16,8 @@ namespace nspjax {
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);
-  ~ThreadPool();  // after the tasks that were posted
+  // Ends after the tasks that were posted.
+  ~ThreadPool() = default;
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
@@ -25,13 +26,12 @@ class ThreadPool {
   int n_threads() const { return static_cast<int>(threads_.size()); }
 
  private:
-  void work();
+  void work(const std::stop_token& stop);
 
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable_any wake_;
   std::deque<std::function<void()>> tasks_;
-  bool stopping_ = false;
-  std::vector<std::jthread> threads_;  // last: joined before the rest goes
+  std::vector<std::jthread> threads_;  // last: told to stop and joined before the rest goes
 };
 
 class TaskGroup {

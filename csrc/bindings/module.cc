@@ -5,13 +5,25 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "attention/merge.h"
+#include "attention/kernel.h"
 #include "bindings/arrays.h"
+#include "bindings/attend_tile.h"
 #include "bindings/ffi_handlers.h"
 #include "store/registry.h"
 
 namespace nspjax {
 namespace {
+
+// For what may wait for the store: other Python threads run meanwhile.
+template <typename Fn>
+auto without_gil(const Fn& fn) {
+  nb::gil_scoped_release release;
+  return fn();
+}
+
+CacheShape shape_of(const Store& store, int32_t cache) {
+  return without_gil([&] { return store.shape(cache); });
+}
 
 // nspjax::Error -> nspjax.errors.<Kind>Error
 void raise_in_python(const std::exception_ptr& thrown, void*) {
@@ -26,7 +38,7 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
 
 int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, const AnyArray& v,
                const Int32Array& rows, const Int32Array& start, const Int32Array& n_new) {
-  const CacheShape shape = store.shape(cache);
+  const CacheShape shape = shape_of(store, cache);
   const auto batch = static_cast<int64_t>(rows.size());
   check_sizes(k, "k", {batch, -1, shape.n_kv_heads, shape.head_dim});
   const auto n_tokens = static_cast<int64_t>(k.shape(1));
@@ -39,20 +51,21 @@ int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, 
            dtype_name(shape.dtype));
     }
   }
-  nb::gil_scoped_release release;
-  return store.append(cache, version,
-                      {.k = static_cast<const std::byte*>(k.data()),
-                       .v = static_cast<const std::byte*>(v.data()),
-                       .n_tokens = n_tokens,
-                       .rows = values(rows),
-                       .start = values(start),
-                       .n_new = values(n_new)});
+  return without_gil([&] {
+    return store.append(cache, version,
+                        {.k = static_cast<const std::byte*>(k.data()),
+                         .v = static_cast<const std::byte*>(v.data()),
+                         .n_tokens = n_tokens,
+                         .rows = values(rows),
+                         .start = values(start),
+                         .n_new = values(n_new)});
+  });
 }
 
 nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q,
                  const Int32Array& rows, const Int32Array& position, const Int32Array& length,
                  float scale, int64_t window, float softcap) {
-  const CacheShape shape = store.shape(cache);
+  const CacheShape shape = shape_of(store, cache);
   const auto batch = static_cast<int64_t>(rows.size());
   check_sizes(q, "q", {batch, -1, -1, shape.head_dim});
   check_sizes(AnyArray(position), "position", {batch});
@@ -60,8 +73,7 @@ nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q
   const DType q_dtype = array_dtype(q, "q", shape.dtype);
   const size_t b = q.shape(0), t = q.shape(1), h = q.shape(2), d = q.shape(3);
   std::vector<float> out(b * t * h * d), lse(b * t * h);
-  {
-    nb::gil_scoped_release release;
+  without_gil([&] {
     store.attend(cache, version,
                  {.q = q.data(),
                   .q_dtype = q_dtype,
@@ -75,7 +87,7 @@ nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q
                   .softcap = softcap,
                   .out = out.data(),
                   .lse = lse.data()});
-  }
+  });
   return nb::make_tuple(new_array(std::move(out), {b, t, h, d}),
                         new_array(std::move(lse), {b, t, h}));
 }
@@ -86,16 +98,15 @@ nb::tuple read_as(Store& store, int32_t cache, const CacheShape& shape, int64_t 
   const auto n = static_cast<size_t>(std::max<int64_t>(0, end - begin));
   const auto h = static_cast<size_t>(shape.n_kv_heads), d = static_cast<size_t>(shape.head_dim);
   std::vector<T> k(n * h * d), v(n * h * d);
-  {
-    nb::gil_scoped_release release;
+  without_gil([&] {
     store.read(cache, row, begin, end, reinterpret_cast<std::byte*>(k.data()),
                reinterpret_cast<std::byte*>(v.data()));
-  }
+  });
   return nb::make_tuple(new_array(std::move(k), {n, h, d}), new_array(std::move(v), {n, h, d}));
 }
 
 nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end) {
-  const CacheShape shape = store.shape(cache);
+  const CacheShape shape = shape_of(store, cache);
   return shape.dtype == DType::kF32 ? read_as<float>(store, cache, shape, row, begin, end)
                                     : read_as<uint16_t>(store, cache, shape, row, begin, end);
 }
@@ -107,7 +118,8 @@ CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_head
 
 nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& shape,
                      int64_t tile_tokens) {
-  const RoomReport report = store.room_for(n_layers, shape, tile_tokens);
+  const RoomReport report =
+      without_gil([&] { return store.room_for(n_layers, shape, tile_tokens); });
   nb::dict result;
   result["device_bytes"] = nb::cast(report.needs.device_bytes);
   result["available_bytes"] = nb::cast(report.available_bytes);
@@ -120,7 +132,7 @@ nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& sha
 
 nb::list devices(const Store& store) {
   nb::list result;
-  for (const DeviceInfo& info : store.devices()) {
+  for (const DeviceInfo& info : without_gil([&] { return store.devices(); })) {
     nb::dict device;
     device["spec"] = info.spec;
     device["kind"] = info.kind;
@@ -163,53 +175,6 @@ nb::dict stats(const Store& store) {
   return result;
 }
 
-nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const AnyArray& q,
-                      const AnyArray& k, const AnyArray& v, const Int32Array& first,
-                      const Int32Array& last, int32_t first_token, int begin, int end, float scale,
-                      float softcap) {
-  const DType type = parse_dtype(dtype);
-  check_sizes(q, "q", {-1, -1});
-  const size_t n = q.shape(0), dim = q.shape(1);
-  const auto n_tokens = static_cast<int64_t>(k.shape(0)), head_dim = static_cast<int64_t>(dim);
-  check_sizes(k, "k", {-1, head_dim});
-  check_sizes(v, "v", {n_tokens, head_dim});
-  check_sizes(AnyArray(first), "first", {static_cast<int64_t>(n)});
-  check_sizes(AnyArray(last), "last", {static_cast<int64_t>(n)});
-  if (array_dtype(q, "q", DType::kF32) != DType::kF32 || array_dtype(k, "k", type) != type ||
-      array_dtype(v, "v", type) != type || begin < 0 || begin > end || end > n_tokens) {
-    fail(ErrorKind::kInvalidArgument, "attend_tile: q must be float32, k and v of the dtype, ",
-         "0 <= begin <= end <= tokens");
-  }
-  const size_t padded = (dim + kPadFloats - 1) / kPadFloats * kPadFloats;
-  std::vector<float> queries(n * padded), acc(n * padded), max(n, kMinusInfinity), sum(n);
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t d = 0; d < dim; ++d) {
-      queries[i * padded + d] = scale * static_cast<const float*>(q.data())[i * dim + d];
-    }
-  }
-  find_kernel(kernel).of(type)({.queries = queries.data(),
-                                .n_queries = static_cast<int>(n),
-                                .head_dim = static_cast<int>(dim),
-                                .padded_dim = static_cast<int>(padded),
-                                .first = first.data(),
-                                .last = last.data(),
-                                .k = k.data(),
-                                .v = v.data(),
-                                .first_token = first_token,
-                                .begin = begin,
-                                .end = end,
-                                .softcap = softcap,
-                                .max = max.data(),
-                                .sum = sum.data(),
-                                .acc = acc.data()});
-  std::vector<float> out(n * dim), lse(n);
-  for (size_t i = 0; i < n; ++i) {
-    lse[i] = normalise_partial(max[i], sum[i], acc.data() + i * padded, head_dim);
-    std::copy_n(acc.data() + i * padded, dim, out.data() + i * dim);
-  }
-  return nb::make_tuple(new_array(std::move(out), {n, dim}), new_array(std::move(lse), {n}));
-}
-
 nb::dict registrations() {
   nb::dict result;
   for (const auto& [name, handler] : ffi_handlers()) result[name.c_str()] = nb::capsule(handler);
@@ -241,7 +206,7 @@ NB_MODULE(_engine, m) {
   nb::register_exception_translator(raise_in_python);
 
   using namespace nb::literals;
-  const auto without_gil = nb::call_guard<nb::gil_scoped_release>();
+  const auto release_gil = nb::call_guard<nb::gil_scoped_release>();
   nb::class_<Store>(m, "Store",
                     "KV caches on devices. 16-bit elements travel as uint16 arrays of their bits.")
       .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
@@ -256,7 +221,7 @@ NB_MODULE(_engine, m) {
            "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
            "kernel"_a = "auto", "fault"_a = "")
       .def_prop_ro("id", &Store::id)
-      .def_prop_ro("closed", &Store::closed, without_gil)
+      .def_prop_ro("closed", &Store::closed, release_gil)
       .def("warnings", &Store::warnings)
       .def("devices", &devices)
       .def("stats", &stats)
@@ -269,7 +234,7 @@ NB_MODULE(_engine, m) {
                 tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, without_gil)
+          "tile_tokens"_a = 0, release_gil)
       .def(
           "cache_needs",
           [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
@@ -280,10 +245,10 @@ NB_MODULE(_engine, m) {
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
           "tile_tokens"_a = 0)
-      .def("drop_cache", &Store::drop_cache, "cache"_a, without_gil)
-      .def("version", &Store::version, "cache"_a, without_gil)
-      .def("lengths", &Store::lengths, "cache"_a, without_gil)
-      .def("tile_tokens", &Store::tile_tokens, "cache"_a, without_gil)
+      .def("drop_cache", &Store::drop_cache, "cache"_a, release_gil)
+      .def("version", &Store::version, "cache"_a, release_gil)
+      .def("lengths", &Store::lengths, "cache"_a, release_gil)
+      .def("tile_tokens", &Store::tile_tokens, "cache"_a, release_gil)
       .def("append", &append, "cache"_a, "version"_a, "k"_a, "v"_a, "rows"_a, "start"_a, "n_new"_a,
            "k, v [B, T, H, D] go to the rows; returns the cache's new version.")
       .def("attend", &attend, "cache"_a, "version"_a, "q"_a, "rows"_a, "position"_a, "length"_a,
@@ -291,10 +256,10 @@ NB_MODULE(_engine, m) {
            "q [B, T, Hq, D] -> out float32 [B, T, Hq, D], lse float32 [B, T, Hq].")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
-      .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, without_gil,
+      .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, release_gil,
            "Gives every row n_tokens pseudo-random tokens; returns the cache's new version.")
-      .def("flush", &Store::flush, without_gil)
-      .def("close", &Store::close, without_gil);
+      .def("flush", &Store::flush, release_gil)
+      .def("close", &Store::close, release_gil);
 
   m.def("registrations", &registrations, "XLA FFI target name -> handler, a capsule.");
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");

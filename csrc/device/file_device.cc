@@ -74,8 +74,7 @@ FileDevice::~FileDevice() {
   try {
     close();
   } catch (const Error&) {
-    // The store is gone and nobody is there to be told; the next one that opens the file empties
-    // it.
+    // Nobody is there to be told; whoever opens the file next empties it.
   }
 }
 
@@ -84,6 +83,8 @@ void FileDevice::close() {
   const File data = std::move(data_);
   const File lock = std::move(lock_);
   lock.resize(kPageBytes);
+  // a forked child may have the descriptor, and the lock, still
+  if (::flock(lock.fd(), LOCK_UN) != 0) lock.fail_io("unlocking", 0, 0, errno);
 }
 
 DeviceInfo FileDevice::info() const {

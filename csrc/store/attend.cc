@@ -4,7 +4,7 @@
 
 #include "attention/merge.h"
 #include "base/scoped_timer.h"
-#include "device/host_attention.h"
+#include "device/attend_call.h"
 #include "store/store.h"
 
 namespace nspjax {
@@ -26,10 +26,8 @@ std::vector<float> pack_queries(const AttendArgs& args, const CacheShape& shape,
         const int64_t token = b * args.n_tokens + t;
         const int64_t from = (token * args.n_q_heads + kv_head * group) * shape.head_dim;
         for (int64_t g = 0; g < group; ++g, to += padded_dim) {
-          for (int64_t d = 0; d < shape.head_dim; ++d) {
-            to[d] =
-                args.scale * element_as_f32(args.q, from + g * shape.head_dim + d, args.q_dtype);
-          }
+          scale_to_f32(args.q, args.q_dtype, from + g * shape.head_dim, shape.head_dim, args.scale,
+                       to);
         }
       }
     }

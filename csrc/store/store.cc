@@ -15,17 +15,21 @@ int32_t next_store_id() {
 }
 
 void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) {
-  const auto check = [](const char* name, int64_t value) {
-    constexpr int64_t kMost = int64_t{1} << 30;
-    if (value < 1 || value > kMost) {
-      fail(ErrorKind::kInvalidArgument, name, " is ", value, ": it must be 1 to ", kMost);
+  const auto check = [](const char* name, int64_t value, int64_t most) {
+    if (value < 1 || value > most) {
+      fail(ErrorKind::kInvalidArgument, name, " is ", value, ": it must be 1 to ", most);
     }
   };
-  check("n_layers", n_layers);
-  check("batch", shape.batch);
-  check("capacity_tokens", shape.capacity_tokens);
-  check("n_kv_heads", shape.n_kv_heads);
-  check("head_dim", shape.head_dim);
+  check("n_layers", n_layers, 1 << 16);
+  check("batch", shape.batch, 1 << 20);
+  check("capacity_tokens", shape.capacity_tokens, 1 << 30);
+  check("n_kv_heads", shape.n_kv_heads, 1 << 12);
+  check("head_dim", shape.head_dim, 1 << 12);
+  const double bytes = static_cast<double>(n_layers * shape.batch) *
+                       static_cast<double>(shape.capacity_tokens * shape.token_bytes());
+  if (bytes > 0x1p60) {
+    fail(ErrorKind::kInvalidArgument, "KV caches of ", bytes, " bytes cannot be addressed");
+  }
   if (tile_tokens < 0 || tile_tokens > kLargestTileTokens ||
       (tile_tokens > 0 && !std::has_single_bit(static_cast<uint64_t>(tile_tokens)))) {
     fail(ErrorKind::kInvalidArgument, "tile_tokens is ", tile_tokens,

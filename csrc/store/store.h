@@ -137,9 +137,9 @@ class Store {
   void release(Cache& cache);
 
   static void check_append(const Cache& cache, const AppendArgs& args);
-  int32_t append_unlocked(Cache& cache, const AppendArgs& args);
+  void append_unlocked(Cache& cache, const AppendArgs& args);
   void cut_back(Cache& cache, int64_t row, int64_t length);
-  void write_full_tiles(Cache& cache, const AppendArgs& args);
+  void write_full_tiles(const Cache& cache, const AppendArgs& args);
   void allocate_tail(Cache& cache, int64_t row);
   void read_tile(const Cache& cache, int64_t row, int64_t tile, std::byte* into);
   void set_length(Cache& cache, int64_t row, int64_t length);

@@ -21,7 +21,7 @@ from nspjax.models.decoder import Decoder
 from nspjax.models.families import FAMILIES, Family
 from nspjax.models.hub import resolve_checkpoint
 from nspjax.models.settings import Settings
-from nspjax.models.weight_table import Source, plan_weights
+from nspjax.models.weight_table import FLOAT_DTYPES, Source, plan_weights
 
 DTYPES = ("float32", "bfloat16", "float16")
 HEAD = "lm_head.weight"
@@ -82,7 +82,8 @@ def _read_config(directory: Path) -> tuple[Family, ModelConfig]:
     values = read_json(directory / CONFIG)
     settings = Settings(values, str(directory / CONFIG))
     family = _family(settings)
-    settings.only("quantization_config", None)
+    if settings.values.get("quantization_config") is not None:
+        raise settings.unsupported("quantization_config", f"weights in {', '.join(DTYPES)}")
     settings.only("is_encoder_decoder", False)
     try:
         config = family.read(settings)
@@ -190,14 +191,15 @@ def _resolve_tie(
     rest = {name: tensor for name, tensor in tensors.items() if name != HEAD}
     if embedding is None:
         return config, {**rest, embedding_name: head}
-    if embedding.shape == head.shape and np.array_equal(embedding.read(), head.read()):
+    alike = (embedding.shape, embedding.dtype) == (head.shape, head.dtype)
+    if alike and head.dtype in FLOAT_DTYPES and np.array_equal(embedding.read(), head.read()):
         return config, rest
     return dataclasses.replace(config, tied_embeddings=False), tensors
 
 
 def _read_weight(sources: list[Source], leaf: jax.ShapeDtypeStruct) -> jax.Array:
     if len(sources) == 1:
-        values = sources[0].read()
+        values = sources[0].read().reshape(leaf.shape)
     else:
         values = np.empty(leaf.shape, leaf.dtype)
         for source in sources:

@@ -196,7 +196,8 @@ def test_a_read_only_file_system():
 
 
 def test_the_file_size_limit(tmp_path):
-    """EFBIG, as with `ulimit -f`, is an error that names the file."""
+    """EFBIG, as with `ulimit -f`, in the second of two layers: an error that names the file, and
+    no layer is made."""
     code = f"""
 import resource, signal
 from nspjax import _engine, errors
@@ -204,10 +205,11 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 store = _engine.Store([{str(tmp_path)!r}], 4 << 20)
 try:
-    store.create_caches(1, 1, 8192, 2, 64, "bf16", 16)
+    store.create_caches(2, 1, 1024, 2, 64, "bf16", 16)
 except errors.StorageIOError as error:
     print(error)
 print(store.devices()[0]["reserved_bytes"])
+store.create_caches(1, 1, 1024, 2, 64, "bf16", 16)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -114,19 +114,22 @@ def test_length_below_what_is_stored(open_store):
     assert_same(longer, attend(store, cache, version, q[:1], [0], [333]))
 
 
-def test_many_queries_are_cut_into_passes(open_store):
-    """300 query tokens take several passes; each is what it is alone."""
+@pytest.mark.parametrize("window", [0, 400])
+def test_many_queries_are_cut_into_passes(open_store, window):
+    """300 query tokens take several passes; each is what it is alone, whatever others see."""
     rng = np.random.default_rng(4)
     k, v, _ = contents()
     store = open_store(1)
     cache, version = filled(store, k[:1], v[:1], [900], rows=1)
     q = normal(rng, (1, 300, HEADS * GROUP, D))
     reads = store.stats()["n_reads"]
-    together = store.attend(cache, version, q, int32([0]), int32([600]), int32([900]), 0.125)
+    ends = int32([600]), int32([900])
+    together = store.attend(cache, version, q, int32([0]), *ends, 0.125, window)
     assert store.stats()["n_reads"] > reads + 1
     for t in (0, 100, 255, 256, 299):
         one = np.ascontiguousarray(q[:, t : t + 1])
-        alone = store.attend(cache, version, one, int32([0]), int32([600 + t]), int32([900]), 0.125)
+        ends = int32([600 + t]), int32([900])
+        alone = store.attend(cache, version, one, int32([0]), *ends, 0.125, window)
         assert_same([x[:, t : t + 1] for x in together], alone)
 
 

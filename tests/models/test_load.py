@@ -114,6 +114,14 @@ def test_tied_with_another_head_is_not_tied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoder.embedding[...], stored["model.embed_tokens.weight"])
 
 
+def test_tied_and_quantised(tmp_path: Path) -> None:
+    weights = tiny_checkpoint.tensors()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        weights[name] = np.zeros((20, 16), np.int8)
+    with pytest.raises(UnsupportedModelError, match="quantised"):
+        load_decoder(tiny_checkpoint.write(tmp_path, weights, tie_word_embeddings=True))
+
+
 def test_tied_with_the_head_alone(tmp_path: Path) -> None:
     weights = without("model.embed_tokens.weight")
     directory = tiny_checkpoint.write(tmp_path, weights, tie_word_embeddings=True)
@@ -320,6 +328,15 @@ def test_both_spellings_of_experts_are_the_same_model(tmp_path: Path) -> None:
     assert_same(a, b)
     up = one_by_one["model.layers.1.block_sparse_moe.experts.1.w3.weight"]
     np.testing.assert_array_equal(a.layers[1].mlp.gate_up[...][1, :, 24:], up.T)
+
+
+def test_a_mixture_of_one_expert(tmp_path: Path) -> None:
+    weights = {n: w for n, w in mixtral_tensors().items() if ".experts.1." not in n}
+    weights = {n: w[:1] if ".gate." in n else w for n, w in weights.items()}
+    one = {**MIXTRAL, "num_local_experts": 1, "num_experts_per_tok": 1}
+    decoder = load_decoder(tiny_checkpoint.write(tmp_path, weights, **one), dtype=None)
+    down = weights["model.layers.0.block_sparse_moe.experts.0.w2.weight"]
+    np.testing.assert_array_equal(decoder.layers[0].mlp.down[...], down.T[None])
 
 
 def test_one_missing_expert_tensor(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+// One kernel on one tile, for tests.
+#pragma once
+
+#include <string>
+
+#include "bindings/arrays.h"
+
+namespace nspjax {
+
+// q float32 [n, D]; k, v [tokens, D]; query i sees the positions first[i] to last[i], k's first
+// vector is at first_token, the tokens [begin, end) count -> out [n, D], lse [n].
+nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const AnyArray& q,
+                      const AnyArray& k, const AnyArray& v, const Int32Array& first,
+                      const Int32Array& last, int32_t first_token, int begin, int end, float scale,
+                      float softcap);
+
+}  // namespace nspjax
