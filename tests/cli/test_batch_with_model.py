@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from jobs import request_line, results
-from tiny_checkpoint import write_tiny_llama
+from tiny_llama import write_tiny_llama
 
 import nspjax
 from nspjax.generate.batch.job import BatchJob

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from jobs import HERE, Job, request_line, results
-from tiny_checkpoint import VOCAB, write_tiny_llama
+from tiny_llama import VOCAB, write_tiny_llama
 
 
 @dataclasses.dataclass(frozen=True)
