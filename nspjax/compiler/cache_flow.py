@@ -17,10 +17,14 @@ _CACHE_RESULTS = (1, 2)
 def cache_values(module: mlir.Module, marks: list[mlir.Operation]) -> list[mlir.Value]:
     """Every value that carries a cache: arguments, results, loop carries, branch results.
 
+    They are followed from the marks, and from the arguments that the caller says are caches.
+
     Raises:
       OffloadError: a cache is made or read by an operation that is not ours.
     """
     flow = _Flow(module)
+    for argument in mlir.take_cache_arguments(module):
+        flow.add(argument)
     for mark in marks:
         for index in _CACHE_OPERANDS:
             flow.add(mark.operands[index])

@@ -14,6 +14,8 @@ from jax import core, export
 from jax.extend.mlir import ir, passmanager
 from jax.extend.mlir.dialects import stablehlo
 
+from nspjax.errors import CompilerError
+
 Attribute = ir.Attribute
 Block = ir.Block
 BlockArgument = ir.BlockArgument
@@ -40,35 +42,53 @@ def module_of(exported: export.Exported) -> Module:
     return jax_mlir.deserialize_portable_artifact(exported.mlir_module_serialized, new_context())
 
 
-def with_module(exported: export.Exported, module: Module) -> export.Exported:
-    """`exported` with another module, whose main may have other argument and result types.
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """The argument and result types of a module's main."""
+
+    inputs: tuple[Type, ...]
+    results: tuple[Type, ...]
+
+
+def signature(module: Module) -> Signature:
+    with module.context:
+        kind = _function_type(function(module, "main"))
+        return Signature(tuple(kind.inputs), tuple(kind.results))
+
+
+def _function_type(fn: Operation) -> ir.FunctionType:
+    return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
+
+
+def with_module(exported: export.Exported, module: Module, before: Signature) -> export.Exported:
+    """`exported` with another module, in which main's types may differ from those of `before`.
 
     `dataclasses.replace` on an Exported is not a documented interface: it is used here alone, and
     has a test of its own. The current StableHLO version is named because the minimum one, export's
     default, has no typed-FFI custom calls.
     """
-    main = function(module, "main")
+    after = signature(module)
+    in_avals = list(exported.in_avals)
+    for i, index in enumerate(exported.module_kept_var_idx):
+        in_avals[index] = _retyped(in_avals[index], before.inputs[i], after.inputs[i])
+    out_avals = map(_retyped, exported.out_avals, before.results, after.results)
     with module.context:
-        kind = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
-        kept = iter(kind.inputs)
-        in_avals = tuple(
-            _retyped(aval, next(kept)) if index in set(exported.module_kept_var_idx) else aval
-            for index, aval in enumerate(exported.in_avals)
-        )
-        out_avals = tuple(map(_retyped, exported.out_avals, kind.results))
         artifact = jax_mlir.serialize_portable_artifact(
             module, stablehlo.get_current_version(), True
         )
     return dataclasses.replace(
-        exported, in_avals=in_avals, out_avals=out_avals, mlir_module_serialized=artifact
+        exported,
+        in_avals=tuple(in_avals),
+        out_avals=tuple(out_avals),
+        mlir_module_serialized=artifact,
     )
 
 
-def _retyped(aval: core.ShapedArray, kind: Type) -> core.ShapedArray:
-    shape = tuple(ir.RankedTensorType(kind).shape)
-    if shape == tuple(aval.shape):
+def _retyped(aval: core.ShapedArray, old: Type, new: Type) -> core.ShapedArray:
+    """The aval of a value whose type a pass changed, to a handle's."""
+    if old == new:
         return aval
-    return core.ShapedArray(shape, jax.numpy.int32)
+    return core.ShapedArray(tuple(ir.RankedTensorType(new).shape), jax.numpy.int32)
 
 
 def parse(text: str) -> Module:
@@ -84,7 +104,7 @@ def remove_unused_functions(module: Module) -> None:
 # ---- looking ------------------------------------------------------------------------------------
 
 
-def operations(module: Module) -> Iterator[Operation]:
+def operations(module: Module | Operation) -> Iterator[Operation]:
     """All operations in textual order, as they are at the time of the call."""
     found: list[Operation] = []
 
@@ -151,12 +171,27 @@ _OWN_SOURCES = str(Path(__file__).resolve().parents[1])
 
 
 def source_line(op: Operation) -> str:
-    """`file:line` of the user's code behind an operation, or the bare location."""
-    places = re.findall(r'"([^"]+\.py)":(\d+)', str(op.location))
-    for file, line in places:
-        if not file.startswith(_OWN_SOURCES):
-            return f"{file}:{line}"
-    return ":".join(places[0]) if places else str(op.location)
+    """`file:line` of the user's code behind an operation, or the bare location.
+
+    An operation of a nested function may have none of its own: then it is that of a call.
+    """
+    for place in _places(op):
+        for file, line in re.findall(r'"([^"]+\.py)":(\d+)', str(place.location)):
+            if not file.startswith(_OWN_SOURCES):
+                return f"{file}:{line}"
+    return str(op.location)
+
+
+def _places(op: Operation) -> Iterator[Operation]:
+    """The operation, those around it, and the calls of the function that they are in."""
+    yield op
+    if op.name == "func.func":
+        name = string(op.attributes["sym_name"])
+        for call in operations(parent(op)):
+            if call.name == "func.call" and symbol(call.attributes["callee"]) == name:
+                yield from _places(call)
+    elif op.parent is not None:
+        yield from _places(op.parent.operation)
 
 
 # ---- changing -----------------------------------------------------------------------------------
@@ -165,6 +200,44 @@ def source_line(op: Operation) -> str:
 def tensor_type(shape: Sequence[int], element: str, context: ir.Context) -> Type:
     with ir.Location.unknown(context):
         return ir.RankedTensorType.get(shape, Type.parse(element, context))
+
+
+CACHE_ARGUMENT = "nspjax.kv_cache"
+"""Attribute of those arguments of main that are a cache, whether a mark uses them or not."""
+
+
+def mark_cache_arguments(module: Module, indices: Sequence[int]) -> None:
+    """Put CACHE_ARGUMENT on these arguments of main."""
+    _set_cache_arguments(module, set(indices))
+
+
+def take_cache_arguments(module: Module) -> list[Value]:
+    """The arguments of main that have CACHE_ARGUMENT; it is removed."""
+    main = functions(module).get("main")
+    if main is None:
+        return []
+    arguments = main.regions[0].blocks[0].arguments
+    given = _argument_attributes(main)
+    _set_cache_arguments(module, set())
+    return [a for a, attrs in zip(arguments, given, strict=True) if CACHE_ARGUMENT in attrs]
+
+
+def _argument_attributes(fn: Operation) -> list[dict[str, Attribute]]:
+    if "arg_attrs" not in fn.attributes:
+        return [{} for _ in fn.regions[0].blocks[0].arguments]
+    given = ir.ArrayAttr(fn.attributes["arg_attrs"])
+    return [{item.name: item.attr for item in ir.DictAttr(attrs)} for attrs in given]
+
+
+def _set_cache_arguments(module: Module, indices: set[int]) -> None:
+    main = function(module, "main")
+    changed = _argument_attributes(main)
+    with module.context:
+        for index, attributes in enumerate(changed):
+            attributes.pop(CACHE_ARGUMENT, None)
+            if index in indices:
+                attributes[CACHE_ARGUMENT] = ir.UnitAttr.get()
+        main.attributes["arg_attrs"] = ir.ArrayAttr.get(list(map(ir.DictAttr.get, changed)))
 
 
 def update_function_types(module: Module) -> None:
@@ -200,7 +273,7 @@ class Builder:
 
     def call(self, callee: Operation, operands: Sequence[Value]) -> list[Value]:
         with self.anchor.context:
-            kind = ir.FunctionType(ir.TypeAttr(callee.attributes["function_type"]).value)
+            kind = _function_type(callee)
             name = ir.FlatSymbolRefAttr.get(string(callee.attributes["sym_name"]))
         return self.op("func.call", operands, kind.results, {"callee": name})
 
@@ -247,6 +320,10 @@ _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i32": "int32
 
 def _spec(value: Value) -> jax.ShapeDtypeStruct:
     shape, element = tensor(value)
+    if element not in _DTYPES:
+        raise CompilerError(
+            f"nspjax attends in {', '.join(_DTYPES)}, not in {element}: cast q, k and v first"
+        )
     return jax.ShapeDtypeStruct(shape, jax.numpy.dtype(_DTYPES[element]))
 
 

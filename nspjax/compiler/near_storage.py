@@ -12,7 +12,7 @@ from jax import core, export
 
 from nspjax.compiler import mlir
 from nspjax.compiler.pipeline import Observer, Pipeline, dump_to, print_after
-from nspjax.errors import CompilerError, InvalidArgumentError, engine_errors
+from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, engine_errors
 from nspjax.ops.cache import KVCache
 from nspjax.runtime import Store, StoredKVCache, register_targets
 
@@ -40,19 +40,16 @@ def near_storage(
       store: holds the caches.
       pipeline: the passes to run, as text or as a value.
       print_ir_after: print the module after these passes (comma list, or "all").
-      dump_dir: write the module after every pass to numbered files here.
+      dump_dir: write the module after every pass to numbered files here, in a folder for each
+        program, that is for each combination of argument types.
 
     Errors of the engine are raised as classes of `nspjax.errors`; inside an outer `jax.jit`, which
     only sees XLA's error, wrap its call in `nspjax.errors.engine_errors()`.
     """
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.parse(pipeline)
-    observers: list[Observer] = []
-    if print_ir_after:
-        observers.append(print_after(print_ir_after))
-    if dump_dir is not None:
-        observers.append(dump_to(Path(dump_dir)))
-    return NearStorage(fn, store, pipeline, tuple(observers))
+    observers = (print_after(print_ir_after),) if print_ir_after else ()
+    return NearStorage(fn, store, pipeline, observers, None if dump_dir is None else Path(dump_dir))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +60,7 @@ class NearStorage:
     store: Store
     pipeline: Pipeline
     observers: tuple[Observer, ...] = ()
+    dump_dir: Path | None = None
     _programs: dict[Any, _Program] = dataclasses.field(default_factory=dict, compare=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,6 +83,8 @@ class NearStorage:
                     "a near_storage function got an in-memory KVCache: make its cache with "
                     "Store.kv_cache, or copy this one with Store.put"
                 )
+            if isinstance(value, StoredKVCache) and not isinstance(value.k, core.Tracer):
+                self.store.check_owns(value)
         specs = tuple(_spec(value) for value in values)
         key = (tree, tuple(map(_hashable, values, specs)))
         if key not in self._programs:
@@ -107,11 +107,18 @@ class NearStorage:
             results, result_tree = jax.tree.flatten(self.fn(*args, **kwargs))
             return results
 
-        exported = export.export(jax.jit(flat))(*spec_leaves)
-        module = self.pipeline.run(mlir.module_of(exported), self.observers)
+        exported = export.export(jax.jit(flat, keep_unused=True))(*spec_leaves)
+        module = mlir.module_of(exported)
+        before = mlir.signature(module)
+        mlir.mark_cache_arguments(module, _cache_leaves(specs))
+        observers = self.observers
+        if self.dump_dir is not None:
+            observers += (dump_to(self.dump_dir / f"program-{len(self._programs) + 1}"),)
+        module = self.pipeline.run(module, observers)
+        _check_lowered(module, self.pipeline)
         results = jax.tree.unflatten(result_tree, exported.out_avals)
         templates, out_tree = jax.tree.flatten(results, is_leaf=_is_cache)
-        exported = mlir.with_module(exported, module)
+        exported = mlir.with_module(exported, module, before)
         return _Program(exported, jax.jit(exported.call), tuple(templates), out_tree)
 
 
@@ -132,6 +139,26 @@ class _Program:
             for item in self.templates
         ]
         return jax.tree.unflatten(self.tree, values)
+
+
+def _cache_leaves(specs: Sequence[Any]) -> list[int]:
+    """Which leaves of the arguments are the k or v of a cache."""
+    found, at = [], 0
+    for spec in specs:
+        if isinstance(spec, KVCache):
+            found += [at, at + 1]  # k, v, lengths
+        at += len(jax.tree.leaves(spec))
+    return found
+
+
+def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:
+    names = [step.name for step in pipeline.passes]
+    ours_left = any(op.name.startswith("nsp.") for op in mlir.operations(module))
+    if ours_left or mlir.take_cache_arguments(module):
+        raise PipelineError(
+            f"the pipeline {','.join(names)!r} leaves KV caches or nsp operations in the program: "
+            "near_storage needs offload-kv, and lower-to-ffi at the end"
+        )
 
 
 def _is_stored(value: Any) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nspjax.compiler import mlir
-from nspjax.compiler.passes import registered_pass
-from nspjax.errors import CompilerError, NspjaxError, PipelineError
+from nspjax.compiler.passes import pass_names, registered_pass
+from nspjax.errors import CompilerError, PipelineError
 
 _PASS = re.compile(r"\s*([\w-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 _OPTION = re.compile(r"\s*([\w-]+)\s*=\s*([^\s=]+)\s*$")
@@ -27,7 +27,7 @@ class Pass(typing.Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PassReport:
-    """What one pass did: the module's text before and after, and the time it took."""
+    """What one pass did: the module as it is now, and the time it took."""
 
     index: int
     name: str
@@ -130,8 +130,6 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
 def _verify(module: mlir.Module, after: str) -> None:
     try:
         module.operation.verify()
-    except NspjaxError:
-        raise
     except Exception as error:  # MLIR's own error class is not public
         raise CompilerError(f"the module is invalid after {after}: {error}") from error
 
@@ -151,8 +149,17 @@ def dump_to(directory: Path) -> Observer:
 
 
 def print_after(names: str, write: Callable[[str], object] = print) -> Observer:
-    """Print the module after the passes in the comma list `names`, or after `all`."""
+    """Print the module after the passes in the comma list `names`, or after `all`.
+
+    Raises:
+      PipelineError: there is no such pass.
+    """
     wanted = set(names.split(","))
+    if unknown := wanted - {"all", *pass_names()}:
+        raise PipelineError(
+            f"cannot print after {', '.join(sorted(unknown))}: say all, or some of "
+            f"{', '.join(pass_names())}"
+        )
 
     def observe(report: PassReport) -> None:
         if "all" in wanted or report.name in wanted:

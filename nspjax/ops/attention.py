@@ -41,7 +41,8 @@ def cached_attention(
       cache: the layer's cache. It is linear where it lives on storage: use the returned one.
       rows: int32 [B], the distinct cache rows of the batch rows. None: all of them, B = S.
       n_new: int32 [B], how many of the T tokens of each row count (ragged prompts, idle rows);
-        the rest is padding, whose outputs mean nothing. None: all T.
+        the rest is padding, whose outputs mean nothing. None: all T. Values of rows and n_new
+        out of range are an error of a store, but in memory nobody looks.
       scale: multiplies q·k; default D ** -0.5.
       window: each query sees at most this many tokens, itself included. None: all.
       softcap: scores become softcap * tanh(scores / softcap). None: as they are.
@@ -136,6 +137,12 @@ def _check(q: Array, k: Array, v: Array, cache: KVCache, rows: Array | None) -> 
     if k.dtype != cache.k.dtype or v.dtype != cache.v.dtype:
         raise InvalidArgumentError(
             f"k, v are {k.dtype}, {v.dtype} but the cache is {cache.k.dtype}: cast them first"
+        )
+    if q.shape[1] == 0:
+        raise InvalidArgumentError("cached_attention needs at least one token, got T = 0")
+    if rows is not None and rows.shape != q.shape[:1]:
+        raise InvalidArgumentError(
+            f"rows has shape {rows.shape} for a batch of {q.shape[0]}: give one cache row each"
         )
     if rows is None and q.shape[0] != cache.batch:
         raise InvalidArgumentError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array, lax
 
+from nspjax.errors import InvalidArgumentError
+
 PROJECT_KV = "nspjax.project_kv"
 """The composite's name. Operands: x, w_k, w_v and, with biases, b_k, b_v; results: k, v."""
 
@@ -16,7 +18,12 @@ def project_kv(
 
     x: [B, T, E]; w_k, w_v: [E, Hkv * D]; b_k, b_v: [Hkv * D], both or neither.
     Returns k, v: [B, T, Hkv * D] in x's dtype.
+
+    Raises:
+      InvalidArgumentError: one bias without the other.
     """
+    if (b_k is None) != (b_v is None):
+        raise InvalidArgumentError("project_kv got one bias: give b_k and b_v, or neither")
     mark = lax.composite(_project, name=PROJECT_KV, version=1)
     if b_k is None or b_v is None:
         return mark(x, w_k, w_v)

@@ -120,7 +120,7 @@ class Store:
         version = self._engine.append(
             _cache_id(made), 0, _raw(cache.k), _raw(cache.v), rows, start, lengths
         )
-        return made.at_version(version, cache.lengths)
+        return made.at_version(version, jnp.array(cache.lengths, copy=True))
 
     def fetch(self, cache: StoredKVCache) -> KVCache:
         """An in-memory copy of a stored cache: k, v [S, C, Hkv, D], zero beyond each length.
@@ -136,7 +136,7 @@ class Store:
                 read = self._engine.read(_cache_id(cache), row, 0, int(n_tokens))
                 k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
         keys, values = (jnp.asarray(part.view(cache.dtype)) for part in (k, v))
-        return KVCache(keys, values, jnp.asarray(cache.lengths))
+        return KVCache(keys, values, jnp.array(cache.lengths, copy=True))
 
     def fill_synthetic(self, cache: StoredKVCache, n_tokens: int) -> StoredKVCache:
         """The cache with `n_tokens` pseudo-random tokens in every row: for benches, no prefill."""
@@ -145,13 +145,28 @@ class Store:
         return cache.at_version(version, jnp.full((cache.batch,), n_tokens, jnp.int32))
 
     def drop(self, cache: StoredKVCache) -> None:
-        """Give the cache's room back; its handles are refused from now on."""
+        """Give the cache's room back; its handles are refused from now on.
+
+        Raises:
+          InvalidArgumentError: the cache is another store's.
+        """
+        self.check_owns(cache)
         self._engine.drop_cache(_cache_id(cache))
 
+    def check_owns(self, cache: StoredKVCache) -> None:
+        """Refuse a cache of another store.
+
+        Raises:
+          InvalidArgumentError: it is one.
+        """
+        if int(np.asarray(cache.k)[0]) != self._engine.id:
+            raise InvalidArgumentError(
+                "the KV cache belongs to another Store: give each function the caches of its own"
+            )
+
     def _check_current(self, cache: StoredKVCache) -> None:
-        store_id, cache_id, version = np.asarray(cache.k).tolist()
-        if store_id != self._engine.id:
-            raise InvalidArgumentError("the cache belongs to another Store")
+        self.check_owns(cache)
+        _, cache_id, version = np.asarray(cache.k).tolist()
         if version != self._engine.version(cache_id):
             raise StaleHandleError(
                 f"the KV cache handle is of version {version}, the cache is at version "

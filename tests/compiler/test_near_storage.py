@@ -227,6 +227,55 @@ def test_in_memory_caches_and_closed_stores_are_refused(tmp_path):
         near(weights(), prompt(1), caches)
 
 
+def test_caches_that_are_only_passed_on(store):
+    """Unused, returned as it came, carried idle through a loop; typed keys beside them."""
+
+    def partly(x, used, idle, unused, key):
+        def body(_, carry):
+            x, used, idle = carry
+            out, used = cached_attention(x, x[:, :, :HKV], x[:, :, :HKV], used)
+            return out, used, idle
+
+        out, used, idle = lax.fori_loop(0, 3, body, (x, used, idle))
+        key, draw = jax.random.split(key)
+        return out + jax.random.normal(draw), [used, idle], key
+
+    caches = store.kv_caches(3, **SIZES, dtype=jnp.float32)
+    memory = [KVCache.zeros(*SIZES.values(), jnp.float32) for _ in range(3)]
+    x, key = jnp.ones((ROWS, 1, HKV * GROUP, D)), jax.random.key(3)
+    expected, _, next_key = jax.jit(partly)(x, *memory, key)
+    out, (used, idle), near_key = near_storage(partly, store=store)(x, *caches, key)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    assert jax.random.key_data(near_key).tolist() == jax.random.key_data(next_key).tolist()
+    assert store.fetch(used).lengths.tolist() == [3] * ROWS
+    assert store.fetch(idle).lengths.tolist() == [0] * ROWS
+
+
+def test_another_stores_cache_is_refused(store):
+    with Store("memory:") as other:
+        with pytest.raises(InvalidArgumentError, match="another Store"):
+            near_storage(step, store=store)(weights(), prompt(1), stored(other))
+        with pytest.raises(InvalidArgumentError, match="another Store"):
+            store.drop(other.kv_cache(**SIZES))
+
+
+def test_a_line_inside_a_nested_function_is_found(store):
+    def chooses(x, a, b):
+        out, a = cached_attention(x, x, x, a)
+        return out, jnp.where(x[0, 0, 0, 0] > 0, a.k, b.k)  # the line to name
+
+    line = chooses.__code__.co_firstlineno + 2
+    a, b = store.kv_caches(2, **SIZES, dtype=jnp.float32)
+    with pytest.raises(OffloadError, match=rf"test_near_storage.py:{line};"):
+        near_storage(chooses, store=store)(jnp.ones((ROWS, 1, HKV, D)), a, b)
+
+
+@pytest.mark.parametrize("pipeline", ["", "offload-kv", "lower-to-ffi"])
+def test_a_pipeline_that_leaves_work_undone_is_refused(pipeline):
+    with Store("memory:") as store, pytest.raises(PipelineError, match="needs offload-kv"):
+        near_storage(step, store=store, pipeline=pipeline)(weights(), prompt(1), stored(store))
+
+
 def test_pipelines_and_dumps(tmp_path, capsys):
     with pytest.raises(PipelineError), Store("memory:") as store:
         near_storage(step, store=store, pipeline="offload-kv,typo")
@@ -237,5 +286,5 @@ def test_pipelines_and_dumps(tmp_path, capsys):
         exported = near.exported(weights(), prompt(1), stored(store))
         near(weights(), prompt(1), stored(store))
     assert "nspjax.kv.attend" in exported.mlir_module()
-    assert (tmp_path / "ir/02-lower-to-ffi.mlir").exists()
+    assert (tmp_path / "ir/program-1/02-lower-to-ffi.mlir").exists()
     assert capsys.readouterr().out.count("// ---- after offload-kv") == 1  # compiled once

@@ -77,6 +77,8 @@ def test_observers_see_every_module(tmp_path):
         "02-offload-kv.mlir",
     ]
     assert "func.func public @main" in (tmp_path / "ir/02-offload-kv.mlir").read_text()
+    with pytest.raises(PipelineError, match="cannot print after typo"):
+        print_after("typo")
     assert len(printed) == 1
     assert printed[0].startswith("// ---- after offload-kv (")
 
@@ -104,7 +106,7 @@ def test_an_export_takes_another_module():
     other = mlir.parse(
         "func.func public @main(%x: tensor<5xi32>) -> tensor<5xi32> { return %x : tensor<5xi32> }"
     )
-    changed = mlir.with_module(exported, other)
+    changed = mlir.with_module(exported, other, mlir.signature(mlir.module_of(exported)))
     assert [aval.shape for aval in changed.in_avals] == [(2,), (5,)]
     out = jax.jit(changed.call)(jnp.ones(2), jnp.arange(5))
     assert out.tolist() == [0, 1, 2, 3, 4]
