@@ -1,200 +1,30 @@
-"""The one file that imports MLIR: modules in and out, walks, edits, spliced JAX functions."""
+"""Changing modules: new operations, other types, spliced JAX functions, custom calls."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.extend.mlir as jax_mlir
-from jax import core, export
-from jax.extend.mlir import ir, passmanager
-from jax.extend.mlir.dialects import stablehlo
+from jax.extend.mlir import ir
 
+from nspjax.compiler.mlir.reading import (
+    Attribute,
+    Module,
+    Operation,
+    Type,
+    Value,
+    function,
+    function_type,
+    functions,
+    number,
+    operations,
+    string,
+    symbol,
+    tensor,
+    terminator,
+)
 from nspjax.errors import CompilerError
-
-Attribute = ir.Attribute
-Block = ir.Block
-BlockArgument = ir.BlockArgument
-Module = ir.Module
-Operation = ir.Operation
-Value = ir.Value
-Type = ir.Type
-
-
-# ---- modules ------------------------------------------------------------------------------------
-
-
-def new_context() -> ir.Context:
-    """A context with JAX's dialects that accepts our `nsp` operations unregistered."""
-    empty = jax.jit(lambda: 0).lower().compiler_ir("stablehlo")
-    assert isinstance(empty, ir.Module)
-    context = empty.context
-    context.allow_unregistered_dialects = True
-    return context
-
-
-def module_of(exported: export.Exported) -> Module:
-    """The module of an exported function, in a context of its own."""
-    return jax_mlir.deserialize_portable_artifact(exported.mlir_module_serialized, new_context())
-
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """The argument and result types of a module's main."""
-
-    inputs: tuple[Type, ...]
-    results: tuple[Type, ...]
-
-
-def signature(module: Module) -> Signature:
-    with module.context:
-        kind = _function_type(function(module, "main"))
-        return Signature(tuple(kind.inputs), tuple(kind.results))
-
-
-def _function_type(fn: Operation) -> ir.FunctionType:
-    return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
-
-
-def with_module(exported: export.Exported, module: Module, before: Signature) -> export.Exported:
-    """`exported` with another module, in which main's types may differ from those of `before`.
-
-    `dataclasses.replace` on an Exported is not a documented interface: it is used here alone, and
-    has a test of its own. The current StableHLO version is named because the minimum one, export's
-    default, has no typed-FFI custom calls.
-    """
-    after = signature(module)
-    in_avals = list(exported.in_avals)
-    for i, index in enumerate(exported.module_kept_var_idx):
-        in_avals[index] = _retyped(in_avals[index], before.inputs[i], after.inputs[i])
-    out_avals = map(_retyped, exported.out_avals, before.results, after.results)
-    with module.context:
-        artifact = jax_mlir.serialize_portable_artifact(
-            module, stablehlo.get_current_version(), True
-        )
-    return dataclasses.replace(
-        exported,
-        in_avals=tuple(in_avals),
-        out_avals=tuple(out_avals),
-        mlir_module_serialized=artifact,
-    )
-
-
-def _retyped(aval: core.ShapedArray, old: Type, new: Type) -> core.ShapedArray:
-    """The aval of a value whose type a pass changed, to a handle's."""
-    if old == new:
-        return aval
-    return core.ShapedArray(tuple(ir.RankedTensorType(new).shape), jax.numpy.int32)
-
-
-def parse(text: str) -> Module:
-    """A module from MLIR text, in a context of its own."""
-    return Module.parse(text, new_context())
-
-
-def remove_unused_functions(module: Module) -> None:
-    with module.context:
-        passmanager.PassManager.parse("builtin.module(symbol-dce)").run(module.operation)
-
-
-# ---- looking ------------------------------------------------------------------------------------
-
-
-def operations(module: Module | Operation) -> Iterator[Operation]:
-    """All operations in textual order, as they are at the time of the call."""
-    found: list[Operation] = []
-
-    def visit(op: Operation) -> Any:
-        found.append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return iter(found)
-
-
-def functions(module: Module) -> dict[str, Operation]:
-    return {
-        string(op.attributes["sym_name"]): op.operation
-        for op in module.body.operations
-        if op.operation.name == "func.func"
-    }
-
-
-def function(module: Module, name: str) -> Operation:
-    return functions(module)[name]
-
-
-def string(attribute: Attribute) -> str:
-    return ir.StringAttr(attribute).value
-
-
-def symbol(attribute: Attribute) -> str:
-    return ir.FlatSymbolRefAttr(attribute).value
-
-
-def composite_name(op: Operation) -> str | None:
-    """The name of a `stablehlo.composite`, None for any other operation."""
-    return string(op.attributes["name"]) if op.name == "stablehlo.composite" else None
-
-
-def composites(module: Module, name: str) -> list[Operation]:
-    return [op for op in operations(module) if composite_name(op) == name]
-
-
-def attributes_of(composite: Operation) -> dict[str, Attribute]:
-    """A composite's own attributes: what the mark was called with."""
-    given = ir.DictAttr(composite.attributes["composite_attributes"])
-    return {item.name: item.attr for item in given}
-
-
-def parent(op: Operation) -> Operation:
-    """The operation whose region holds `op`."""
-    assert op.parent is not None, "a module has no parent"
-    return op.parent.operation
-
-
-def terminator(block: Block) -> Operation:
-    return list(block.operations)[-1].operation
-
-
-def tensor(value: Value) -> tuple[tuple[int, ...], str]:
-    """Shape and element type of a value: ((2, 1, 8, 64), "bf16")."""
-    kind = ir.RankedTensorType(value.type)
-    return tuple(kind.shape), str(kind.element_type)
-
-
-_OWN_SOURCES = str(Path(__file__).resolve().parents[1])
-
-
-def source_line(op: Operation) -> str:
-    """`file:line` of the user's code behind an operation, or the bare location.
-
-    An operation of a nested function may have none of its own: then it is that of a call.
-    """
-    for place in _places(op):
-        for file, line in re.findall(r'"([^"]+\.py)":(\d+)', str(place.location)):
-            if not file.startswith(_OWN_SOURCES):
-                return f"{file}:{line}"
-    return str(op.location)
-
-
-def _places(op: Operation) -> Iterator[Operation]:
-    """The operation, those around it, and the calls of the function that they are in."""
-    yield op
-    if op.name == "func.func":
-        name = string(op.attributes["sym_name"])
-        for call in operations(parent(op)):
-            if call.name == "func.call" and symbol(call.attributes["callee"]) == name:
-                yield from _places(call)
-    elif op.parent is not None:
-        yield from _places(op.parent.operation)
-
-
-# ---- changing -----------------------------------------------------------------------------------
 
 
 def tensor_type(shape: Sequence[int], element: str, context: ir.Context) -> Type:
@@ -273,7 +103,7 @@ class Builder:
 
     def call(self, callee: Operation, operands: Sequence[Value]) -> list[Value]:
         with self.anchor.context:
-            kind = _function_type(callee)
+            kind = function_type(callee)
             name = ir.FlatSymbolRefAttr.get(string(callee.attributes["sym_name"]))
         return self.op("func.call", operands, kind.results, {"callee": name})
 
@@ -325,16 +155,6 @@ def _spec(value: Value) -> jax.ShapeDtypeStruct:
             f"nspjax attends in {', '.join(_DTYPES)}, not in {element}: cast q, k and v first"
         )
     return jax.ShapeDtypeStruct(shape, jax.numpy.dtype(_DTYPES[element]))
-
-
-# ---- the two kinds of operation that our passes exchange ----------------------------------------
-
-
-def number(attribute: Attribute) -> float | int | bool:
-    """The Python value of a float, integer or bool attribute."""
-    if not isinstance(attribute, ir.FloatAttr | ir.BoolAttr | ir.IntegerAttr):
-        raise TypeError(f"{attribute} is no number")
-    return attribute.value
 
 
 def custom_call(op: Operation, target: str) -> list[Value]:

@@ -1,0 +1,119 @@
+"""Looking at modules: walks, names, types, source lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jax.extend.mlir import ir
+
+Attribute = ir.Attribute
+Block = ir.Block
+BlockArgument = ir.BlockArgument
+Module = ir.Module
+Operation = ir.Operation
+Value = ir.Value
+Type = ir.Type
+
+
+def operations(module: Module | Operation) -> Iterator[Operation]:
+    """All operations in textual order, as they are at the time of the call."""
+    found: list[Operation] = []
+
+    def visit(op: Operation) -> Any:
+        found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return iter(found)
+
+
+def functions(module: Module) -> dict[str, Operation]:
+    return {
+        string(op.attributes["sym_name"]): op.operation
+        for op in module.body.operations
+        if op.operation.name == "func.func"
+    }
+
+
+def function(module: Module, name: str) -> Operation:
+    return functions(module)[name]
+
+
+def string(attribute: Attribute) -> str:
+    return ir.StringAttr(attribute).value
+
+
+def symbol(attribute: Attribute) -> str:
+    return ir.FlatSymbolRefAttr(attribute).value
+
+
+def composite_name(op: Operation) -> str | None:
+    """The name of a `stablehlo.composite`, None for any other operation."""
+    return string(op.attributes["name"]) if op.name == "stablehlo.composite" else None
+
+
+def composites(module: Module, name: str) -> list[Operation]:
+    return [op for op in operations(module) if composite_name(op) == name]
+
+
+def attributes_of(composite: Operation) -> dict[str, Attribute]:
+    """A composite's own attributes: what the mark was called with."""
+    given = ir.DictAttr(composite.attributes["composite_attributes"])
+    return {item.name: item.attr for item in given}
+
+
+def parent(op: Operation) -> Operation:
+    """The operation whose region holds `op`."""
+    assert op.parent is not None, "a module has no parent"
+    return op.parent.operation
+
+
+def terminator(block: Block) -> Operation:
+    return list(block.operations)[-1].operation
+
+
+def tensor(value: Value) -> tuple[tuple[int, ...], str]:
+    """Shape and element type of a value: ((2, 1, 8, 64), "bf16")."""
+    kind = ir.RankedTensorType(value.type)
+    return tuple(kind.shape), str(kind.element_type)
+
+
+_OWN_SOURCES = str(Path(__file__).resolve().parents[2])
+
+
+def source_line(op: Operation) -> str:
+    """`file:line` of the user's code behind an operation, or the bare location.
+
+    An operation of a nested function may have none of its own: then it is that of a call.
+    """
+    for place in _places(op):
+        for file, line in re.findall(r'"([^"]+\.py)":(\d+)', str(place.location)):
+            if not file.startswith(_OWN_SOURCES):
+                return f"{file}:{line}"
+    return str(op.location)
+
+
+def _places(op: Operation) -> Iterator[Operation]:
+    """The operation, those around it, and the calls of the function that they are in."""
+    yield op
+    if op.name == "func.func":
+        name = string(op.attributes["sym_name"])
+        for call in operations(parent(op)):
+            if call.name == "func.call" and symbol(call.attributes["callee"]) == name:
+                yield from _places(call)
+    elif op.parent is not None:
+        yield from _places(op.parent.operation)
+
+
+def function_type(fn: Operation) -> ir.FunctionType:
+    return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
+
+
+def number(attribute: Attribute) -> float | int | bool:
+    """The Python value of a float, integer or bool attribute."""
+    if not isinstance(attribute, ir.FloatAttr | ir.BoolAttr | ir.IntegerAttr):
+        raise TypeError(f"{attribute} is no number")
+    return attribute.value
