@@ -23,7 +23,7 @@ def cache_values(module: mlir.Module, marks: list[mlir.Operation]) -> list[mlir.
       OffloadError: a cache is made or read by an operation that is not ours.
     """
     flow = _Flow(module)
-    for argument in mlir.take_cache_arguments(module):
+    for argument in mlir.cache_arguments(module):
         flow.add(argument)
     for mark in marks:
         for index in _CACHE_OPERANDS:

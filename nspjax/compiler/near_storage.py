@@ -76,7 +76,7 @@ class NearStorage:
         return self._program(args, kwargs)[1].exported
 
     def _program(self, args: Any, kwargs: Any) -> tuple[list[Any], _Program]:
-        values, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_stored)
+        values, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_either_cache)
         for value in values:
             if isinstance(value, KVCache):
                 raise InvalidArgumentError(
@@ -154,14 +154,14 @@ def _cache_leaves(specs: Sequence[Any]) -> list[int]:
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:
     names = [step.name for step in pipeline.passes]
     ours_left = any(op.name.startswith("nsp.") for op in mlir.operations(module))
-    if ours_left or mlir.take_cache_arguments(module):
+    if ours_left or mlir.cache_arguments(module):
         raise PipelineError(
             f"the pipeline {','.join(names)!r} leaves KV caches or nsp operations in the program: "
             "near_storage needs offload-kv, and lower-to-ffi at the end"
         )
 
 
-def _is_stored(value: Any) -> bool:
+def _is_either_cache(value: Any) -> bool:
     return isinstance(value, StoredKVCache | KVCache)
 
 

@@ -29,10 +29,10 @@ from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder
+from nspjax.compiler.mlir.writing import cache_arguments as cache_arguments
 from nspjax.compiler.mlir.writing import custom_call as custom_call
 from nspjax.compiler.mlir.writing import mark_cache_arguments as mark_cache_arguments
 from nspjax.compiler.mlir.writing import replace as replace
 from nspjax.compiler.mlir.writing import splice as splice
-from nspjax.compiler.mlir.writing import take_cache_arguments as take_cache_arguments
 from nspjax.compiler.mlir.writing import tensor_type as tensor_type
 from nspjax.compiler.mlir.writing import update_function_types as update_function_types

@@ -37,29 +37,7 @@ CACHE_ARGUMENT = "nspjax.kv_cache"
 
 
 def mark_cache_arguments(module: Module, indices: Sequence[int]) -> None:
-    """Put CACHE_ARGUMENT on these arguments of main."""
-    _set_cache_arguments(module, set(indices))
-
-
-def take_cache_arguments(module: Module) -> list[Value]:
-    """The arguments of main that have CACHE_ARGUMENT; it is removed."""
-    main = functions(module).get("main")
-    if main is None:
-        return []
-    arguments = main.regions[0].blocks[0].arguments
-    given = _argument_attributes(main)
-    _set_cache_arguments(module, set())
-    return [a for a, attrs in zip(arguments, given, strict=True) if CACHE_ARGUMENT in attrs]
-
-
-def _argument_attributes(fn: Operation) -> list[dict[str, Attribute]]:
-    if "arg_attrs" not in fn.attributes:
-        return [{} for _ in fn.regions[0].blocks[0].arguments]
-    given = ir.ArrayAttr(fn.attributes["arg_attrs"])
-    return [{item.name: item.attr for item in ir.DictAttr(attrs)} for attrs in given]
-
-
-def _set_cache_arguments(module: Module, indices: set[int]) -> None:
+    """Put CACHE_ARGUMENT on these arguments of main, and on no others."""
     main = function(module, "main")
     changed = _argument_attributes(main)
     with module.context:
@@ -68,6 +46,21 @@ def _set_cache_arguments(module: Module, indices: set[int]) -> None:
             if index in indices:
                 attributes[CACHE_ARGUMENT] = ir.UnitAttr.get()
         main.attributes["arg_attrs"] = ir.ArrayAttr.get(list(map(ir.DictAttr.get, changed)))
+
+
+def cache_arguments(module: Module) -> list[Value]:
+    """The arguments of main that have CACHE_ARGUMENT."""
+    main = function(module, "main")
+    arguments = main.regions[0].blocks[0].arguments
+    given = _argument_attributes(main)
+    return [a for a, attrs in zip(arguments, given, strict=True) if CACHE_ARGUMENT in attrs]
+
+
+def _argument_attributes(fn: Operation) -> list[dict[str, Attribute]]:
+    if "arg_attrs" not in fn.attributes:
+        return [{} for _ in fn.regions[0].blocks[0].arguments]
+    given = ir.ArrayAttr(fn.attributes["arg_attrs"])
+    return [{item.name: item.attr for item in ir.DictAttr(attrs)} for attrs in given]
 
 
 def update_function_types(module: Module) -> None:

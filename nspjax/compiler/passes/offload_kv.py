@@ -39,6 +39,7 @@ class OffloadKV:
         handle = mlir.tensor_type((HANDLE_INTEGERS,), "i32", module.context)
         for value in cache_values(module, marks):
             value.set_type(handle)
+        mlir.mark_cache_arguments(module, ())  # they are handles now
         for mark in marks:
             n_tokens = mlir.tensor(mark.operands[0])[0][1]
             (_decode if n_tokens == 1 else _extend)(module, mark)
