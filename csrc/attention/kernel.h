@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "layout/head_tile.h"
 
 namespace nspjax {
 
@@ -20,14 +21,15 @@ inline constexpr int64_t kPadFloats = 16;
 inline constexpr int kBlockTokens = 64;
 
 struct TileAttention {
-  const float* queries;  // [n_queries, padded_dim], scaled; 0 beyond head_dim
+  const float* queries;  // [n_queries, padded_dim]; 0 beyond head_dim
+  float scale;           // of q . k
   int n_queries;
   int head_dim;
   int padded_dim;        // a multiple of kPadFloats
   const int32_t* first;  // [n_queries]: query i sees the tokens first[i] <= j < last[i]
   const int32_t* last;
-  const void* k;  // [tile tokens, head_dim]
-  const void* v;
+  const HeadTile* tile;  // how the data lies
+  const std::byte* data;
   int32_t first_token;  // the position of k's first vector in its row
   int begin;            // of the tile's tokens, those that any query may see; all of them valid
   int end;
@@ -46,8 +48,8 @@ struct KernelSet {
   TileKernel bf16;
   TileKernel f16;
 
-  TileKernel of(DType dtype) const {
-    return dtype == DType::kF32 ? f32 : dtype == DType::kBF16 ? bf16 : f16;
+  TileKernel of(KVType type) const {
+    return type == KVType::kF32 ? f32 : type == KVType::kBF16 ? bf16 : f16;
   }
 };
 

@@ -27,8 +27,8 @@ float to_f32(Element<kDType> x) {
 
 template <DType kDType>
 void attend_block(const TileAttention& a, int query, int begin, int end) {
-  const auto* keys = static_cast<const Element<kDType>*>(a.k);
-  const auto* values = static_cast<const Element<kDType>*>(a.v);
+  const auto* keys = reinterpret_cast<const Element<kDType>*>(a.data);
+  const auto* values = reinterpret_cast<const Element<kDType>*>(a.data + a.tile->v_offset());
   const float* q = a.queries + query * a.padded_dim;
   float* acc = a.acc + query * a.padded_dim;
 

@@ -67,7 +67,7 @@ class SimdAttention {
     static_assert(kQueries == QB);
     const int whole = a.head_dim / kWidth * kWidth;
     const int rest = a.head_dim - whole;
-    const auto* keys = static_cast<const Element*>(a.k) + int64_t{block} * a.head_dim;
+    const auto* keys = reinterpret_cast<const Element*>(a.data) + int64_t{block} * a.head_dim;
     const float* q = a.queries + int64_t{query} * a.padded_dim;
     for (int t = begin / kTokens * kTokens; t < end; t += kTokens) {
       const Element* k[kTokens];
@@ -170,7 +170,7 @@ class SimdAttention {
         acc[i][j] = Simd::multiply(Simd::load(out + i * a.padded_dim + j * kWidth), keep);
       }
     }
-    const Element* v = static_cast<const Element*>(a.v) + int64_t{block + begin} * a.head_dim + d;
+    const Element* v = reinterpret_cast<const Element*>(a.data + a.tile->v_offset()) + int64_t{block + begin} * a.head_dim + d;
     for (int t = begin; t < end; ++t, v += a.head_dim) {
       Vector loaded[DC];
       for (int j = 0; j < DC; ++j) loaded[j] = load(v + j * kWidth);

@@ -24,6 +24,16 @@ inline DType parse_dtype(std::string_view name) {
   fail(ErrorKind::kInvalidArgument, "a KV cache cannot be \"", name, "\": use f32, bf16 or f16");
 }
 
+// How a tile keeps K and V: as they were appended, or in fewer bits.
+enum class KVType { kF32, kBF16, kF16, kInt8, kInt4 };
+
+constexpr KVType kv_type_of(DType dtype) { return static_cast<KVType>(dtype); }
+
+inline KVType parse_kv_type(std::string_view name) { return kv_type_of(parse_dtype(name)); }
+constexpr std::string_view kv_type_name(KVType type) {
+  return dtype_name(static_cast<DType>(type));
+}
+
 inline float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 inline float f16_to_f32(uint16_t bits) {

@@ -32,14 +32,21 @@ nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const
       queries[i * padded + d] = scale * static_cast<const float*>(q.data())[i * dim + d];
     }
   }
-  find_kernel(kernel).of(type)({.queries = queries.data(),
+  const HeadTile tile(kv_type_of(type), head_dim, n_tokens);
+  AlignedBuffer packed(tile.bytes());
+  pack_head(tile,
+            {static_cast<const std::byte*>(k.data()), static_cast<const std::byte*>(v.data()),
+             head_dim * size_bytes(type)},
+            0, n_tokens, packed.data());
+  find_kernel(kernel).of(tile.type())({.queries = queries.data(),
+                                .scale = 1.0f,
                                 .n_queries = static_cast<int>(n),
                                 .head_dim = static_cast<int>(dim),
                                 .padded_dim = static_cast<int>(padded),
                                 .first = first.data(),
                                 .last = last.data(),
-                                .k = k.data(),
-                                .v = v.data(),
+                                .tile = &tile,
+                                .data = packed.data(),
                                 .first_token = first_token,
                                 .begin = begin,
                                 .end = end,

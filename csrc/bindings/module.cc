@@ -112,8 +112,10 @@ nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t 
 }
 
 CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
-                       const std::string& dtype) {
-  return {batch, capacity_tokens, n_kv_heads, head_dim, parse_dtype(dtype)};
+                       const std::string& dtype, const std::string& kv_dtype) {
+  const DType appended = parse_dtype(dtype);
+  const KVType stored = kv_dtype.empty() ? kv_type_of(appended) : parse_kv_type(kv_dtype);
+  return {batch, capacity_tokens, n_kv_heads, head_dim, appended, stored};
 }
 
 nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& shape,
@@ -139,6 +141,7 @@ nb::list devices(const Store& store) {
     device["path"] = info.path;
     device["direct"] = info.direct;
     device["io"] = info.io;
+    device["registered_buffers"] = info.registered_buffers;
     device["reserved_bytes"] = info.reserved_bytes;
     device["free_bytes"] = info.free_bytes;
     result.append(device);
@@ -155,11 +158,18 @@ nb::dict stats(const Store& store) {
   result["n_writes"] = total.n_writes;
   result["read_ns"] = total.read_ns;
   result["write_ns"] = total.write_ns;
+  result["bytes_read_ahead"] = total.bytes_read_ahead;
+  result["bytes_read_in_vain"] = total.bytes_read_in_vain;
+  result["n_write_retries"] = total.n_write_retries;
   result["bytes_appended"] = total.bytes_appended;
+  result["padding_bytes"] = total.padding_bytes;
   result["attend_ns"] = total.attend_ns;
   result["append_ns"] = total.append_ns;
   result["kv_bytes_stored"] = total.kv_bytes_stored;
   result["host_bytes"] = total.host_bytes;
+  result["staging_bytes"] = total.staging_bytes;
+  result["tail_bytes"] = total.tail_bytes;
+  result["pinned_bytes"] = total.pinned_bytes;
   nb::list each;
   for (const DeviceStats* device : store.device_stats()) {
     nb::dict counters;
@@ -210,16 +220,19 @@ NB_MODULE(_engine, m) {
   nb::class_<Store>(m, "Store",
                     "KV caches on devices. 16-bit elements travel as uint16 arrays of their bits.")
       .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
-                       std::string io, std::string kernel, std::string fault) {
+                       std::string io, std::string kernel, bool checksums, int64_t pinned_bytes,
+                       std::string fault) {
              return open_store({.devices = std::move(devices),
                                 .host_memory_bytes = host_memory_bytes,
                                 .threads = threads,
                                 .io = std::move(io),
                                 .kernel = std::move(kernel),
+                                .checksums = checksums,
+                                .pinned_bytes = pinned_bytes,
                                 .fault = std::move(fault)});
            }),
            "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
-           "kernel"_a = "auto", "fault"_a = "")
+           "kernel"_a = "auto", "checksums"_a = true, "pinned_bytes"_a = -1, "fault"_a = "")
       .def_prop_ro("id", &Store::id)
       .def_prop_ro("closed", &Store::closed, release_gil)
       .def("warnings", &Store::warnings)
@@ -228,23 +241,25 @@ NB_MODULE(_engine, m) {
       .def(
           "create_caches",
           [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
-             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens) {
+             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype,
+             int64_t tile_tokens, const std::string& kv_dtype) {
             return store.create_caches(
-                n_layers, cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype),
+                n_layers, cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
                 tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, release_gil)
+          "tile_tokens"_a = 0, "kv_dtype"_a = "", release_gil)
       .def(
           "cache_needs",
           [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
-             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens) {
+             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype,
+             int64_t tile_tokens, const std::string& kv_dtype) {
             return cache_needs(store, n_layers,
-                               cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype),
+                               cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
                                tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0)
+          "tile_tokens"_a = 0, "kv_dtype"_a = "")
       .def("drop_cache", &Store::drop_cache, "cache"_a, release_gil)
       .def("version", &Store::version, "cache"_a, release_gil)
       .def("lengths", &Store::lengths, "cache"_a, release_gil)
@@ -256,6 +271,16 @@ NB_MODULE(_engine, m) {
            "q [B, T, Hq, D] -> out float32 [B, T, Hq, D], lse float32 [B, T, Hq].")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
+      .def(
+          "share_prefix",
+          [](Store& store, int32_t cache, int32_t version, int64_t from, const Int32Array& rows,
+             int64_t n_tokens) {
+            return without_gil([&] {
+              return store.share_prefix(cache, version, from, values(rows), n_tokens);
+            });
+          },
+          "cache"_a, "version"_a, "from_row"_a, "rows"_a, "n_tokens"_a,
+          "The first tokens of a row become those of others; returns the cache's new version.")
       .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, release_gil,
            "Gives every row n_tokens pseudo-random tokens; returns the cache's new version.")
       .def("flush", &Store::flush, release_gil)

@@ -6,41 +6,62 @@
 #include <vector>
 
 #include "attention/kernel.h"
+#include "device/device.h"
+#include "layout/region.h"
 #include "layout/tile.h"
 
 namespace nspjax {
 
-// Some query tokens of one batch row over the tokens that they see.
-struct AttendPass {
+// Some query tokens of one batch row. What its passes find is added up in the order of tokens.
+struct QueryUnit {
   int64_t batch_row;    // in queries and out
-  int64_t row;          // of the cache
   int64_t query_begin;  // of the call's n_tokens
   int64_t query_end;
   std::vector<int32_t> first;  // [(query_end - query_begin) * group]: query i sees the tokens
   std::vector<int32_t> last;   //   first[i] <= j < last[i]
   int64_t token_begin;         // what any of them sees
   int64_t token_end;
-  int64_t stored_tiles;   // tiles from here on are not on the devices: there is one at most,
+};
+
+// Units over a run of tiles that they all have: one unit, but for shared prefixes, which are read
+// once for all.
+struct AttendPass {
+  struct Member {
+    size_t unit;
+    int64_t first_segment;  // how many segments of the unit are before this pass
+  };
+  std::vector<Member> members;
+  TileSpan tiles;
+  int64_t token_begin;    // what any member sees of them
+  int64_t token_end;
+  int64_t stored_tiles;   // tiles from here on are not stored: there is one at most,
   const std::byte* tail;  // and this is it, for all devices side by side
+  std::vector<int32_t> first;   // [n_queries], all members'
+  std::vector<int32_t> last;
+  std::vector<float> queries;  // [n_kv_heads, n_queries, padded_dim]
+
+  int64_t n_queries() const { return std::ssize(first); }
 };
 
 // What is the same on every device. Devices hold different heads, so they write disjoint results.
 struct AttendCall {
   const TileGeometry& geometry;
-  TileKernel kernel;
-  int64_t n_tokens;  // T
-  int64_t group;     // query heads for each KV head
+  KernelSet kernels;
+  bool verify;  // checksums of what was read
+  int32_t cache;
+  int64_t read_bytes;  // at most, in one read
+  int64_t n_tokens;    // T
+  int64_t group;       // query heads for each KV head
   int64_t padded_dim;
+  float scale;
   float softcap;
-  const float* queries;  // [B, n_kv_heads, T, group, padded_dim], scaled
-  float* out;            // [B, T, n_kv_heads * group, head_dim]: unnormalised sums
-  float* max;            // [B, T, n_kv_heads * group]
-  float* sum;            // the same
+  float* out;  // [B, T, n_kv_heads * group, head_dim]: unnormalised sums
+  float* max;  // [B, T, n_kv_heads * group]
+  float* sum;  // the same
+  std::vector<QueryUnit> units;
   std::vector<AttendPass> passes;
-
-  int64_t queries_of(const AttendPass& pass) const {
-    return (pass.query_end - pass.query_begin) * group;
-  }
+  // What the next call will probably read first, on each device.
+  std::vector<std::vector<TileRange>> next_reads;
 };
 
 }  // namespace nspjax

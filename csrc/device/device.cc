@@ -7,9 +7,8 @@
 
 namespace nspjax {
 
-void Device::attend(const AttendCall& call, int64_t index, int64_t extent_offset,
-                    ThreadPool& workers) {
-  attend_on_host(*this, call, index, extent_offset, workers);
+void Device::attend(const AttendCall& call, int64_t index, ThreadPool& workers) {
+  attend_on_host(*this, call, index, workers);
 }
 
 std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,
@@ -22,7 +21,7 @@ std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& b
     fail(ErrorKind::kStorePath, "device \"", spec, "\" has no path: write memory:, a directory, ",
          "or file:DIRECTORY");
   }
-  auto queue = with_fault(make_io_queue(io, static_cast<int>(budget.slots)), fault);
+  auto queue = with_fault(make_io_queue(io, static_cast<int>(2 * budget.slots)), fault);
   return std::make_unique<FileDevice>(spec, path, budget, std::move(queue), warnings);
 }
 

@@ -30,10 +30,16 @@ struct Extent {
 struct TileRange {
   int64_t offset;
   int64_t bytes;
+
+  int64_t end() const { return offset + bytes; }
+  bool overlaps(const TileRange& other) const {
+    return offset < other.end() && other.offset < end();
+  }
+  bool operator==(const TileRange&) const = default;
 };
 struct TileWrite {
   TileRange range;
-  std::function<void(std::byte*)> pack;  // writes all of range.bytes
+  std::function<void(std::byte*)> pack;  // writes all of range.bytes; called once, by any thread
 };
 
 // Gets the ranges of a scan as they arrive, in any order.
@@ -49,10 +55,13 @@ class ScanVisitor {
 };
 
 struct DeviceStats {
-  std::atomic<int64_t> bytes_read = 0;
+  std::atomic<int64_t> bytes_read = 0;  // for scans; what was read ahead in vain is not here
   std::atomic<int64_t> bytes_written = 0;
   std::atomic<int64_t> n_reads = 0;
   std::atomic<int64_t> n_writes = 0;
+  std::atomic<int64_t> bytes_read_ahead = 0;  // of bytes_read: begun before their scan
+  std::atomic<int64_t> bytes_read_in_vain = 0;
+  std::atomic<int64_t> n_write_retries = 0;
   std::atomic<int64_t> read_ns = 0;   // attention waited for reads
   std::atomic<int64_t> write_ns = 0;  // appends waited for writes
 };
@@ -63,6 +72,7 @@ struct DeviceInfo {
   std::string path;
   bool direct = false;
   std::string io;
+  bool registered_buffers = false;
   int64_t reserved_bytes = 0;
   int64_t free_bytes = 0;  // for further caches
 };
@@ -75,15 +85,23 @@ class Device {
   virtual DeviceInfo info() const = 0;
   // Room for further extents: what the medium has, less what is promised to extents already.
   virtual int64_t available_bytes() const = 0;
+  // Whether what is read needs no checksum: it never left the host's memory.
+  virtual bool in_memory() const { return false; }
 
   virtual Extent reserve(int64_t bytes) = 0;
   virtual void release(const Extent& extent) = 0;
 
-  virtual void write(std::span<const TileWrite> writes) = 0;
-  virtual void scan(std::span<const TileRange> ranges, ScanVisitor& visitor) = 0;
+  // Packs the tiles on the workers and takes them over. They may be on their way still when it
+  // returns, but scan() sees them. What an earlier call's writes met is thrown here or by flush(),
+  // after they were tried once more; until then their tiles stay in memory. After an error of this
+  // call's own writes nothing of this call is kept.
+  virtual void write(std::span<const TileWrite> writes, ThreadPool& workers) = 0;
+  // `next`: what the scan after this one asks for first, in order, if it was guessed right.
+  virtual void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
+                    ScanVisitor& visitor) = 0;
   // Attention of all the call's passes over what this device (number `index` of the store) holds.
-  virtual void attend(const AttendCall& call, int64_t index, int64_t extent_offset,
-                      ThreadPool& workers);
+  virtual void attend(const AttendCall& call, int64_t index, ThreadPool& workers);
+  // Until every write has reached the medium.
   virtual void flush() = 0;
   virtual void close() = 0;
 

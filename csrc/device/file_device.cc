@@ -8,20 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
-#include <exception>
 #include <limits>
 
 #include "device/superblock.h"
 
 namespace nspjax {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-int64_t ns_since(Clock::time_point begin) {
-  return std::chrono::nanoseconds(Clock::now() - begin).count();
-}
 
 // The store's file in `directory`, locked and made empty.
 File open_exclusively(const std::string& directory) {
@@ -68,6 +60,7 @@ FileDevice::FileDevice(std::string spec, const std::string& directory, const Hos
   } else {
     lock_.fail_io("opening", 0, 0, errno);
   }
+  registered_ = transfers_.register_arena(staging_.arena());
 }
 
 FileDevice::~FileDevice() {
@@ -80,6 +73,9 @@ FileDevice::~FileDevice() {
 
 void FileDevice::close() {
   if (!lock_.is_open()) return;
+  while (transfers_.in_flight() > 0) complete(true);  // into buffers that are ours still
+  reads_.clear();
+  writes_.clear();
   const File data = std::move(data_);
   const File lock = std::move(lock_);
   lock.resize(kPageBytes);
@@ -93,6 +89,7 @@ DeviceInfo FileDevice::info() const {
           lock_.path(),
           direct_,
           std::string(transfers_.queue_name()),
+          registered_,
           extents_.reserved_bytes(),
           available_bytes()};
 }
@@ -120,93 +117,36 @@ Extent FileDevice::reserve(int64_t bytes) {
 }
 
 void FileDevice::release(const Extent& extent) {
+  const TileRange range{extent.offset, extent.bytes};
+  forget_reads(range);
+  settle_writes(range);
   extents_.release(extent);
   lock_.punch_hole(extent.offset, extent.bytes);
 }
 
-template <class Begin, class End, class IdleSince>
-int64_t FileDevice::pump(IoOp op, std::span<const TileRange> ranges, const Begin& begin,
-                         const End& end, const IdleSince& idle_since) {
-  struct InFlight {
-    size_t index = 0;
-    StagingRing::Slot slot;
-  };
-  std::vector<InFlight> in_flight(static_cast<size_t>(staging_.n_slots()));
-  std::vector<size_t> free_tags;
-  for (size_t tag = in_flight.size(); tag-- > 0;) free_tags.push_back(tag);
-  size_t next = 0;
-  int64_t waited_ns = 0;
-  std::exception_ptr error;
-  const auto stop = [&](std::exception_ptr why) {
-    if (!error) error = std::move(why);
-    next = ranges.size();
-  };
+void FileDevice::start(IoOp op, std::byte* data, const TileRange& range,
+                       std::variant<Reads::iterator, Writes::iterator> what) {
+  if (free_tags_.empty()) {
+    free_tags_.push_back(tags_.size());
+    tags_.emplace_back();
+  }
+  const size_t tag = free_tags_.back();
+  free_tags_.pop_back();
+  tags_[tag] = what;
+  transfers_.start({op, data, range.bytes, range.offset, tag});
+}
 
-  while (next < ranges.size() || transfers_.in_flight() > 0) {
-    while (next < ranges.size()) {
-      StagingRing::Slot slot = staging_.try_acquire();
-      if (!slot) break;
-      const size_t index = next++;
-      try {
-        begin(index, slot.get());
-      } catch (...) {
-        stop(std::current_exception());
-        break;
-      }
-      const size_t tag = free_tags.back();
-      free_tags.pop_back();
-      in_flight[tag] = {index, slot};
-      transfers_.start({op, slot.get(), ranges[index].bytes, ranges[index].offset, tag});
-    }
-    if (transfers_.in_flight() == 0) {
-      if (next < ranges.size()) staging_.wait_for_free();  // all are with the attention workers
-      continue;
-    }
-    const auto begun = Clock::now();
-    std::vector<TransferDone> all_done = transfers_.wait();
-    if (const auto idle = idle_since()) waited_ns += ns_since(std::max(begun, *idle));
-    for (TransferDone& done : all_done) {
-      InFlight finished = std::exchange(in_flight[done.tag], {});
-      free_tags.push_back(done.tag);
-      if (done.error) {
-        stop(std::make_exception_ptr(*done.error));
-        continue;
-      }
-      try {
-        end(finished.index, std::move(finished.slot));
-      } catch (...) {
-        stop(std::current_exception());
-      }
+void FileDevice::complete(bool wait) {
+  const bool waits = wait && transfers_.in_flight() > 0;
+  for (const TransferDone& done : waits ? transfers_.wait() : transfers_.poll()) {
+    const auto what = *std::exchange(tags_[done.tag], std::nullopt);
+    free_tags_.push_back(done.tag);
+    if (const auto* read = std::get_if<Reads::iterator>(&what)) {
+      finish_read(*read, done.error);
+    } else {
+      finish_write(std::get<Writes::iterator>(what), done.error);
     }
   }
-  if (error) std::rethrow_exception(error);
-  return waited_ns;
 }
-
-void FileDevice::write(std::span<const TileWrite> writes) {
-  std::vector<TileRange> ranges;
-  ranges.reserve(writes.size());
-  for (const TileWrite& write : writes) ranges.push_back(write.range);
-  stats_.write_ns += pump(
-      IoOp::kWrite, ranges, [&](size_t i, std::byte* slot) { writes[i].pack(slot); },
-      [&](size_t i, StagingRing::Slot) {
-        stats_.bytes_written += ranges[i].bytes;
-        ++stats_.n_writes;
-      },
-      [] { return std::optional(Clock::time_point::min()); });
-}
-
-void FileDevice::scan(std::span<const TileRange> ranges, ScanVisitor& visitor) {
-  stats_.read_ns += pump(
-      IoOp::kRead, ranges, [](size_t, std::byte*) {},
-      [&](size_t i, StagingRing::Slot slot) {
-        stats_.bytes_read += ranges[i].bytes;
-        ++stats_.n_reads;
-        visitor.ready(i, std::move(slot));
-      },
-      [&] { return visitor.idle_since(); });
-}
-
-void FileDevice::flush() { data_.sync(); }
 
 }  // namespace nspjax

@@ -1,8 +1,15 @@
 // Tiles in one file of a directory, read and written past the page cache.
+//
+// One queue of transfers has the reads of the present scan, the first reads of the next one, and
+// writes. Nothing runs it but the calls: between them the kernel goes on with what is in the queue,
+// which is why a scan ends by filling the queue with the next one's reads.
 #pragma once
 
+#include <list>
+#include <map>
 #include <memory>
-#include <mutex>
+#include <unordered_map>
+#include <variant>
 
 #include "device/device.h"
 #include "device/extents.h"
@@ -23,28 +30,76 @@ class FileDevice final : public Device {
   int64_t available_bytes() const override;
   Extent reserve(int64_t bytes) override;
   void release(const Extent& extent) override;
-  void write(std::span<const TileWrite> writes) override;
-  void scan(std::span<const TileRange> ranges, ScanVisitor& visitor) override;
+  void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
+  void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
+            ScanVisitor& visitor) override;
   void flush() override;
   // Gives the space back to the file system and the file to others.
   void close() override;
 
  private:
-  // Runs n transfers through the staging buffers, as many at a time as there are. `begin(i, slot)`
-  // prepares a buffer, `end(i, slot)` takes it over. After an error nothing more is begun and what
-  // is in flight is waited for; then the error is thrown. Returns for how many ns it waited while
-  // there was nothing else to do, `idle_since()`.
-  template <class Begin, class End, class IdleSince>
-  int64_t pump(IoOp op, std::span<const TileRange> ranges, const Begin& begin, const End& end,
-               const IdleSince& idle_since);
+  // A tile run on its way to the medium, or waiting for another try. Its bytes are read from here.
+  struct Write {
+    TileRange range;
+    std::shared_ptr<std::byte> data;
+    bool in_flight = true;
+    bool kept = true;  // false: its call failed, the tiles belong to no row
+    std::optional<Error> error = {};
+  };
+  using Writes = std::map<int64_t, Write>;  // by offset; they do not overlap
+
+  // What of a range is in a write that was under way when its read began.
+  struct Overlay {
+    TileRange range;
+    std::shared_ptr<const std::byte> data;
+  };
+  struct Read {
+    TileRange range;
+    StagingRing::Slot slot;
+    std::vector<Overlay> overlays;
+    bool wanted = true;  // by the present scan or the next
+    bool done = false;
+    std::optional<Error> error = {};
+    std::optional<size_t> index;  // of the present scan; nothing: read ahead
+  };
+  using Reads = std::list<Read>;
+
+  void start(IoOp op, std::byte* data, const TileRange& range,
+             std::variant<Reads::iterator, Writes::iterator> what);
+  // Takes note of what is done; with `wait`, until something is.
+  void complete(bool wait);
+  void finish_read(Reads::iterator read, const std::optional<Error>& error);
+  void finish_write(Writes::iterator write, const std::optional<Error>& error);
+
+  // Returns false where no staging buffer is free.
+  bool begin_read(const TileRange& range, std::optional<size_t> index);
+  void claim_reads(std::span<const TileRange> ranges, std::span<const TileRange> next,
+                   std::vector<bool>& begun);
+  size_t deliver(ScanVisitor& visitor);
+  void read_ahead(std::span<const TileRange> next);
+  void forget_reads(const TileRange& range);
+  void drop_read(Reads::iterator read);
+
+  Writes::iterator first_write_in(const TileRange& range);
+  void settle_writes(const TileRange& range);
+  void retry_writes();
+  // A free buffer for writes, which may have half of them; waits for writes to end.
+  StagingRing::Slot write_slot();
+  void check_writes_of(std::span<const int64_t> offsets);
 
   std::string spec_;
   File lock_;  // buffered: lock and superblock
   File data_;
   bool direct_ = true;
+  bool registered_ = false;
   Extents extents_{kPageBytes};
   StagingRing staging_;
-  Transfers transfers_;  // after staging_: reads into it until it is gone
+  std::vector<std::weak_ptr<std::byte>> write_slots_;
+  Reads reads_;
+  Writes writes_;
+  std::vector<std::optional<std::variant<Reads::iterator, Writes::iterator>>> tags_;
+  std::vector<size_t> free_tags_;
+  Transfers transfers_;  // last: reads into staging_ until it is gone
 };
 
 }  // namespace nspjax

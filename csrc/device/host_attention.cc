@@ -6,179 +6,238 @@
 #include <mutex>
 
 #include "attention/merge.h"
+#include "base/crc32c.h"
+#include "device/read_plan.h"
 
 namespace nspjax {
 namespace {
 
-// (max, sum, acc) of [heads on the device, queries of the pass].
+// (max, sum, acc) of [heads on the device, queries of a pass].
 struct Partial {
   std::vector<float> max, sum, acc;
 };
 
-// A pass on this device: adds its segments' partials to the call's results in token order.
-class PassResult {
+// A unit on this device: adds its segments' partials to the call's results in token order.
+class UnitResult {
  public:
-  PassResult(const AttendCall& call, const AttendPass& pass, HeadSet heads)
-      : call_(call), pass_(pass), heads_(heads) {}
+  UnitResult(const AttendCall& call, const QueryUnit& unit) : call_(call), unit_(unit) {}
 
-  void add(size_t order, Partial partial) {
+  // Queries [first, first + the unit's) of a partial with n_queries of each head.
+  struct Slice {
+    std::shared_ptr<const Partial> partial;
+    HeadSet heads;
+    int64_t first;
+    int64_t n_queries;
+  };
+  void add(int64_t segment, Slice slice) {
     std::lock_guard lock(mutex_);
-    early_.emplace(order, std::move(partial));
+    early_.emplace(segment, std::move(slice));
     for (auto it = early_.find(next_); it != early_.end(); it = early_.find(++next_)) {
       merge(it->second);
       early_.erase(it);
     }
   }
 
-  const AttendPass& pass() const { return pass_; }
-  HeadSet heads() const { return heads_; }
-
  private:
-  void merge(const Partial& partial) const {
+  void merge(const Slice& slice) const {
     const int64_t head_dim = call_.geometry.shape().head_dim;
     const int64_t n_heads = call_.geometry.shape().n_kv_heads * call_.group;
-    const int64_t n_queries = call_.queries_of(pass_);
-    for (int64_t i = 0; i < heads_.count * n_queries; ++i) {
-      const int64_t query = i % n_queries;
-      const int64_t token =
-          pass_.batch_row * call_.n_tokens + pass_.query_begin + query / call_.group;
-      const int64_t head = heads_.head(i / n_queries) * call_.group + query % call_.group;
-      const int64_t to = token * n_heads + head;
-      const auto from = static_cast<size_t>(i);
-      merge_partial(call_.max[to], call_.sum[to], call_.out + to * head_dim, partial.max[from],
-                    partial.sum[from], partial.acc.data() + i * call_.padded_dim, head_dim);
+    for (int64_t i = 0; i < slice.heads.count; ++i) {
+      for (int64_t query = 0; query < std::ssize(unit_.first); ++query) {
+        const int64_t token =
+            unit_.batch_row * call_.n_tokens + unit_.query_begin + query / call_.group;
+        const int64_t head = slice.heads.head(i) * call_.group + query % call_.group;
+        const int64_t to = token * n_heads + head;
+        const int64_t from = i * slice.n_queries + slice.first + query;
+        const auto at = static_cast<size_t>(from);
+        merge_partial(call_.max[to], call_.sum[to], call_.out + to * head_dim,
+                      slice.partial->max[at], slice.partial->sum[at],
+                      slice.partial->acc.data() + from * call_.padded_dim, head_dim);
+      }
     }
   }
 
   const AttendCall& call_;
-  const AttendPass& pass_;
-  HeadSet heads_;
+  const QueryUnit& unit_;
   std::mutex mutex_;
-  size_t next_ = 0;
-  std::map<size_t, Partial> early_;
+  int64_t next_ = 0;
+  std::map<int64_t, Slice> early_;
 };
 
-// Tiles [begin, end) of a row, and its tail after them if `with_tail`.
+// Tiles [begin, end) of a pass, the tail among them where the pass has one there.
 struct Segment {
-  PassResult* result;
-  size_t order;  // among the pass's segments
-  int64_t tile_begin;
-  int64_t tile_end;
-  bool with_tail;
+  const AttendPass* pass;
+  int64_t index;  // in the pass
+  int64_t begin;
+  int64_t end;
 };
 
-Partial attend_segment(const AttendCall& call, const Segment& segment, const std::byte* tiles,
-                       const std::byte* tail, int64_t tile_bytes) {
-  const TileGeometry& geometry = call.geometry;
-  const AttendPass& pass = segment.result->pass();
-  const HeadSet heads = segment.result->heads();
-  const int64_t n_queries = call.queries_of(pass);
-  const int64_t head_dim = geometry.shape().head_dim, tile_tokens = geometry.tile_tokens();
-  const auto n_results = static_cast<size_t>(heads.count * n_queries);
-  Partial partial{std::vector(n_results, kMinusInfinity), std::vector(n_results, 0.0f),
-                  std::vector(n_results * static_cast<size_t>(call.padded_dim), 0.0f)};
-
-  for (int64_t i = 0; i < heads.count; ++i) {
-    const int64_t head_row = pass.batch_row * geometry.shape().n_kv_heads + heads.head(i);
-    const int64_t first_query = (head_row * call.n_tokens + pass.query_begin) * call.group;
-    const auto first_result = static_cast<size_t>(i * n_queries);
-    const auto attend = [&](const std::byte* tile, int64_t index) {
-      const int64_t first_token = index * tile_tokens;
-      call.kernel({
-          .queries = call.queries + first_query * call.padded_dim,
-          .n_queries = static_cast<int>(n_queries),
-          .head_dim = static_cast<int>(head_dim),
-          .padded_dim = static_cast<int>(call.padded_dim),
-          .first = pass.first.data(),
-          .last = pass.last.data(),
-          .k = tile + geometry.k_offset(i, 0),
-          .v = tile + geometry.v_offset(i, 0),
-          .first_token = static_cast<int32_t>(first_token),
-          .begin = static_cast<int>(std::max<int64_t>(pass.token_begin - first_token, 0)),
-          .end = static_cast<int>(std::min(pass.token_end - first_token, tile_tokens)),
-          .softcap = call.softcap,
-          .max = partial.max.data() + first_result,
-          .sum = partial.sum.data() + first_result,
-          .acc = partial.acc.data() + first_result * static_cast<size_t>(call.padded_dim),
-      });
-    };
-    for (int64_t t = segment.tile_begin; t < segment.tile_end; ++t) {
-      attend(tiles + (t - segment.tile_begin) * tile_bytes, t);
-    }
-    if (segment.with_tail) attend(tail, segment.tile_end);
-  }
-  return partial;
-}
-
-// Hands the segments of a scan to the workers.
-class Scan final : public ScanVisitor {
+// Hands the segments of a device to the workers as their tiles arrive.
+class HostScan final : public ScanVisitor {
  public:
-  Scan(const AttendCall& call, int64_t device, ThreadPool& workers)
-      : call_(call), device_(device), tasks_(workers) {}
-
-  void plan(const AttendPass& pass, int64_t extent_offset) {
-    const TileGeometry& geometry = call_.geometry;
-    const HeadSet heads = geometry.heads(pass.row, device_);
-    if (heads.count == 0) return;
-    PassResult& result = results_.emplace_back(call_, pass, heads);
-    const int64_t tile_begin = pass.token_begin / geometry.tile_tokens();
-    const int64_t tile_end = ceil_div(pass.token_end, geometry.tile_tokens());
-    const int64_t tile_bytes = geometry.tile_bytes(pass.row, device_);
-    size_t order = 0;
-    for (int64_t begin = tile_begin; begin < tile_end; ++order) {
-      const int64_t end = std::min(
-          round_down(begin, geometry.segment_tiles()) + geometry.segment_tiles(), tile_end);
-      const int64_t stored_end = std::clamp(pass.stored_tiles, begin, end);
-      const Segment segment{&result, order, begin, stored_end, stored_end < end};
-      if (stored_end > begin) {
-        segments_.push_back(segment);
-        ranges_.push_back({extent_offset + geometry.tile_offset(pass.row, device_, begin),
-                           (stored_end - begin) * tile_bytes});
-      } else {
-        run(segment, nullptr);
-      }
-      begin = end;
-    }
+  HostScan(Device& device, const AttendCall& call, int64_t device_index, ThreadPool& workers)
+      : device_(device), call_(call), device_index_(device_index), tasks_(workers) {
+    for (const QueryUnit& unit : call.units) results_.emplace_back(call, unit);
+    for (const AttendPass& pass : call.passes) plan(pass);
   }
 
-  std::span<const TileRange> ranges() const { return ranges_; }
+  void run() {
+    const auto next = std::span<const TileRange>(
+        call_.next_reads[static_cast<size_t>(device_index_)]);
+    for (const Segment& segment : unread_) attend_later(segment, nullptr, 0);
+    device_.scan(ranges_, next, *this);
+    tasks_.wait();
+    device_.scan({}, next, *this);  // into the buffers that are free now
+  }
 
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {
-    run(segments_[index], std::move(data));
+    const Arrival& arrival = arrivals_[index];
+    for (const Segment& segment : arrival.segments) attend_later(segment, data, arrival.begin);
   }
   std::optional<std::chrono::steady_clock::time_point> idle_since() const override {
     return tasks_.idle_since();
   }
-  void wait() { tasks_.wait(); }
 
  private:
-  void run(const Segment& segment, std::shared_ptr<const std::byte> tiles) {
-    tasks_.run([this, segment, tiles = std::move(tiles)] {
-      const AttendPass& pass = segment.result->pass();
-      const TileGeometry& geometry = call_.geometry;
-      const std::byte* tail =
-          pass.tail ? pass.tail + geometry.tail_offset(pass.row, device_) : nullptr;
-      segment.result->add(segment.order, attend_segment(call_, segment, tiles.get(), tail,
-                                                        geometry.tile_bytes(pass.row, device_)));
+  struct Arrival {
+    int64_t begin;  // the first tile of the read
+    std::vector<Segment> segments;
+  };
+
+  HeadSet heads(const AttendPass& pass) const {
+    return call_.geometry.heads(pass.tiles.region->row, device_index_);
+  }
+  int64_t tile_bytes(const AttendPass& pass) const {
+    return call_.geometry.tile_bytes(pass.tiles.region->row, device_index_);
+  }
+
+  void plan(const AttendPass& pass) {
+    const TileGeometry& geometry = call_.geometry;
+    if (heads(pass).count == 0) return;
+    const auto reads =
+        plan_reads(geometry, pass.tiles, pass.stored_tiles, device_index_, call_.read_bytes);
+    auto read = reads.begin();
+    const size_t first = arrivals_.size();
+    for (const TileRead& r : reads) {
+      ranges_.push_back(r.range);
+      arrivals_.push_back({r.begin, {}});
+    }
+    const int64_t stride = geometry.segment_tiles();
+    int64_t index = 0;
+    for (int64_t begin = pass.tiles.begin; begin < pass.tiles.end; ++index) {
+      const Segment segment{&pass, index, begin,
+                            std::min(round_down(begin, stride) + stride, pass.tiles.end)};
+      while (read != reads.end() && read->end <= begin) ++read;
+      if (read != reads.end() && read->begin < segment.end) {
+        arrivals_[first + static_cast<size_t>(read - reads.begin())].segments.push_back(segment);
+      } else {
+        unread_.push_back(segment);
+      }
+      begin = segment.end;
+    }
+  }
+
+  void attend_later(const Segment& segment, std::shared_ptr<const std::byte> data,
+                    int64_t first_tile) {
+    tasks_.run([this, segment, first_tile, data = std::move(data)] {
+      auto partial = std::make_shared<const Partial>(attend(segment, data.get(), first_tile));
+      int64_t first = 0;
+      for (const AttendPass::Member& member : segment.pass->members) {
+        results_[member.unit].add(
+            member.first_segment + segment.index,
+            {partial, heads(*segment.pass), first, segment.pass->n_queries()});
+        first += std::ssize(call_.units[member.unit].first);
+      }
     });
   }
 
+  Partial attend(const Segment& segment, const std::byte* data, int64_t first_tile) const {
+    const AttendPass& pass = *segment.pass;
+    const auto n_results = static_cast<size_t>(heads(pass).count * pass.n_queries());
+    Partial partial{std::vector(n_results, kMinusInfinity), std::vector(n_results, 0.0f),
+                    std::vector(n_results * static_cast<size_t>(call_.padded_dim), 0.0f)};
+    const Region& region = *pass.tiles.region;
+    for (int64_t t = segment.begin; t < segment.end; ++t) {
+      if (t >= pass.stored_tiles) {
+        const auto offset = call_.geometry.tail_offset(region.row, device_index_);
+        attend_tile(pass, t, call_.geometry.tail(), pass.tail + offset, partial);
+      } else if (t < region.pinned_tiles) {
+        const std::byte* tile = pinned_tile(call_.geometry, region, device_index_, t);
+        attend_tile(pass, t, call_.geometry.stored(), tile, partial);
+      } else {
+        const std::byte* tile = data + (t - first_tile) * tile_bytes(pass);
+        if (call_.verify && !device_.in_memory()) verify(pass, t, tile);
+        attend_tile(pass, t, call_.geometry.stored(), tile, partial);
+      }
+    }
+    return partial;
+  }
+
+  void attend_tile(const AttendPass& pass, int64_t index, const HeadTile& order,
+                   const std::byte* tile, Partial& partial) const {
+    const int64_t n_queries = pass.n_queries();
+    const int64_t first_token = index * order.tile_tokens();
+    const HeadSet on_device = heads(pass);
+    for (int64_t i = 0; i < on_device.count; ++i) {
+      const int64_t first_result = i * n_queries;
+      call_.kernels.of(order.type())({
+          .queries =
+              pass.queries.data() + on_device.head(i) * n_queries * call_.padded_dim,
+          .scale = call_.scale,
+          .n_queries = static_cast<int>(n_queries),
+          .head_dim = static_cast<int>(order.head_dim()),
+          .padded_dim = static_cast<int>(call_.padded_dim),
+          .first = pass.first.data(),
+          .last = pass.last.data(),
+          .tile = &order,
+          .data = tile + i * order.bytes(),
+          .first_token = static_cast<int32_t>(first_token),
+          .begin = static_cast<int>(std::max<int64_t>(pass.token_begin - first_token, 0)),
+          .end = static_cast<int>(std::min(pass.token_end - first_token, order.tile_tokens())),
+          .softcap = call_.softcap,
+          .max = partial.max.data() + first_result,
+          .sum = partial.sum.data() + first_result,
+          .acc = partial.acc.data() + first_result * call_.padded_dim,
+      });
+    }
+  }
+
+  void verify(const AttendPass& pass, int64_t tile, const std::byte* data) const {
+    const Region& region = *pass.tiles.region;
+    check_tile(device_, region.checksums[static_cast<size_t>(device_index_)], tile,
+               {tile_offset(call_.geometry, region, device_index_, tile), tile_bytes(pass)}, data);
+  }
+
+  Device& device_;
   const AttendCall& call_;
-  int64_t device_;
-  std::deque<PassResult> results_;  // stay where they are
-  std::vector<Segment> segments_;
+  int64_t device_index_;
+  std::deque<UnitResult> results_;  // [unit]; they stay where they are
   std::vector<TileRange> ranges_;
-  TaskGroup tasks_;  // last: waits for tasks that use the rest
+  std::vector<Arrival> arrivals_;  // of ranges_
+  std::vector<Segment> unread_;    // those that need nothing from the device
+  TaskGroup tasks_;                // last: waits for tasks that use the rest
 };
 
 }  // namespace
 
+void check_tile(const Device& device, const std::vector<uint32_t>& checksums, int64_t tile,
+                const TileRange& range, const std::byte* data) {
+  const uint32_t expected = checksums[static_cast<size_t>(tile)];
+  const uint32_t got = crc32c({data, static_cast<size_t>(range.bytes)});
+  if (got == expected) return;
+  fail(ErrorKind::kStoreDamaged, "the tile of ", range.bytes, " bytes at offset ", range.offset,
+       " of ", device.info().path, " is damaged: its checksum is ", got, ", was written as ",
+       expected, "; the row that it belongs to must be computed again, and the device be checked");
+}
+
 void attend_on_host(Device& device, const AttendCall& call, int64_t device_index,
-                    int64_t extent_offset, ThreadPool& workers) {
-  Scan scan(call, device_index, workers);
-  for (const AttendPass& pass : call.passes) scan.plan(pass, extent_offset);
-  device.scan(scan.ranges(), scan);
-  scan.wait();
+                    ThreadPool& workers) {
+  HostScan(device, call, device_index, workers).run();
+}
+
+int64_t count_segments(const TileGeometry& geometry, int64_t begin, int64_t end) {
+  if (begin >= end) return 0;
+  return ceil_div(end, geometry.segment_tiles()) - begin / geometry.segment_tiles();
 }
 
 }  // namespace nspjax

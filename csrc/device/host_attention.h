@@ -8,10 +8,17 @@
 
 namespace nspjax {
 
-// Rows are scanned in segments of whole tiles. Workers turn each into partial results, which are
-// added up in token order, so neither timing nor the number of threads nor the other rows can be
-// seen in the result.
+// Rows are read in runs of whole tiles and attended over in segments. Workers turn each segment
+// into partial results, which are added up in token order, so neither timing nor the number of
+// threads nor the other rows can be seen in the result.
 void attend_on_host(Device& device, const AttendCall& call, int64_t device_index,
-                    int64_t extent_offset, ThreadPool& workers);
+                    ThreadPool& workers);
+
+// How many segments the tiles [begin, end) of a row are.
+int64_t count_segments(const TileGeometry& geometry, int64_t begin, int64_t end);
+
+// Throws StoreDamaged where the checksum of a tile that was read is not what it was written with.
+void check_tile(const Device& device, const std::vector<uint32_t>& checksums, int64_t tile,
+                const TileRange& range, const std::byte* data);
 
 }  // namespace nspjax

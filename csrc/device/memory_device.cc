@@ -38,7 +38,7 @@ int64_t resident_bytes(const MappedRegion& region) {
 }  // namespace
 
 DeviceInfo MemoryDevice::info() const {
-  return {"memory:", "memory", "", false, "", extents_.reserved_bytes(), available_bytes()};
+  return {"memory:", "memory", "", false, "", false, extents_.reserved_bytes(), available_bytes()};
 }
 
 int64_t MemoryDevice::available_bytes() const {
@@ -66,15 +66,20 @@ std::byte* MemoryDevice::at(int64_t offset) const {
   return region.data() + (offset - begin);
 }
 
-void MemoryDevice::write(std::span<const TileWrite> writes) {
+void MemoryDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
+  TaskGroup packing(workers);
   for (const TileWrite& write : writes) {
-    write.pack(at(write.range.offset));
+    packing.run([&write, to = at(write.range.offset)] { write.pack(to); });
+  }
+  packing.wait();
+  for (const TileWrite& write : writes) {
     stats_.bytes_written += write.range.bytes;
     ++stats_.n_writes;
   }
 }
 
-void MemoryDevice::scan(std::span<const TileRange> ranges, ScanVisitor& visitor) {
+void MemoryDevice::scan(std::span<const TileRange> ranges, std::span<const TileRange>,
+                        ScanVisitor& visitor) {
   for (size_t i = 0; i < ranges.size(); ++i) {
     stats_.bytes_read += ranges[i].bytes;
     ++stats_.n_reads;

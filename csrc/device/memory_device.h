@@ -15,8 +15,10 @@ class MemoryDevice final : public Device {
   int64_t available_bytes() const override;
   Extent reserve(int64_t bytes) override;
   void release(const Extent& extent) override;
-  void write(std::span<const TileWrite> writes) override;
-  void scan(std::span<const TileRange> ranges, ScanVisitor& visitor) override;
+  bool in_memory() const override { return true; }
+  void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
+  void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
+            ScanVisitor& visitor) override;
   void flush() override {}
   void close() override { regions_.clear(); }
 

@@ -15,6 +15,7 @@ struct Fault {
   IoOp op = IoOp::kRead;
   int error = 0;  // 0: a short transfer
   int after = 0;
+  int times = 1;
 };
 
 // Removes and returns what is before the next colon.
@@ -29,22 +30,23 @@ Fault parse(std::string_view spec) {
   std::string_view rest = spec;
   const std::string_view op = take_field(rest);
   const std::string_view kind = take_field(rest);
-  std::string_view after = take_field(rest);
   Fault fault;
   fault.op = op == "read" ? IoOp::kRead : IoOp::kWrite;
   fault.error = kind == "eio" ? EIO : kind == "enospc" ? ENOSPC : 0;
   bool good = (op == "read" || op == "write") && (fault.error != 0 || kind == "short");
-  constexpr std::string_view kAfter = "after=";
-  if (!after.empty()) {
-    good &= after.starts_with(kAfter);
-    after.remove_prefix(std::min(kAfter.size(), after.size()));
+  while (!rest.empty()) {
+    std::string_view value = take_field(rest);
+    const std::string_view name = value.substr(0, std::min(value.find('='), value.size()));
+    value.remove_prefix(std::min(name.size() + 1, value.size()));
+    int& number = name == "times" ? fault.times : fault.after;
     const auto [end, error] =
-        std::from_chars(after.data(), after.data() + after.size(), fault.after);
-    good &= error == std::errc() && end == after.data() + after.size();
+        std::from_chars(value.data(), value.data() + value.size(), number);
+    good &= (name == "after" || name == "times") && error == std::errc() &&
+            end == value.data() + value.size();
   }
   if (!good) {
     fail(ErrorKind::kInvalidArgument, "fault=\"", spec,
-         "\": write read|write:eio|enospc|short[:after=N]");
+         "\": write read|write:eio|enospc|short[:after=N][:times=N]");
   }
   return fault;
 }
@@ -60,8 +62,7 @@ class FaultyQueue final : public IoQueue {
     std::vector<IoRequest> passed;
     for (IoRequest request : requests) {
       const bool hit = request.op == fault_.op && fault_.after-- <= 0;
-      if (hit && fault_.error != 0 && !failed_once_) {
-        failed_once_ = true;
+      if (hit && fault_.error != 0 && fault_.times-- > 0) {
         failed_.push_back({request.tag, -fault_.error});
         continue;
       }
@@ -77,15 +78,27 @@ class FaultyQueue final : public IoQueue {
     if (failed_.empty()) {
       queue_->wait(into);
     } else {
-      into.insert(into.end(), failed_.begin(), failed_.end());
-      failed_.clear();
+      take_failed(into);
     }
   }
 
+  void poll(std::vector<IoCompletion>& into) override {
+    take_failed(into);
+    queue_->poll(into);
+  }
+
+  bool register_arena(std::span<std::byte> arena) override {
+    return queue_->register_arena(arena);
+  }
+
  private:
+  void take_failed(std::vector<IoCompletion>& into) {
+    into.insert(into.end(), failed_.begin(), failed_.end());
+    failed_.clear();
+  }
+
   std::unique_ptr<IoQueue> queue_;
   Fault fault_;
-  bool failed_once_ = false;
   std::vector<IoCompletion> failed_;
 };
 

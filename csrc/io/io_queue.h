@@ -35,6 +35,11 @@ class IoQueue {
   virtual void submit(std::span<const IoRequest> requests) = 0;
   // Blocks until at least one request is complete; appends all that are.
   virtual void wait(std::vector<IoCompletion>& into) = 0;
+  // Appends those that are complete, perhaps none.
+  virtual void poll(std::vector<IoCompletion>& into) = 0;
+  // All buffers will lie in this arena, which outlives the queue: the kernel may pin it once instead
+  // of at every request. Returns whether it did.
+  virtual bool register_arena(std::span<std::byte>) { return false; }
 };
 
 // kind: "uring", "pread" or "auto". Throws InvalidArgument where io_uring is asked for and missing.

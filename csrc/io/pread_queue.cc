@@ -32,11 +32,20 @@ class PreadQueue final : public IoQueue {
   void wait(std::vector<IoCompletion>& into) override {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] { return !done_.empty(); });
+    take(into);
+  }
+
+  void poll(std::vector<IoCompletion>& into) override {
+    std::lock_guard lock(mutex_);
+    take(into);
+  }
+
+ private:
+  void take(std::vector<IoCompletion>& into) {
     into.insert(into.end(), done_.begin(), done_.end());
     done_.clear();
   }
 
- private:
   static int64_t transfer(const IoRequest& r) {
     const auto bytes = static_cast<size_t>(r.bytes);
     for (;;) {

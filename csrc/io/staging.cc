@@ -23,6 +23,11 @@ StagingRing::Slot StagingRing::try_acquire() {
   });
 }
 
+int64_t StagingRing::n_free() {
+  std::lock_guard lock(mutex_);
+  return std::ssize(free_);
+}
+
 void StagingRing::wait_for_free() {
   std::unique_lock lock(mutex_);
   freed_.wait(lock, [this] { return !free_.empty(); });

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "base/align.h"
@@ -18,7 +19,11 @@ class StagingRing {
   using Slot = std::shared_ptr<std::byte>;
   Slot try_acquire();  // null where all are in use
   void wait_for_free();
+  int64_t n_free();
 
+  std::span<std::byte> arena() const {
+    return {arena_.data(), static_cast<size_t>(arena_.size_bytes())};
+  }
   int64_t slot_bytes() const { return slot_bytes_; }
   int64_t n_slots() const { return n_slots_; }
 

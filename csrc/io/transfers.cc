@@ -18,19 +18,40 @@ void Transfers::start(const Transfer& transfer) {
   ++in_flight_;
 }
 
+void Transfers::send() {
+  queue_->submit(unsent_);
+  unsent_.clear();
+}
+
+void Transfers::finish(const std::vector<IoCompletion>& completions,
+                       std::vector<TransferDone>& done) {
+  for (const IoCompletion& completion : completions) {
+    if (auto finished = advance(completion)) {
+      done.push_back(std::move(*finished));
+      --in_flight_;
+    }
+  }
+}
+
 std::vector<TransferDone> Transfers::wait() {
   std::vector<TransferDone> done;
   std::vector<IoCompletion> completions;
   while (done.empty()) {
-    queue_->submit(unsent_);
-    unsent_.clear();
+    send();
     completions.clear();
     queue_->wait(completions);
-    for (const IoCompletion& completion : completions) {
-      if (auto finished = advance(completion)) done.push_back(std::move(*finished));
-    }
+    finish(completions, done);
   }
-  in_flight_ -= done.size();
+  return done;
+}
+
+std::vector<TransferDone> Transfers::poll() {
+  std::vector<TransferDone> done;
+  std::vector<IoCompletion> completions;
+  send();
+  queue_->poll(completions);
+  finish(completions, done);
+  send();  // what goes on after a short transfer
   return done;
 }
 

@@ -29,6 +29,8 @@ class Transfers {
   Transfers(const File& file, std::unique_ptr<IoQueue> queue)
       : file_(file), queue_(std::move(queue)) {}
 
+  // The buffers of all transfers lie in `arena`; see IoQueue.
+  bool register_arena(std::span<std::byte> arena) { return queue_->register_arena(arena); }
   std::string_view queue_name() const { return queue_->name(); }
 
   // Goes out with the next wait(). The buffer must live until the transfer is reported done.
@@ -36,6 +38,8 @@ class Transfers {
   // Sends what was started; blocks until at least one transfer is done. Something must be in
   // flight.
   std::vector<TransferDone> wait();
+  // Sends what was started; returns those that are done, perhaps none.
+  std::vector<TransferDone> poll();
   size_t in_flight() const { return in_flight_; }
 
  private:
@@ -44,6 +48,9 @@ class Transfers {
     int64_t done_bytes = 0;
     int stalls = 0;  // completions without progress
   };
+  void send();
+  // Those of the queue's completions that end a transfer.
+  void finish(const std::vector<IoCompletion>& completions, std::vector<TransferDone>& done);
   IoRequest request_for(const Active& active) const;
   std::optional<TransferDone> advance(const IoCompletion& completion);
 

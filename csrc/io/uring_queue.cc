@@ -29,14 +29,18 @@ class UringQueue final : public IoQueue {
 
   void submit(std::span<const IoRequest> requests) override {
     for (const IoRequest& r : requests) {
-      io_uring_sqe* sqe = broken_ ? nullptr : ::io_uring_get_sqe(&ring_);
+      io_uring_sqe* sqe = next_sqe();
       if (!sqe) {
-        failed_.push_back({r.tag, broken_ ? -broken_ : -EBUSY});
+        failed_.push_back({r.tag, -broken_});
         continue;
       }
       const auto bytes = static_cast<unsigned>(r.bytes);
       const auto offset = static_cast<uint64_t>(r.offset);
-      if (r.op == IoOp::kRead) {
+      if (registered_ && r.op == IoOp::kRead) {
+        ::io_uring_prep_read_fixed(sqe, r.fd, r.data, bytes, offset, 0);
+      } else if (registered_) {
+        ::io_uring_prep_write_fixed(sqe, r.fd, r.data, bytes, offset, 0);
+      } else if (r.op == IoOp::kRead) {
         ::io_uring_prep_read(sqe, r.fd, r.data, bytes, offset);
       } else {
         ::io_uring_prep_write(sqe, r.fd, r.data, bytes, offset);
@@ -44,38 +48,54 @@ class UringQueue final : public IoQueue {
       ::io_uring_sqe_set_data64(sqe, r.tag);
       prepared_.push_back(r.tag);
     }
-    while (!prepared_.empty()) {
-      const int n = ::io_uring_submit(&ring_);
-      if (n == -EINTR || n == -EAGAIN) continue;
-      if (n < 0) {
-        give_up(-n);
-        return;
-      }
-      prepared_.erase(prepared_.begin(), prepared_.begin() + n);
-    }
+    send_prepared();
   }
 
   void wait(std::vector<IoCompletion>& into) override {
-    if (!failed_.empty()) {
-      into.insert(into.end(), failed_.begin(), failed_.end());
-      failed_.clear();
-      return;
-    }
+    if (!failed_.empty()) return poll(into);
     io_uring_cqe* cqe = nullptr;
     int error = 0;
     do {
       error = ::io_uring_wait_cqe(&ring_, &cqe);
     } while (error == -EINTR || error == -EAGAIN);
     if (error != 0) fail(ErrorKind::kStorageIO, "io_uring failed: ", errno_text(-error));
-    while (cqe) {
+    poll(into);
+  }
+
+  void poll(std::vector<IoCompletion>& into) override {
+    into.insert(into.end(), failed_.begin(), failed_.end());
+    failed_.clear();
+    io_uring_cqe* cqe = nullptr;
+    while (::io_uring_peek_cqe(&ring_, &cqe) == 0) {
       into.push_back({cqe->user_data, cqe->res});
       ::io_uring_cqe_seen(&ring_, cqe);
-      cqe = nullptr;
-      if (::io_uring_peek_cqe(&ring_, &cqe) != 0) break;
     }
   }
 
+  bool register_arena(std::span<std::byte> arena) override {
+    const iovec buffer{arena.data(), arena.size()};
+    registered_ = ::io_uring_register_buffers(&ring_, &buffer, 1) == 0;
+    return registered_;
+  }
+
  private:
+  // Null once the kernel takes no more.
+  io_uring_sqe* next_sqe() {
+    io_uring_sqe* sqe = broken_ ? nullptr : ::io_uring_get_sqe(&ring_);
+    if (sqe || broken_) return sqe;
+    send_prepared();  // the submission ring is full
+    return broken_ ? nullptr : ::io_uring_get_sqe(&ring_);
+  }
+
+  void send_prepared() {
+    while (!prepared_.empty()) {
+      const int n = ::io_uring_submit(&ring_);
+      if (n == -EINTR || n == -EAGAIN) continue;
+      if (n < 0) return give_up(-n);
+      prepared_.erase(prepared_.begin(), prepared_.begin() + n);
+    }
+  }
+
   // The kernel takes no more: what it did not take completes with the error, now and from now on.
   void give_up(int error) {
     broken_ = error;
@@ -85,6 +105,7 @@ class UringQueue final : public IoQueue {
 
   io_uring ring_{};
   bool open_ = false;
+  bool registered_ = false;
   int broken_ = 0;
   std::deque<uint64_t> prepared_;     // in the submission ring, not yet taken by the kernel
   std::vector<IoCompletion> failed_;  // never reached the kernel

@@ -1,59 +1,83 @@
 #include "layout/pack.h"
 
 #include <algorithm>
-#include <cstring>
+#include <vector>
 
 namespace nspjax {
 namespace {
 
-// Calls fn(offset in the run, offset of K in the tile, offset of V) for each vector.
-template <class Fn>
-void for_each_vector(const TileGeometry& geometry, HeadSet heads, int64_t first, int64_t begin,
-                     int64_t end, const Fn& fn) {
-  const int64_t vector_bytes = geometry.shape().vector_bytes();
-  for (int64_t i = 0; i < heads.count; ++i) {
-    for (int64_t token = begin; token < end; ++token) {
-      const int64_t vector = (token - first) * geometry.shape().n_kv_heads + heads.head(i);
-      const int64_t in_tile = token % geometry.tile_tokens();
-      fn(vector * vector_bytes, geometry.k_offset(i, in_tile), geometry.v_offset(i, in_tile));
-    }
-  }
+// One head's rows in a run, from position `begin` on.
+template <class Rows, typename Byte>
+Rows head_rows(const CacheShape& shape, const TokenRun<Byte>& run, int64_t begin, int64_t head) {
+  const int64_t stride = shape.n_kv_heads * shape.vector_bytes();
+  const int64_t at = (begin - run.first) * stride + head * shape.vector_bytes();
+  return {run.k + at, run.v + at, stride};
+}
+
+AlignedBuffer& scratch_head(int64_t bytes) {
+  thread_local AlignedBuffer scratch;
+  if (scratch.size_bytes() < bytes) scratch = AlignedBuffer(bytes);
+  return scratch;
 }
 
 }  // namespace
 
-void pack_tokens(const TileGeometry& geometry, HeadSet heads, const TokenRun<const std::byte>& from,
-                 int64_t begin, int64_t end, std::byte* tile) {
-  const auto n = static_cast<size_t>(geometry.shape().vector_bytes());
-  for_each_vector(geometry, heads, from.first, begin, end,
-                  [&](int64_t in_run, int64_t k_offset, int64_t v_offset) {
-                    std::memcpy(tile + k_offset, from.k + in_run, n);
-                    std::memcpy(tile + v_offset, from.v + in_run, n);
-                  });
-}
-
-void unpack_tokens(const TileGeometry& geometry, HeadSet heads, const std::byte* tile,
-                   int64_t begin, int64_t end, const TokenRun<std::byte>& into) {
-  const auto n = static_cast<size_t>(geometry.shape().vector_bytes());
-  for_each_vector(geometry, heads, into.first, begin, end,
-                  [&](int64_t in_run, int64_t k_offset, int64_t v_offset) {
-                    std::memcpy(into.k + in_run, tile + k_offset, n);
-                    std::memcpy(into.v + in_run, tile + v_offset, n);
-                  });
-}
-
-void copy_tokens(const TileGeometry& geometry, HeadSet heads, const std::byte* from, int64_t n,
-                 std::byte* to) {
-  const auto bytes = static_cast<size_t>(n * geometry.shape().vector_bytes());
+void pack_tail(const TileGeometry& geometry, HeadSet heads, const TokenRun<const std::byte>& from,
+               int64_t begin, int64_t end, std::byte* tail) {
+  const int64_t first = round_down(begin, geometry.tile_tokens());
   for (int64_t i = 0; i < heads.count; ++i) {
-    std::memcpy(to + geometry.k_offset(i, 0), from + geometry.k_offset(i, 0), bytes);
-    std::memcpy(to + geometry.v_offset(i, 0), from + geometry.v_offset(i, 0), bytes);
+    pack_head(geometry.tail(),
+              head_rows<HeadRows>(geometry.shape(), from, begin, heads.head(i)), begin - first,
+              end - first, tail + i * geometry.tail().bytes());
   }
 }
 
-void clear_padding(const TileGeometry& geometry, HeadSet heads, int64_t tile_bytes,
-                   std::byte* tile) {
-  std::fill(tile + heads.count * geometry.head_bytes(), tile + tile_bytes, std::byte{0});
+void pack_tile(const TileGeometry& geometry, HeadSet heads, const std::byte* tail,
+               const TokenRun<const std::byte>& from, int64_t begin, int64_t tile_bytes,
+               std::byte* tile) {
+  const bool converts = geometry.stored().type() != geometry.tail().type();
+  const int64_t in_tail = std::max<int64_t>(from.first - begin, 0);
+  for (int64_t i = 0; i < heads.count; ++i) {
+    std::byte* stored = tile + i * geometry.stored().bytes();
+    std::byte* head = converts ? scratch_head(geometry.tail().bytes()).data() : stored;
+    if (in_tail > 0) {
+      copy_head_tokens(geometry.tail(), tail + i * geometry.tail().bytes(), in_tail, head);
+    }
+    if (in_tail < geometry.tile_tokens()) {
+      pack_head(geometry.tail(),
+                head_rows<HeadRows>(geometry.shape(), from, begin + in_tail, heads.head(i)),
+                in_tail, geometry.tile_tokens(), head);
+    }
+    if (converts) convert_head(geometry.tail(), head, geometry.stored(), stored);
+  }
+  std::fill(tile + heads.count * geometry.stored().bytes(), tile + tile_bytes, std::byte{0});
+}
+
+void unpack_tail(const TileGeometry& geometry, HeadSet heads, const std::byte* tail, int64_t begin,
+                 int64_t end, const TokenRun<std::byte>& into) {
+  const int64_t first = round_down(begin, geometry.tile_tokens());
+  for (int64_t i = 0; i < heads.count; ++i) {
+    unpack_head(geometry.tail(), tail + i * geometry.tail().bytes(), begin - first, end - first,
+                head_rows<MutableHeadRows>(geometry.shape(), into, begin, heads.head(i)));
+  }
+}
+
+void unpack_tile(const TileGeometry& geometry, HeadSet heads, const std::byte* tile, int64_t begin,
+                 int64_t end, const TokenRun<std::byte>& into) {
+  if (geometry.stored().type() == geometry.tail().type()) {
+    return unpack_tail(geometry, heads, tile, begin, end, into);  // heads lie alike in both
+  }
+  AlignedBuffer tail(heads.count * geometry.tail().bytes());
+  tile_to_tail(geometry, heads, tile, tail.data());
+  unpack_tail(geometry, heads, tail.data(), begin, end, into);
+}
+
+void tile_to_tail(const TileGeometry& geometry, HeadSet heads, const std::byte* tile,
+                  std::byte* tail) {
+  for (int64_t i = 0; i < heads.count; ++i) {
+    convert_head(geometry.stored(), tile + i * geometry.stored().bytes(), geometry.tail(),
+                 tail + i * geometry.tail().bytes());
+  }
 }
 
 }  // namespace nspjax

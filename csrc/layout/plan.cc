@@ -7,31 +7,38 @@ namespace nspjax {
 namespace {
 
 constexpr int64_t kWantedTileBytes = 128 << 10;
-constexpr int64_t kWantedSlotBytes = 2 << 20;
-constexpr int64_t kMostSlots = 16;
+constexpr int64_t kMostSegmentBytes = 1 << 20;
+constexpr int64_t kMostSlots = 64;
 constexpr int64_t kFewestSlots = 8;
+constexpr int64_t kStagingShare = 4;  // a quarter of host memory at most
 
 int64_t tail_bytes_of(const CacheShape& shape, int64_t n_layers, const TileGeometry& geometry) {
   int64_t bytes = 0;
-  for (int64_t row = 0; row < shape.batch; ++row) bytes += geometry.tail_bytes(row);
+  for (int64_t row = 0; row < shape.batch; ++row) {
+    bytes += round_up(geometry.tail_bytes(row), kPageBytes);
+  }
   return n_layers * bytes;
 }
 
 }  // namespace
 
-HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices) {
-  const int64_t per_device = host_memory_bytes / 2 / n_devices;
+HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64_t block_bytes) {
+  const int64_t per_device = host_memory_bytes / kStagingShare / n_devices;
   HostBudget budget{};
-  budget.slot_bytes = std::min(kWantedSlotBytes, round_down(per_device / kFewestSlots, kPageBytes));
+  budget.slot_bytes = std::min(block_bytes, round_down(per_device / kFewestSlots, kPageBytes));
   if (budget.slot_bytes == 0) {
     fail(ErrorKind::kInvalidArgument, "host_memory of ", bytes_text(host_memory_bytes),
          " is too little for staging buffers: give at least ",
-         bytes_text(2 * n_devices * kFewestSlots * kPageBytes));
+         bytes_text(kStagingShare * n_devices * kFewestSlots * kPageBytes));
   }
   budget.slots = std::clamp(per_device / budget.slot_bytes, kFewestSlots, kMostSlots);
   budget.staging_bytes = n_devices * budget.slots * budget.slot_bytes;
-  budget.tail_bytes = host_memory_bytes - budget.staging_bytes;
+  budget.cache_bytes = host_memory_bytes - budget.staging_bytes;
   return budget;
+}
+
+int64_t segment_bytes(const HostBudget& budget) {
+  return std::min(kMostSegmentBytes, budget.slot_bytes);
 }
 
 CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
@@ -40,7 +47,7 @@ CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devi
     return largest_tile_bytes(shape, n_devices, tokens);
   };
   const auto geometry = [&](int64_t tokens) {
-    return TileGeometry(shape, n_devices, tokens, budget.slot_bytes);
+    return TileGeometry(shape, n_devices, tokens, segment_bytes(budget));
   };
   const auto fits = [&](int64_t tokens) {
     return tile_bytes(tokens) <= budget.slot_bytes &&
@@ -60,9 +67,10 @@ CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devi
   for (int64_t device = 0; device < n_devices; ++device) {
     needs.device_bytes.push_back(n_layers * chosen.device_bytes(device));
   }
-  const int64_t staging = 2 * n_devices * kFewestSlots * tile_bytes(tokens);
-  const int64_t other_tails = budget.tail_bytes - free_tail_bytes;
-  needs.smallest_host_memory_bytes = std::max(staging, 2 * (needs.tail_bytes + other_tails));
+  const int64_t staging = kStagingShare * n_devices * kFewestSlots * tile_bytes(tokens);
+  const int64_t taken = budget.cache_bytes - free_tail_bytes;
+  needs.smallest_host_memory_bytes =
+      std::max(staging, ceil_div((needs.tail_bytes + taken) * kStagingShare, kStagingShare - 1));
   return needs;
 }
 

@@ -8,17 +8,22 @@
 
 namespace nspjax {
 
+// What is chosen lies between these; what is asked for may be any power of two up to kMost.
 inline constexpr int64_t kSmallestTileTokens = 16;
 inline constexpr int64_t kLargestTileTokens = 256;
+inline constexpr int64_t kMostTileTokens = 1024;
 
-// One host-memory budget is split into staging buffers and tails.
+// One host-memory budget: staging buffers first, then the tails of the caches, then pinned tiles.
 struct HostBudget {
   int64_t slot_bytes;     // of one staging buffer; the largest single read or write
   int64_t slots;          // for each device
   int64_t staging_bytes;  // all of them
-  int64_t tail_bytes;     // the rest
+  int64_t cache_bytes;    // the rest: tails and pinned tiles
+  // Of that, what pinned tiles leave alone, for the tails of caches that are made later.
+  int64_t later_tails_bytes() const { return cache_bytes / 8; }
 };
-HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices);
+// block_bytes: how large reads the devices want.
+HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64_t block_bytes);
 
 struct CacheNeeds {
   int64_t tile_tokens;
@@ -33,5 +38,9 @@ struct CacheNeeds {
 // layers fit in `free_tail_bytes`.
 CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
                        const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens);
+
+// What one task attends over: small enough to share a row among workers, and the same on all
+// devices, so that partial results add up alike.
+int64_t segment_bytes(const HostBudget& budget);
 
 }  // namespace nspjax

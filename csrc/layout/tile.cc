@@ -6,14 +6,17 @@ namespace nspjax {
 
 TileGeometry::TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
                            int64_t segment_bytes)
-    : shape_(shape), n_devices_(n_devices), tile_tokens_(tile_tokens) {
+    : shape_(shape),
+      n_devices_(n_devices),
+      stored_(shape.stored, shape.head_dim, tile_tokens),
+      tail_(kv_type_of(shape.dtype), shape.head_dim, tile_tokens) {
   const int64_t largest = largest_tile_bytes(shape, n_devices, tile_tokens);
   segment_tiles_ = std::max<int64_t>(1, segment_bytes / largest);
   for (int64_t device = 0; device < n_devices; ++device) {
     std::vector<int64_t> offsets = {0};
     offsets.reserve(static_cast<size_t>(shape.batch) + 1);
     for (int64_t row = 0; row < shape.batch; ++row) {
-      offsets.push_back(offsets.back() + capacity_tiles() * tile_bytes(row, device));
+      offsets.push_back(offsets.back() + row_bytes(row, device));
     }
     row_offsets_.push_back(std::move(offsets));
   }
@@ -29,13 +32,19 @@ HeadSet TileGeometry::heads(int64_t row, int64_t device) const {
 
 int64_t TileGeometry::tail_offset(int64_t row, int64_t device) const {
   int64_t offset = 0;
+  for (int64_t d = 0; d < device; ++d) offset += heads(row, d).count * tail_.bytes();
+  return offset;
+}
+
+int64_t TileGeometry::pinned_offset(int64_t row, int64_t device) const {
+  int64_t offset = 0;
   for (int64_t d = 0; d < device; ++d) offset += tile_bytes(row, d);
   return offset;
 }
 
 int64_t largest_tile_bytes(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens) {
   const int64_t heads = ceil_div(shape.n_kv_heads, n_devices);
-  return round_up(heads * 2 * tile_tokens * shape.vector_bytes(), kPageBytes);
+  return round_up(heads * HeadTile(shape.stored, shape.head_dim, tile_tokens).bytes(), kPageBytes);
 }
 
 }  // namespace nspjax

@@ -1,15 +1,15 @@
-// Where a token's K and V lie: the only place with address arithmetic.
+// Where a row's tiles lie on the devices: the only place with address arithmetic. What is inside a
+// head's part of a tile is head_tile.h's.
 //
 // The unit of placement is (row, KV head): unit row * n_kv_heads + head is on device
 // unit % n_devices, so heads of a row never exchange data across devices. Each row has one region
 // on each device: tiles in token order, each tile_tokens tokens of the row's heads there,
 //
-//   tile = [K head 0][V head 0][K head 1][V head 1] ... padded to a page,   [K] = [tokens,
-//   head_dim]
+//   tile = [head 0][head 1] ... padded to a page
 //
-// so a spilled tile is one write and a scan of a row is one contiguous read. Nothing is stored
-// about a tile: addresses are computed. A tile table (shared prefixes) would replace row_offset +
-// index * tile_bytes here, another order within a tile would replace k_offset and v_offset.
+// so a spilled tile is one write and a scan of a row is one contiguous read. The tile that is not
+// full yet, the tail, is in host memory and in the type that was appended; a full tile is in the
+// stored type, which may be a smaller one.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +18,7 @@
 
 #include "base/align.h"
 #include "base/dtype.h"
+#include "layout/head_tile.h"
 
 namespace nspjax {
 
@@ -26,10 +27,11 @@ struct CacheShape {
   int64_t capacity_tokens;
   int64_t n_kv_heads;
   int64_t head_dim;
-  DType dtype;
+  DType dtype;    // appended, and of the tail
+  KVType stored;  // of full tiles
 
   int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
-  // K and V of one token, all heads
+  // K and V of one token, all heads, as appended
   int64_t token_bytes() const { return 2 * n_kv_heads * vector_bytes(); }
 };
 
@@ -44,49 +46,51 @@ struct HeadSet {
 
 class TileGeometry {
  public:
-  // segment_bytes: the most that one read or write may take; at least a tile of this geometry.
+  // segment_bytes: the most that one task attends over; at least a tile of this geometry.
   TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
                int64_t segment_bytes);
 
   const CacheShape& shape() const { return shape_; }
   int64_t n_devices() const { return n_devices_; }
-  int64_t tile_tokens() const { return tile_tokens_; }
-  int64_t capacity_tiles() const { return ceil_div(shape_.capacity_tokens, tile_tokens_); }
+  int64_t tile_tokens() const { return stored_.tile_tokens(); }
+  int64_t capacity_tiles() const { return ceil_div(shape_.capacity_tokens, tile_tokens()); }
+  const HeadTile& stored() const { return stored_; }
+  const HeadTile& tail() const { return tail_; }
 
   HeadSet heads(int64_t row, int64_t device) const;
+  // Whether two rows have their heads on the same devices.
+  bool same_places(int64_t row, int64_t other) const {
+    return (row - other) * shape_.n_kv_heads % n_devices_ == 0;
+  }
 
-  // One head's K and V in a tile, and where its vectors begin.
-  int64_t head_bytes() const { return 2 * tile_tokens_ * shape_.vector_bytes(); }
-  int64_t k_offset(int64_t head_in_tile, int64_t token) const {
-    return head_in_tile * head_bytes() + token * shape_.vector_bytes();
-  }
-  int64_t v_offset(int64_t head_in_tile, int64_t token) const {
-    return k_offset(head_in_tile, tile_tokens_ + token);
-  }
   int64_t tile_bytes(int64_t row, int64_t device) const {
-    return round_up(heads(row, device).count * head_bytes(), kPageBytes);
+    return round_up(heads(row, device).count * stored_.bytes(), kPageBytes);
   }
-  // Tiles of one row on all devices side by side, as its tail in host memory has them.
+  // The tail has the parts of all devices side by side.
   int64_t tail_offset(int64_t row, int64_t device) const;
   int64_t tail_bytes(int64_t row) const { return tail_offset(row, n_devices_); }
+  // Full tiles of a row on all devices side by side, as they are pinned.
+  int64_t pinned_offset(int64_t row, int64_t device) const;
+  int64_t pinned_tile_bytes(int64_t row) const { return pinned_offset(row, n_devices_); }
 
   // A row's region on a device, from the start of the cache's extent there.
   int64_t row_offset(int64_t row, int64_t device) const {
     return row_offsets_[static_cast<size_t>(device)][static_cast<size_t>(row)];
   }
-  int64_t tile_offset(int64_t row, int64_t device, int64_t tile) const {
-    return row_offset(row, device) + tile * tile_bytes(row, device);
-  }
   int64_t device_bytes(int64_t device) const { return row_offset(shape_.batch, device); }
+  int64_t row_bytes(int64_t row, int64_t device) const {
+    return capacity_tiles() * tile_bytes(row, device);
+  }
 
-  // Scans are cut at multiples of this many tiles, on every device and for every row alike: what is
-  // added to what depends on the position of a token only.
+  // Attention is cut at multiples of this many tiles, on every device and for every row alike: what
+  // is added to what depends on the position of a token only.
   int64_t segment_tiles() const { return segment_tiles_; }
 
  private:
   CacheShape shape_;
   int64_t n_devices_;
-  int64_t tile_tokens_;
+  HeadTile stored_;
+  HeadTile tail_;
   int64_t segment_tiles_;
   std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end
 };

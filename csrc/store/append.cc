@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/crc32c.h"
 #include "base/scoped_timer.h"
 #include "layout/pack.h"
 #include "store/store.h"
@@ -81,8 +82,8 @@ void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
     if (tail_begin < end) {
       std::byte* tail = cache.rows[static_cast<size_t>(row)].tail.data();
       for (int64_t d = 0; d < geometry.n_devices(); ++d) {
-        pack_tokens(geometry, geometry.heads(row, d), tokens, tail_begin, end,
-                    tail + geometry.tail_offset(row, d));
+        pack_tail(geometry, geometry.heads(row, d), tokens, tail_begin, end,
+                  tail + geometry.tail_offset(row, d));
       }
     }
     set_length(cache, row, end);
@@ -90,59 +91,77 @@ void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
   }
 }
 
-// Writes the tiles that the call fills, in runs. Tails are only read: until all is written, the
-// rows are as they were.
-void Store::write_full_tiles(const Cache& cache, const AppendArgs& args) {
+// Stores the tiles that the call fills: the first ones of a row in host memory, the others in runs
+// on the devices. Tails are only read: until all is stored, the rows are as they were.
+void Store::write_full_tiles(Cache& cache, const AppendArgs& args) {
   const TileGeometry& geometry = cache.geometry;
   const int64_t tile_tokens = geometry.tile_tokens();
   std::vector<std::vector<TileWrite>> writes(devices_.size());
+  TaskGroup pinning(*workers_);
+  int64_t padding_bytes = 0;
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.n_new[b] == 0) continue;
     const auto [row, begin, end, tokens] = new_tokens(args, b, geometry.shape());
-    const std::byte* row_tail = cache.rows[static_cast<size_t>(row)].tail.data();
-    const int64_t end_tile = end / tile_tokens;
+    const Row& state = cache.rows[static_cast<size_t>(row)];
+    Region& region = *state.own;
+    const int64_t first_tile = begin / tile_tokens, end_tile = end / tile_tokens;
+    const int64_t pinned_end = std::clamp(region.pinned_tiles, first_tile, end_tile);
+    if (const int64_t more = pinned_end - std::max(first_tile, region.n_pinned); more > 0) {
+      region.n_pinned += more;
+      pinned_bytes_ += more * geometry.pinned_tile_bytes(row);
+    }
     for (int64_t d = 0; d < geometry.n_devices(); ++d) {
       const HeadSet heads = geometry.heads(row, d);
       if (heads.count == 0) continue;
       const int64_t tile_bytes = geometry.tile_bytes(row, d);
-      const int64_t region = cache.extents[static_cast<size_t>(d)].offset;
-      const std::byte* tail = row_tail ? row_tail + geometry.tail_offset(row, d) : nullptr;
-      for (int64_t first = begin / tile_tokens; first < end_tile;) {
+      const std::byte* tail =
+          state.tail ? state.tail.data() + geometry.tail_offset(row, d) : nullptr;
+      const auto pack = [=, &geometry, tokens = tokens](int64_t tile, std::byte* to) {
+        pack_tile(geometry, heads, tail, tokens, tile * tile_tokens, tile_bytes, to);
+      };
+      for (int64_t tile = first_tile; tile < pinned_end; ++tile) {
+        pinning.run([=, to = pinned_tile(geometry, region, d, tile)] { pack(tile, to); });
+      }
+      std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
+      if (std::ssize(checksums) < end_tile) checksums.resize(static_cast<size_t>(end_tile));
+      const bool sums = checksums_ && !devices_[static_cast<size_t>(d)]->in_memory();
+      for (int64_t first = pinned_end; first < end_tile;) {
         const int64_t stop = std::min(first + geometry.segment_tiles(), end_tile);
-        const auto pack = [=, &geometry, tokens = tokens](std::byte* to) {
+        const auto pack_run = [=, &checksums](std::byte* to) {
           for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
-            const int64_t from = tile * tile_tokens;
-            if (from < tokens.first) {
-              copy_tokens(geometry, heads, tail, tokens.first - from, to);
-            }
-            pack_tokens(geometry, heads, tokens, std::max(from, tokens.first), from + tile_tokens,
-                        to);
-            clear_padding(geometry, heads, tile_bytes, to);
+            pack(tile, to);
+            if (!sums) continue;
+            checksums[static_cast<size_t>(tile)] = crc32c({to, static_cast<size_t>(tile_bytes)});
           }
         };
-        const TileRange range{region + geometry.tile_offset(row, d, first),
-                              (stop - first) * tile_bytes};
-        writes[static_cast<size_t>(d)].push_back({range, pack});
+        writes[static_cast<size_t>(d)].push_back(
+            {{tile_offset(geometry, region, d, first), (stop - first) * tile_bytes}, pack_run});
+        padding_bytes += (stop - first) * (tile_bytes - heads.count * geometry.stored().bytes());
         first = stop;
       }
     }
   }
   on_all_devices([&](int64_t d) {
     const auto device = static_cast<size_t>(d);
-    if (!writes[device].empty()) devices_[device]->write(writes[device]);
+    if (!writes[device].empty()) devices_[device]->write(writes[device], *workers_);
   });
+  pinning.wait();
+  padding_bytes_ += padding_bytes;
 }
 
-// Shortens a row; the tile that is then its last, if it was spilled, is read back into the tail.
+// Shortens a row; the tile that is then its last, if it was full, goes back into the tail.
 void Store::cut_back(Cache& cache, int64_t row, int64_t length) {
   const int64_t tile_tokens = cache.geometry.tile_tokens();
   Row& state = cache.rows[static_cast<size_t>(row)];
   const int64_t tile = length / tile_tokens;
-  if (length % tile_tokens != 0 && tile < state.length / tile_tokens) {
-    AlignedBuffer read_back(cache.geometry.tail_bytes(row));
-    read_tile(cache, row, tile, read_back.data());
-    tail_bytes_ += read_back.size_bytes() - state.tail.size_bytes();
-    state.tail = std::move(read_back);
+  if (tile < state.length / tile_tokens) {
+    if (length % tile_tokens != 0) {
+      AlignedBuffer tail(cache.geometry.tail_bytes(row));
+      read_into_tail(cache, row, tile, tail.data());
+      tail_bytes_ += tail.size_bytes() - state.tail.size_bytes();
+      state.tail = std::move(tail);
+    }
+    drop_shared_tiles(cache, row, tile);
   }
   set_length(cache, row, length);
 }

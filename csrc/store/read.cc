@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "device/host_attention.h"
+#include "device/read_plan.h"
 #include "layout/pack.h"
 #include "store/store.h"
 
@@ -22,18 +24,39 @@ class Visit final : public ScanVisitor {
 
 }  // namespace
 
-void Store::read_tile(const Cache& cache, int64_t row, int64_t tile, std::byte* into) {
+void Store::visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
+                        const std::function<void(int64_t, const std::byte*)>& fn) {
   const TileGeometry& geometry = cache.geometry;
+  const Region& region = *span.region;
+  const int64_t tile_bytes = geometry.tile_bytes(region.row, device);
+  if (tile_bytes == 0) return;
+  for (int64_t t = span.begin; t < std::min(span.end, region.pinned_tiles); ++t) {
+    fn(t, pinned_tile(geometry, region, device, t));
+  }
+  Device& from = *devices_[static_cast<size_t>(device)];
+  const auto reads = plan_reads(geometry, span, span.end, device, budget_.slot_bytes);
+  std::vector<TileRange> ranges;
+  for (const TileRead& read : reads) ranges.push_back(read.range);
+  Visit visit([&](size_t i, const std::byte* data) {
+    for (int64_t t = reads[i].begin; t < reads[i].end; ++t, data += tile_bytes) {
+      if (checksums_ && !from.in_memory()) {
+        check_tile(from, region.checksums[static_cast<size_t>(device)], t,
+                   {tile_offset(geometry, region, device, t), tile_bytes}, data);
+      }
+      fn(t, data);
+    }
+  });
+  from.scan(ranges, {}, visit);
+}
+
+void Store::read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail) {
+  const TileGeometry& geometry = cache.geometry;
+  const auto spans = tile_spans(cache, cache.rows[static_cast<size_t>(row)],
+                                tile * geometry.tile_tokens(), (tile + 1) * geometry.tile_tokens());
   on_all_devices([&](int64_t d) {
-    const auto device = static_cast<size_t>(d);
-    const TileRange range{cache.extents[device].offset + geometry.tile_offset(row, d, tile),
-                          geometry.tile_bytes(row, d)};
-    if (range.bytes == 0) return;
-    std::byte* to = into + geometry.tail_offset(row, d);
-    Visit copy([&](size_t, const std::byte* data) {
-      std::memcpy(to, data, static_cast<size_t>(range.bytes));
+    visit_tiles(cache, spans.front(), d, [&](int64_t, const std::byte* data) {
+      tile_to_tail(geometry, geometry.heads(row, d), data, tail + geometry.tail_offset(row, d));
     });
-    devices_[device]->scan({&range, 1}, copy);
   });
 }
 
@@ -54,25 +77,19 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
   const TokenRun<std::byte> into{k, v, begin};
   const int64_t tile_tokens = geometry.tile_tokens();
   const int64_t tail_begin = round_down(state.length, tile_tokens);
-  const int64_t first_tile = begin / tile_tokens;
+  const auto spans = tile_spans(found, state, begin, std::min(end, tail_begin));
   on_all_devices([&](int64_t d) {
     const HeadSet heads = geometry.heads(row, d);
-    if (heads.count == 0) return;
-    const auto device = static_cast<size_t>(d);
-    const int64_t region = found.extents[device].offset;
-    std::vector<TileRange> ranges;
-    for (int64_t tile = first_tile; tile * tile_tokens < std::min(end, tail_begin); ++tile) {
-      ranges.push_back({region + geometry.tile_offset(row, d, tile), geometry.tile_bytes(row, d)});
-    }
-    Visit visit([&](size_t i, const std::byte* tile) {
-      const int64_t from = (first_tile + static_cast<int64_t>(i)) * tile_tokens;
-      unpack_tokens(geometry, heads, tile, std::max(begin, from), std::min(end, from + tile_tokens),
+    for (const TileSpan& span : spans) {
+      visit_tiles(found, span, d, [&](int64_t index, const std::byte* tile) {
+        const int64_t from = index * tile_tokens;
+        unpack_tile(geometry, heads, tile, std::max(begin, from), std::min(end, from + tile_tokens),
                     into);
-    });
-    devices_[device]->scan(ranges, visit);
-    if (tail_begin < end) {
-      unpack_tokens(geometry, heads, state.tail.data() + geometry.tail_offset(row, d),
-                    std::max(begin, tail_begin), end, into);
+      });
+    }
+    if (heads.count > 0 && tail_begin < end) {
+      unpack_tail(geometry, heads, state.tail.data() + geometry.tail_offset(row, d),
+                  std::max(begin, tail_begin), end, into);
     }
   });
 }

@@ -9,6 +9,8 @@
 namespace nspjax {
 namespace {
 
+constexpr int64_t kBlockBytes = 2 << 20;
+
 int32_t next_store_id() {
   static std::atomic<int32_t> next = 1;
   return next++;
@@ -30,16 +32,19 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
   if (bytes > 0x1p60) {
     fail(ErrorKind::kInvalidArgument, "KV caches of ", bytes, " bytes cannot be addressed");
   }
-  if (tile_tokens < 0 || tile_tokens > kLargestTileTokens ||
+  if (tile_tokens < 0 || tile_tokens > kMostTileTokens ||
       (tile_tokens > 0 && !std::has_single_bit(static_cast<uint64_t>(tile_tokens)))) {
     fail(ErrorKind::kInvalidArgument, "tile_tokens is ", tile_tokens,
-         ": it must be a power of two up to ", kLargestTileTokens, ", or 0 to choose");
+         ": it must be a power of two up to ", kMostTileTokens, ", or 0 to choose");
   }
 }
 
 }  // namespace
 
-Store::Store(const StoreOptions& options) : id_(next_store_id()) {
+Store::Store(const StoreOptions& options)
+    : id_(next_store_id()),
+      checksums_(options.checksums),
+      most_pinned_bytes_(options.pinned_bytes) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");
   }
@@ -48,7 +53,7 @@ Store::Store(const StoreOptions& options) : id_(next_store_id()) {
   }
   kernels_ = find_kernel(options.kernel);
   const auto n_devices = std::ssize(options.devices);
-  budget_ = split_host_memory(options.host_memory_bytes, n_devices);
+  budget_ = split_host_memory(options.host_memory_bytes, n_devices, kBlockBytes);
   for (const std::string& spec : options.devices) {
     devices_.push_back(open_device(spec, budget_, options.io, options.fault, warnings_));
   }
@@ -86,12 +91,19 @@ StoreStats Store::stats() const {
     total.n_writes += device->n_writes;
     total.read_ns += device->read_ns;
     total.write_ns += device->write_ns;
+    total.bytes_read_ahead += device->bytes_read_ahead;
+    total.bytes_read_in_vain += device->bytes_read_in_vain;
+    total.n_write_retries += device->n_write_retries;
   }
   total.bytes_appended = bytes_appended_;
   total.attend_ns = attend_ns_;
   total.append_ns = append_ns_;
   total.kv_bytes_stored = kv_bytes_stored_;
-  total.host_bytes = budget_.staging_bytes + tail_bytes_;
+  total.padding_bytes = padding_bytes_;
+  total.staging_bytes = budget_.staging_bytes;
+  total.tail_bytes = tail_bytes_;
+  total.pinned_bytes = pinned_bytes_;
+  total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes;
   return total;
 }
 
@@ -120,9 +132,13 @@ std::vector<int64_t> Store::lengths(int32_t cache) const {
 // ---- room
 // -----------------------------------------------------------------------------------------
 
+int64_t Store::free_tail_bytes() const {
+  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_;
+}
+
 CacheNeeds Store::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
-  return plan_caches(shape, n_layers, std::ssize(devices_), budget_,
-                     budget_.tail_bytes - reserved_tail_bytes_, tile_tokens);
+  return plan_caches(shape, n_layers, std::ssize(devices_), budget_, free_tail_bytes(),
+                     tile_tokens);
 }
 
 RoomReport Store::room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
@@ -176,14 +192,24 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
          ") free", fitting);
   }
 
+  reserved_tail_bytes_ += report.needs.tail_bytes;
+  const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens,
+                              segment_bytes(budget_));
+  const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers);
+  reserved_tail_bytes_ -= report.needs.tail_bytes;
+
   std::vector<int32_t> ids;
   try {
     for (int64_t layer = 0; layer < n_layers; ++layer) {
-      TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens,
-                            budget_.slot_bytes);
-      const auto n_rows = static_cast<size_t>(shape.batch);
       const int32_t id = next_cache_++;
-      Cache& cache = caches_.emplace(id, Cache{std::move(geometry), {}, std::vector<Row>(n_rows)})
+      Cache& cache = caches_
+                         .emplace(id, Cache{.geometry = geometry,
+                                            .extents = {},
+                                            .rows = std::vector<Row>(
+                                                static_cast<size_t>(shape.batch)),
+                                            .regions = {},
+                                            .more_extents = {},
+                                            .pinned = {}})
                          .first->second;
       ids.push_back(id);
       cache.tail_bytes = report.needs.tail_bytes / n_layers;
@@ -192,6 +218,7 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
         const int64_t bytes = cache.geometry.device_bytes(static_cast<int64_t>(d));
         cache.extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
       }
+      make_regions(cache, pinned_tiles);
     }
   } catch (...) {
     for (int32_t id : ids) {
@@ -203,14 +230,90 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
   return ids;
 }
 
+// How many of a row's first tiles stay in host memory: the same share of every row and layer, so
+// that no part of a step waits longer for a device than another.
+int64_t Store::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers) const {
+  if (std::ranges::all_of(devices_, [](const auto& device) { return device->in_memory(); })) {
+    return 0;
+  }
+  int64_t free = std::max<int64_t>(0, free_tail_bytes() - budget_.later_tails_bytes());
+  if (most_pinned_bytes_ >= 0) {
+    free = std::min(free, std::max<int64_t>(0, most_pinned_bytes_ - reserved_pinned_bytes_));
+  }
+  int64_t bytes = 0;  // of one tile of every row and layer
+  for (int64_t row = 0; row < geometry.shape().batch; ++row) {
+    bytes += n_layers * geometry.pinned_tile_bytes(row);
+  }
+  return std::min(free / bytes, geometry.capacity_tiles());
+}
+
+void Store::make_regions(Cache& cache, int64_t pinned_tiles) {
+  const TileGeometry& geometry = cache.geometry;
+  const auto tile_bytes = [&](size_t row) {
+    return geometry.pinned_tile_bytes(static_cast<int64_t>(row));
+  };
+  for (size_t row = 0; row < cache.rows.size(); ++row) {
+    cache.pinned_bytes += pinned_tiles * tile_bytes(row);
+  }
+  reserved_pinned_bytes_ += cache.pinned_bytes;
+  if (cache.pinned_bytes > 0) cache.pinned = MappedRegion(cache.pinned_bytes);
+  std::byte* pinned = cache.pinned.data();
+  for (size_t row = 0; row < cache.rows.size(); ++row) {
+    const auto region = std::make_shared<Region>();
+    region->row = static_cast<int64_t>(row);
+    region->pinned_tiles = pinned_tiles;
+    region->pinned = pinned;
+    if (pinned) pinned += pinned_tiles * tile_bytes(row);
+    region->checksums.resize(devices_.size());
+    for (size_t d = 0; d < devices_.size(); ++d) {
+      region->offsets.push_back(cache.extents[d].offset +
+                                geometry.row_offset(region->row, static_cast<int64_t>(d)));
+    }
+    cache.regions.push_back(region);
+    cache.rows[row].own = region;
+  }
+}
+
+// A region for the row beside its own one, which other rows go on using.
+std::shared_ptr<Region> Store::free_region(Cache& cache, int64_t row) {
+  const TileGeometry& geometry = cache.geometry;
+  for (const auto& region : cache.regions) {
+    if (region.use_count() == 1 && geometry.same_places(region->row, row)) return region;
+  }
+  const auto region = std::make_shared<Region>();
+  region->row = row;
+  region->checksums.resize(devices_.size());
+  std::vector<Extent>& extents = cache.more_extents.emplace_back();
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    const int64_t bytes = geometry.row_bytes(row, static_cast<int64_t>(d));
+    const int64_t available = devices_[d]->available_bytes();
+    if (bytes > available) {
+      fail(ErrorKind::kStoreFull, "row ", row, " needs ", bytes_text(bytes), " on ",
+           devices_[d]->info().spec, " beside the tiles that other rows share with it; there are ",
+           bytes_text(available), ": drop caches, or share fewer prefixes");
+    }
+    extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
+    region->offsets.push_back(extents.back().offset);
+  }
+  cache.regions.push_back(region);
+  return region;
+}
+
 void Store::release(Cache& cache) {
   reserved_tail_bytes_ -= cache.tail_bytes;
-  for (Row& row : cache.rows) {
-    tail_bytes_ -= row.tail.size_bytes();
-    kv_bytes_stored_ -= row.length * cache.geometry.shape().token_bytes();
+  reserved_pinned_bytes_ -= cache.pinned_bytes;
+  for (size_t row = 0; row < cache.rows.size(); ++row) {
+    tail_bytes_ -= cache.rows[row].tail.size_bytes();
+    set_length(cache, static_cast<int64_t>(row), 0);
   }
-  for (size_t d = 0; d < cache.extents.size(); ++d) {
-    if (cache.extents[d].bytes > 0) devices_[d]->release(cache.extents[d]);
+  for (const auto& region : cache.regions) {
+    pinned_bytes_ -= region->n_pinned * cache.geometry.pinned_tile_bytes(region->row);
+  }
+  cache.more_extents.push_back(cache.extents);
+  for (const std::vector<Extent>& extents : cache.more_extents) {
+    for (size_t d = 0; d < extents.size(); ++d) {
+      if (extents[d].bytes > 0) devices_[d]->release(extents[d]);
+    }
   }
 }
 
@@ -236,6 +339,7 @@ void Store::close() {
   caches_.clear();
   kv_bytes_stored_ = 0;
   tail_bytes_ = 0;
+  pinned_bytes_ = 0;
   std::exception_ptr error;
   for (const auto& device : devices_) {
     try {

@@ -15,6 +15,7 @@
 #include "attention/kernel.h"
 #include "device/device.h"
 #include "layout/plan.h"
+#include "layout/region.h"
 
 namespace nspjax {
 
@@ -24,7 +25,9 @@ struct StoreOptions {
   int threads = 0;  // 0: one a core
   std::string io = "auto";
   std::string kernel = "auto";
-  std::string fault;  // for tests, see io/fault.h
+  bool checksums = true;      // verify what is read from devices
+  int64_t pinned_bytes = -1;  // of host memory at most, for pinned tiles; -1: what is left
+  std::string fault;          // for tests, see io/fault.h
 };
 
 struct Handle {
@@ -68,11 +71,14 @@ struct RoomReport {
 
 struct StoreStats {
   int64_t bytes_read, bytes_written, n_reads, n_writes, read_ns, write_ns;  // all devices
+  int64_t bytes_read_ahead, bytes_read_in_vain, n_write_retries;            // see DeviceStats
   int64_t bytes_appended;
+  int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
   int64_t attend_ns;
   int64_t append_ns;
   int64_t kv_bytes_stored;  // of the caches that there are
-  int64_t host_bytes;       // staging buffers and tails
+  int64_t host_bytes;       // staging buffers, tails, pinned tiles
+  int64_t staging_bytes, tail_bytes, pinned_bytes;  // of these
 };
 
 class Store {
@@ -105,6 +111,10 @@ class Store {
   void attend(int32_t cache, int32_t version, const AttendArgs& args);
   // Tokens [begin, end) of a row as [end - begin, n_kv_heads, head_dim].
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
+  // The first n_tokens of `from` become the first tokens of `rows`, whatever those had. Full tiles are
+  // shared, not copied, and one scan serves all rows that share them.
+  int32_t share_prefix(int32_t cache, int32_t version, int64_t from, std::span<const int32_t> rows,
+                       int64_t n_tokens);
   // Sets every row to n_tokens pseudo-random tokens.
   int32_t fill_synthetic(int32_t cache, int64_t n_tokens);
 
@@ -116,15 +126,29 @@ class Store {
  private:
   struct Row {
     int64_t length = 0;
+    // Full tiles that other rows may have too: in token order, before those of `own`.
+    struct Shared {
+      std::shared_ptr<const Region> region;
+      int64_t end;  // its last tile + 1
+    };
+    std::vector<Shared> shared;
+    std::shared_ptr<Region> own;
     // Tiles of all devices side by side: the tokens that do not fill a tile. Kept once allocated.
     AlignedBuffer tail;
+
+    int64_t own_begin() const { return shared.empty() ? 0 : shared.back().end; }
   };
   struct Cache {
     TileGeometry geometry;
     std::vector<Extent> extents;  // [device]
     std::vector<Row> rows;
+    std::vector<std::shared_ptr<Region>> regions;  // one that is only here is free
+    std::vector<std::vector<Extent>> more_extents;  // of regions beyond one a row
+    MappedRegion pinned;
     int32_t version = 0;
-    int64_t tail_bytes = 0;  // when every row has one
+    int64_t tail_bytes = 0;    // when every row has one
+    int64_t pinned_bytes = 0;  // when all are full
+    int32_t attended_next = -1;  // the cache that was attended over after this one
   };
 
   // All below need mutex_.
@@ -132,25 +156,38 @@ class Store {
   Cache& find(int32_t id);
   const Cache& find(int32_t id) const;
   Cache& find_current(int32_t id, int32_t version);
+  int64_t free_tail_bytes() const;
   CacheNeeds plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const;
   RoomReport room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const;
+  void make_regions(Cache& cache, int64_t pinned_tiles);
+  int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers) const;
   void release(Cache& cache);
 
   static void check_append(const Cache& cache, const AppendArgs& args);
   void append_unlocked(Cache& cache, const AppendArgs& args);
   void cut_back(Cache& cache, int64_t row, int64_t length);
-  void write_full_tiles(const Cache& cache, const AppendArgs& args);
+  void write_full_tiles(Cache& cache, const AppendArgs& args);
   void allocate_tail(Cache& cache, int64_t row);
-  void read_tile(const Cache& cache, int64_t row, int64_t tile, std::byte* into);
+  // Calls fn(tile, data) for the full tiles of a span on a device.
+  void visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
+                   const std::function<void(int64_t, const std::byte*)>& fn);
+  void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail);
+  std::shared_ptr<Region> free_region(Cache& cache, int64_t row);
+  void drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles);
   void set_length(Cache& cache, int64_t row, int64_t length);
 
   static void check_attend(const Cache& cache, const AttendArgs& args);
+  static std::vector<TileSpan> tile_spans(const Cache& cache, const Row& row, int64_t token_begin,
+                                          int64_t token_end);
+  std::vector<std::vector<TileRange>> next_reads(Cache& cache, int32_t id, const AttendArgs& args);
 
   // Runs fn(device number) for all devices at once.
   void on_all_devices(const std::function<void(int64_t)>& fn);
 
   const int32_t id_;
   HostBudget budget_;
+  bool checksums_;
+  int64_t most_pinned_bytes_;
   KernelSet kernels_;
   std::vector<std::string> warnings_;
 
@@ -159,12 +196,16 @@ class Store {
   int32_t next_cache_ = 0;
   std::map<int32_t, Cache> caches_;
   int64_t reserved_tail_bytes_ = 0;
+  int64_t reserved_pinned_bytes_ = 0;
+  int32_t last_attended_ = -1;
 
   std::atomic<int64_t> bytes_appended_ = 0;
   std::atomic<int64_t> attend_ns_ = 0;
   std::atomic<int64_t> append_ns_ = 0;
   std::atomic<int64_t> kv_bytes_stored_ = 0;
   std::atomic<int64_t> tail_bytes_ = 0;
+  std::atomic<int64_t> pinned_bytes_ = 0;
+  std::atomic<int64_t> padding_bytes_ = 0;
 
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<ThreadPool> workers_;  // attention

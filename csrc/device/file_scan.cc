@@ -1,0 +1,148 @@
+// The file device's reads: the present scan's, and the next one's ahead of it.
+#include <algorithm>
+#include <cstring>
+
+#include "device/file_device.h"
+
+namespace nspjax {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+}  // namespace
+
+void FileDevice::scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
+                      ScanVisitor& visitor) {
+  complete(false);
+  std::vector<bool> begun(ranges.size());
+  claim_reads(ranges, next, begun);
+  size_t n_begun = 0, n_delivered = 0;
+  while (true) {
+    for (; n_begun < ranges.size(); ++n_begun) {
+      if (!begun[n_begun] && !begin_read(ranges[n_begun], n_begun)) break;
+    }
+    if (n_begun == ranges.size()) read_ahead(next);
+    n_delivered += deliver(visitor);
+    if (n_delivered == ranges.size()) break;
+    if (transfers_.in_flight() == 0) {
+      const auto ahead = std::ranges::find_if(reads_, [](const Read& r) { return !r.index; });
+      if (ahead != reads_.end()) {
+        drop_read(ahead);  // the present scan goes first
+      } else {
+        staging_.wait_for_free();  // all are with the attention workers
+      }
+      continue;
+    }
+    const auto begin = Clock::now();
+    complete(true);
+    if (const auto idle = visitor.idle_since()) {
+      stats_.read_ns += std::chrono::nanoseconds(Clock::now() - std::max(begin, *idle)).count();
+    }
+  }
+  complete(false);  // sends what was begun last
+}
+
+// What is in flight or read already is taken for this scan and the next; the rest is dropped.
+void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const TileRange> next,
+                             std::vector<bool>& begun) {
+  std::unordered_map<int64_t, size_t> index_of;
+  for (size_t i = 0; i < ranges.size(); ++i) index_of.emplace(ranges[i].offset, i);
+  for (auto read = reads_.begin(); read != reads_.end();) {
+    const auto here = read++;
+    const auto found = index_of.find(here->range.offset);
+    if (here->wanted && found != index_of.end() && ranges[found->second] == here->range) {
+      here->index = found->second;
+      begun[found->second] = true;
+      stats_.bytes_read_ahead += here->range.bytes;
+    } else if (!here->wanted || std::ranges::find(next, here->range) == next.end()) {
+      drop_read(here);
+    } else {
+      here->index.reset();
+    }
+  }
+}
+
+bool FileDevice::begin_read(const TileRange& range, std::optional<size_t> index) {
+  std::vector<Overlay> overlays;
+  for (auto write = first_write_in(range);
+       write != writes_.end() && write->first < range.end(); ++write) {
+    overlays.push_back({write->second.range, write->second.data});
+  }
+  StagingRing::Slot slot = staging_.try_acquire();
+  if (!slot) return false;
+  const auto read = reads_.insert(
+      reads_.end(), Read{.range = range, .slot = slot, .overlays = overlays, .index = index});
+  if (overlays.size() == 1 && overlays[0].range.offset <= range.offset &&
+      overlays[0].range.end() >= range.end()) {
+    finish_read(read, std::nullopt);  // all of it is still here
+  } else {
+    start(IoOp::kRead, slot.get(), range, read);
+  }
+  return true;
+}
+
+void FileDevice::finish_read(Reads::iterator read, const std::optional<Error>& error) {
+  if (!read->wanted) {
+    stats_.bytes_read_in_vain += read->range.bytes;
+    reads_.erase(read);
+    return;
+  }
+  read->done = true;
+  read->error = error;
+  for (const Overlay& overlay : read->overlays) {
+    const int64_t begin = std::max(overlay.range.offset, read->range.offset);
+    const int64_t end = std::min(overlay.range.end(), read->range.end());
+    std::memcpy(read->slot.get() + (begin - read->range.offset),
+                overlay.data.get() + (begin - overlay.range.offset),
+                static_cast<size_t>(end - begin));
+  }
+  read->overlays.clear();
+}
+
+// Gives the visitor what has arrived of the present scan. Returns how many ranges.
+size_t FileDevice::deliver(ScanVisitor& visitor) {
+  size_t n = 0;
+  for (auto read = reads_.begin(); read != reads_.end();) {
+    const auto here = read++;
+    if (!here->done || !here->index) continue;
+    const Read arrived = std::move(*here);
+    reads_.erase(here);
+    if (arrived.error) throw Error(*arrived.error);
+    stats_.bytes_read += arrived.range.bytes;
+    ++stats_.n_reads;
+    visitor.ready(*arrived.index, arrived.slot);
+    ++n;
+  }
+  return n;
+}
+
+void FileDevice::read_ahead(std::span<const TileRange> next) {
+  for (const TileRange& range : next) {
+    const bool begun = std::ranges::any_of(reads_, [&](const Read& read) {
+      return read.wanted && !read.index && read.range == range;
+    });
+    if (begun) continue;
+    // some buffers stay free, so that writes need not throw away what was read
+    if (staging_.n_free() <= staging_.n_slots() / 8) return;
+    if (!begin_read(range, std::nullopt)) return;
+  }
+}
+
+// Tiles of the range are about to change.
+void FileDevice::forget_reads(const TileRange& range) {
+  for (auto read = reads_.begin(); read != reads_.end();) {
+    const auto here = read++;
+    if (here->range.overlaps(range)) drop_read(here);
+  }
+}
+
+// A read that is in flight keeps its buffer until it ends.
+void FileDevice::drop_read(Reads::iterator read) {
+  read->wanted = false;
+  read->index.reset();
+  if (!read->done) return;
+  stats_.bytes_read_in_vain += read->range.bytes;
+  reads_.erase(read);
+}
+
+}  // namespace nspjax

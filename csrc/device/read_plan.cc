@@ -1,0 +1,25 @@
+#include "device/read_plan.h"
+
+#include <algorithm>
+
+namespace nspjax {
+
+std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& span,
+                                 int64_t stored_tiles, int64_t device, int64_t read_bytes) {
+  std::vector<TileRead> reads;
+  const Region& region = *span.region;
+  const int64_t tile_bytes = geometry.tile_bytes(region.row, device);
+  if (tile_bytes == 0) return reads;
+  const int64_t segment = geometry.segment_tiles();
+  const int64_t stride = std::max<int64_t>(1, read_bytes / (segment * tile_bytes)) * segment;
+  const int64_t last = std::min(span.end, stored_tiles);
+  for (int64_t begin = std::max(span.begin, region.pinned_tiles); begin < last;) {
+    const int64_t end = std::min(round_down(begin, stride) + stride, last);
+    reads.push_back({{tile_offset(geometry, region, device, begin), (end - begin) * tile_bytes},
+                     begin, end});
+    begin = end;
+  }
+  return reads;
+}
+
+}  // namespace nspjax

@@ -1,0 +1,24 @@
+// How a run of tiles is cut into reads.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "device/device.h"
+#include "layout/region.h"
+
+namespace nspjax {
+
+// Tiles [begin, end) of a region, to be read at once.
+struct TileRead {
+  TileRange range;
+  int64_t begin;
+  int64_t end;
+};
+
+// The reads of what is stored of the span on the device: cut at multiples of segments, each at most
+// `read_bytes` (but a segment at least). Pinned tiles and those from `stored_tiles` on are left out.
+std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& span,
+                                 int64_t stored_tiles, int64_t device, int64_t read_bytes);
+
+}  // namespace nspjax

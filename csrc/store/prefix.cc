@@ -1,0 +1,101 @@
+// Rows that have the first tokens of another row: full tiles are shared, the rest is copied.
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "store/store.h"
+
+namespace nspjax {
+
+int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
+                            std::span<const int32_t> rows, int64_t n_tokens) {
+  std::lock_guard lock(mutex_);
+  Cache& found = find_current(cache, version);
+  const TileGeometry& geometry = found.geometry;
+  const int64_t batch = geometry.shape().batch;
+  if (from < 0 || from >= batch) {
+    fail(ErrorKind::kInvalidArgument, "share_prefix from row ", from, ": the cache has rows 0 to ",
+         batch - 1);
+  }
+  const Row& source = found.rows[static_cast<size_t>(from)];
+  if (n_tokens < 0 || n_tokens > source.length) {
+    fail(ErrorKind::kInvalidArgument, "share_prefix of ", n_tokens, " tokens: row ", from, " has ",
+         source.length);
+  }
+  std::set<int32_t> seen;
+  for (const int32_t row : rows) {
+    if (row < 0 || row >= batch || row == from || !seen.insert(row).second) {
+      fail(ErrorKind::kInvalidArgument, "share_prefix with row ", row,
+           ": give each of the cache's rows 0 to ", batch - 1, " once, and not row ", from);
+    }
+    if (!geometry.same_places(from, row)) {
+      fail(ErrorKind::kInvalidArgument, "share_prefix of row ", from, " with row ", row, ": with ",
+           geometry.shape().n_kv_heads, " KV heads on ", geometry.n_devices(),
+           " devices their heads lie on different devices; use rows that differ by a multiple of ",
+           geometry.n_devices());
+    }
+  }
+
+  const int64_t n_tiles = n_tokens / geometry.tile_tokens();
+  const bool has_rest = n_tokens % geometry.tile_tokens() != 0;
+  AlignedBuffer rest;
+  if (has_rest) {
+    rest = AlignedBuffer(geometry.tail_bytes(from));
+    if (n_tiles == source.length / geometry.tile_tokens()) {
+      std::memcpy(rest.data(), source.tail.data(), static_cast<size_t>(rest.size_bytes()));
+    } else {
+      read_into_tail(found, from, n_tiles, rest.data());
+    }
+  }
+  for (const int32_t row : rows) {
+    cut_back(found, row, 0);
+    Row& state = found.rows[static_cast<size_t>(row)];
+    for (const Row::Shared& shared : source.shared) {
+      if (state.own_begin() < n_tiles) {
+        state.shared.push_back({shared.region, std::min(shared.end, n_tiles)});
+      }
+    }
+    if (state.own_begin() < n_tiles) state.shared.push_back({source.own, n_tiles});
+    if (has_rest) {
+      allocate_tail(found, row);
+      std::memcpy(state.tail.data(), rest.data(), static_cast<size_t>(rest.size_bytes()));
+    }
+    set_length(found, row, n_tokens);
+  }
+  return ++found.version;
+}
+
+// The row keeps n_tiles full tiles. Those of its own that other rows share stay theirs: what the row
+// writes from now on goes elsewhere.
+void Store::drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles) {
+  Row& state = cache.rows[static_cast<size_t>(row)];
+  if (state.own.use_count() > 2) {  // the cache, this row, and others
+    std::shared_ptr<Region> fresh = free_region(cache, row);
+    if (n_tiles > state.own_begin()) state.shared.push_back({state.own, n_tiles});
+    state.own = std::move(fresh);
+  }
+  const auto begin = [&](size_t i) { return i == 0 ? 0 : state.shared[i - 1].end; };
+  while (!state.shared.empty() && begin(state.shared.size() - 1) >= n_tiles) {
+    state.shared.pop_back();
+  }
+  if (!state.shared.empty()) state.shared.back().end = std::min(state.shared.back().end, n_tiles);
+}
+
+// The tiles that hold the tokens [token_begin, token_end) of a row, the tail included.
+std::vector<TileSpan> Store::tile_spans(const Cache& cache, const Row& row, int64_t token_begin,
+                                        int64_t token_end) {
+  const int64_t tile_tokens = cache.geometry.tile_tokens();
+  const int64_t last = ceil_div(token_end, tile_tokens);
+  int64_t begin = token_begin / tile_tokens;
+  std::vector<TileSpan> spans;
+  for (const Row::Shared& shared : row.shared) {
+    const int64_t end = std::min(shared.end, last);
+    if (begin >= end) continue;
+    spans.push_back({shared.region.get(), begin, end});
+    begin = end;
+  }
+  if (begin < last) spans.push_back({row.own.get(), begin, last});
+  return spans;
+}
+
+}  // namespace nspjax
