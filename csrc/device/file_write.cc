@@ -54,14 +54,17 @@ void FileDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
         filled += write.range.bytes;
       }
       packing.wait();
-      filled = 0;
-      for (size_t i = first; i < next; ++i) {
-        const TileRange& range = writes[i].range;
-        const std::shared_ptr<std::byte> data(slot, slot.get() + filled);
-        const auto [write, added] = writes_.emplace(range.offset, Write{range, data});
+      std::byte* data = slot.get();
+      for (size_t i = first; i < next;) {  // what is contiguous goes out as one
+        TileRange range = writes[i].range;
+        for (++i; i < next && writes[i].range.offset == range.end(); ++i) {
+          range.bytes += writes[i].range.bytes;
+        }
+        const auto write =
+            writes_.emplace(range.offset, Write{range, std::shared_ptr<std::byte>(slot, data)});
         begun.push_back(range.offset);
-        start(IoOp::kWrite, data.get(), range, write);
-        filled += range.bytes;
+        start(IoOp::kWrite, data, range, write.first);
+        data += range.bytes;
       }
       complete(false);
       check_writes_of(begun);

@@ -75,28 +75,19 @@ class FaultyQueue final : public IoQueue {
   }
 
   void wait(std::vector<IoCompletion>& into) override {
-    if (failed_.empty()) {
-      queue_->wait(into);
-    } else {
-      take_failed(into);
-    }
+    if (failed_.empty()) return queue_->wait(into);
+    into.insert(into.end(), failed_.begin(), failed_.end());
+    failed_.clear();
   }
 
-  void poll(std::vector<IoCompletion>& into) override {
-    take_failed(into);
-    queue_->poll(into);
-  }
+  // A failure takes its time: only who waits sees it.
+  void poll(std::vector<IoCompletion>& into) override { queue_->poll(into); }
 
   bool register_arena(std::span<std::byte> arena) override {
     return queue_->register_arena(arena);
   }
 
  private:
-  void take_failed(std::vector<IoCompletion>& into) {
-    into.insert(into.end(), failed_.begin(), failed_.end());
-    failed_.clear();
-  }
-
   std::unique_ptr<IoQueue> queue_;
   Fault fault_;
   std::vector<IoCompletion> failed_;

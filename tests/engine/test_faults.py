@@ -67,19 +67,37 @@ def test_a_write_error_changes_nothing(open_store, kind, n_directories):
 
 def test_a_write_error_after_a_cut(open_store):
     """The rows are then cut back, as the call was to do first, and consistent."""
-    store = open_store(1, fault="write:eio:after=2")
+    store = open_store(1, fault="write:eio:after=1", host_memory=1 << 20)
     (cache,) = store.create_caches(1, 1, 2 * TOKENS, HEADS, D, "f32", 16)
     k, v = contents(1)
-    version = append(store, cache, 0, k, v, [0], [0], [TOKENS])
-    writes = store.stats()["n_writes"]
-    for _ in range(2 - writes):
-        version = append(store, cache, version, k, v, [0], [0], [TOKENS])
+    version = append(store, cache, 0, k[:, :32], v[:, :32], [0], [0], [32])
+    store.flush()
+    assert store.stats()["n_writes"] == 1
     with pytest.raises(StorageIOError):
-        append(store, cache, version, k[:, ::-1].copy(), v, [0], [100], [TOKENS])
-    assert store.lengths(cache) == [100]
-    np.testing.assert_array_equal(store.read(cache, 0, 0, 100)[0], k[0, :100])
-    with pytest.raises(InvalidArgumentError, match="has 100 tokens"):
+        append(store, cache, version, k[:, ::-1].copy(), v, [0], [20], [TOKENS])
+    assert store.lengths(cache) == [20]
+    np.testing.assert_array_equal(store.read(cache, 0, 0, 20)[0], k[0, :20])
+    with pytest.raises(InvalidArgumentError, match="has 20 tokens"):
         attend(store, cache, version, [0])
+
+
+@pytest.mark.parametrize("io", ["uring", "pread"])
+def test_a_write_that_fails_behind_the_append(open_store, io):
+    """It is tried again; until it succeeds every append and flush says so, and nothing is lost."""
+    store = open_store(1, io=io, fault="write:eio:times=3")
+    (cache,) = store.create_caches(1, 2, TOKENS, HEADS, D, "f32", 16)
+    k, v = contents(2)
+    version = append(store, cache, 0, k[:, :16], v[:, :16], [0, 1], [0, 0], [16, 0])
+    out, _ = attend(store, cache, version, [0], 16)
+    for call in (store.flush, lambda: append(store, cache, version, k, v, [0, 1], [16, 0], [16, 8])):
+        with pytest.raises(StorageIOError, match=r"write of \d+ bytes at offset 4096 of .*kv"):
+            call()
+    again, _ = attend(store, cache, version, [0], 16)
+    np.testing.assert_array_equal(out, again)
+    version = append(store, cache, version, k[:, 16:], v[:, 16:], [0, 1], [16, 0], [16, 8])
+    store.flush()
+    assert store.stats()["n_write_retries"] == 3
+    np.testing.assert_array_equal(store.read(cache, 0, 0, 32)[1], v[0, :32])
 
 
 def test_a_failed_read_back_changes_nothing(open_store):
@@ -88,6 +106,7 @@ def test_a_failed_read_back_changes_nothing(open_store):
     (cache,) = store.create_caches(1, 1, 2 * TOKENS, HEADS, D, "f32", 16)
     k, v = contents(1)
     version = append(store, cache, 0, k, v, [0], [0], [TOKENS])
+    store.flush()  # what is not on the device yet is not read from it
     with pytest.raises(StorageIOError):
         append(store, cache, version, k[:, :1], v[:, :1], [0], [100], [1])
     assert store.lengths(cache) == [TOKENS]
@@ -100,6 +119,7 @@ def test_a_file_cut_by_somebody_else(open_store, io):
     store = open_store(1, io=io)
     (cache,) = store.create_caches(1, 1, TOKENS, HEADS, D, "f32", 16)
     version = fill(store, cache, *contents(1), [TOKENS])
+    store.flush()
     os.truncate(store.devices()[0]["path"], 100_000)
     with pytest.raises(StorageIOError, match=r"read of .* at offset \d+ of .*: the file ends"):
         attend(store, cache, version, [0])
@@ -135,7 +155,7 @@ def test_a_full_file_system():
     """8 MiB, of which another file then takes half: ENOSPC in an append, rows stay as they were."""
     out = in_own_mounts("""
         path = mount("tmpfs", "size=8m")
-        store = _engine.Store([path], 4 << 20)
+        store = _engine.Store([path], 4 << 20, pinned_bytes=0)
         try:
             store.create_caches(1, 4, 8192, 2, 64, "bf16", 16)
         except errors.StoreFullError as error:
@@ -166,7 +186,7 @@ def test_a_file_system_without_direct_io():
     """ramfs has no O_DIRECT: a warning, and the page cache."""
     out = in_own_mounts("""
         path = mount("ramfs")
-        store = _engine.Store([path], 4 << 20)
+        store = _engine.Store([path], 4 << 20, pinned_bytes=0)
         print("warning:", *store.warnings())
         print("direct:", store.devices()[0]["direct"])
         cache, = store.create_caches(1, 1, 1024, 2, 64, "bf16", 16)
@@ -187,7 +207,7 @@ def test_a_read_only_file_system():
     out = in_own_mounts("""
         path = mount("tmpfs", "ro")
         try:
-            _engine.Store([path], 4 << 20)
+            _engine.Store([path], 4 << 20, pinned_bytes=0)
         except errors.StorePathError as error:
             print(error)
     """)

@@ -15,7 +15,9 @@ def one_row(store, tokens, heads=4, head_dim=64, dtype="bf16", tile_tokens=16, c
     rng = np.random.default_rng(0)
     (cache,) = store.create_caches(1, 1, capacity, heads, head_dim, dtype, tile_tokens)
     k, v = (normal(rng, (1, tokens, heads, head_dim), dtype) for _ in "kv")
-    return cache, fill(store, cache, k, v, [tokens]), bits(k), bits(v)
+    version = fill(store, cache, k, v, [tokens])
+    store.flush()  # writes go on after the append: what is on the device is counted when it is there
+    return cache, version, bits(k), bits(v)
 
 
 def test_a_tile_on_disk_is_k_and_v_head_by_head(open_store):
@@ -40,6 +42,7 @@ def test_units_are_balanced(open_store, rows, heads, n_devices):
     store = open_store(n_devices)
     (cache,) = store.create_caches(1, rows, 256, heads, 64, "bf16", 16)
     store.fill_synthetic(cache, 128)
+    store.flush()
     unit = 128 * 2 * 64 * 2  # a multiple of a page, so nothing is padded
     shares = [device["bytes_written"] // unit for device in store.stats()["devices"]]
     assert sum(shares) == rows * heads
@@ -47,11 +50,11 @@ def test_units_are_balanced(open_store, rows, heads, n_devices):
 
 
 def test_prefill_is_written_in_large_pieces(open_store):
-    store = open_store(1)
+    store = open_store(1, host_memory=64 << 20)
     one_row(store, 4096)
     stats = store.stats()
     assert stats["bytes_written"] == 4096 * 4 * 2 * 64 * 2
-    assert stats["bytes_written"] / stats["n_writes"] >= 400 << 10
+    assert stats["bytes_written"] / stats["n_writes"] >= 2 << 20
 
 
 def test_a_spill_is_one_write(open_store):
@@ -63,6 +66,7 @@ def test_a_spill_is_one_write(open_store):
     for token in range(40, 48):
         assert store.stats()["n_writes"] == 1
         version = append(store, cache, version, k[:, :1], v[:, :1], [0], [token], [1])
+    store.flush()
     after = store.stats()
     assert after["n_writes"] == 2
     assert after["bytes_written"] - before["bytes_written"] == 16 * 4 * 2 * 64 * 2
@@ -86,6 +90,7 @@ def test_the_file_is_sparse_and_given_back(open_store):
     assert os.stat(path).st_blocks * 512 <= 4 * PAGE
     for cache in caches:
         store.fill_synthetic(cache, 256)
+    store.flush()
     written = os.stat(path).st_blocks * 512
     assert written >= 3 * 4 * 256 * 8 * 2 * 128 * 2
     store.drop_cache(caches[1])
@@ -145,4 +150,4 @@ def test_host_memory_stays_in_its_budget(open_store):
     caches = store.create_caches(4, 8, 1000, 4, 64, "bf16")
     for cache in caches:
         store.fill_synthetic(cache, 999)
-    assert budget / 2 < store.stats()["host_bytes"] <= budget
+    assert budget / 4 < store.stats()["host_bytes"] <= budget
