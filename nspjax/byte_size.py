@@ -11,11 +11,11 @@ _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 
 
-def parse_bytes(size: str | int) -> int:
+def parse_bytes(size: str | int, *, least: int = 1) -> int:
     """Bytes in `size`: an int, or a number with an optional unit (B, KB, KiB, MB, MiB, …).
 
     Raises:
-      InvalidArgumentError: not a size, or not above zero.
+      InvalidArgumentError: not a size, or below `least`.
     """
     if isinstance(size, int):
         n_bytes = size
@@ -24,8 +24,8 @@ def parse_bytes(size: str | int) -> int:
         if found is None or found[2].upper() not in _UNITS:
             raise InvalidArgumentError(f'{size!r} is no size: write for example "512MiB" or "8GB"')
         n_bytes = int(float(found[1]) * _UNITS[found[2].upper()])
-    if n_bytes <= 0:
-        raise InvalidArgumentError(f"a size must be above zero, got {size!r}")
+    if n_bytes < least:
+        raise InvalidArgumentError(f"a size must be at least {least}, got {size!r}")
     return n_bytes
 
 

@@ -10,20 +10,36 @@ Record = TypeVar("Record")
 
 @dataclasses.dataclass(frozen=True)
 class StoreStats:
-    """Counters since the store was opened; only `kv_bytes_stored` and `host_bytes` can fall."""
+    """Counters since the store was opened, and what there is now (the last five)."""
 
     bytes_read: int
+    """by attention and `fetch`"""
+    bytes_read_ahead: int
+    """of these, begun before they were asked for"""
+    bytes_read_in_vain: int
+    """read ahead and not asked for; not part of `bytes_read`"""
     bytes_written: int
+    """on the devices; what is under way is not there yet"""
+    padding_bytes: int
+    """of these, to fill pages"""
     bytes_appended: int
-    kv_bytes_stored: int
     n_reads: int
     n_writes: int
+    n_write_retries: int
     read_ns: int
     """time in which attention waited for reads"""
+    write_ns: int
+    """time in which appends waited for writes"""
+    append_ns: int
+    """time in append calls, waits included"""
     attend_ns: int
     """time in attend calls, waits included"""
+    kv_bytes_stored: int
     host_bytes: int
-    """tails and staging buffers in use"""
+    """in use: the sum of the next three"""
+    staging_bytes: int
+    tail_bytes: int
+    pinned_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +52,8 @@ class DeviceInfo:
     direct: bool
     """reads and writes bypass the page cache (O_DIRECT)"""
     io: str
+    registered_buffers: bool
+    """the kernel has the staging buffers pinned once, not at every request"""
     reserved_bytes: int
     free_bytes: int
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
 from nspjax.runtime.targets import register_targets
 
 _ENGINE_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_QUANTISED = ("int8", "int4")
 
 
 class Store:
@@ -28,10 +30,13 @@ class Store:
 
     Args:
       devices: directories, or "file:DIR", "memory:".
-      host_memory: one budget for the tails of all rows and the staging buffers.
+      host_memory: one budget: a quarter of it at most for staging buffers, then the tails of all
+        rows, and the rest for pinned tiles, the first ones of every row, which stay in memory.
       threads: attention workers; 0 is one a core.
       io: "uring", "pread", or "auto": io_uring where it is built in and allowed.
       kernel: "avx512", "avx2", "scalar", or "auto": the best this CPU has.
+      checksums: verify every tile that is read from a device.
+      pinned: how much of host_memory pinned tiles may take at most; None is what is left.
 
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
@@ -45,6 +50,8 @@ class Store:
         threads: int = 0,
         io: str = "auto",
         kernel: str = "auto",
+        checksums: bool = True,
+        pinned: str | int | None = None,
         _fault: str = "",
     ) -> None:
         from nspjax import _engine
@@ -57,6 +64,8 @@ class Store:
             threads=threads,
             io=io,
             kernel=kernel,
+            checksums=checksums,
+            pinned_bytes=-1 if pinned is None else parse_bytes(pinned, least=0),
             fault=_fault,
         )
         for text in self._engine.warnings():
@@ -74,8 +83,17 @@ class Store:
         n_kv_heads: int,
         head_dim: int,
         dtype: DTypeLike = jnp.bfloat16,
+        kv_dtype: DTypeLike | None = None,
+        interval_tokens: int | None = None,
     ) -> list[StoredKVCache]:
         """Empty caches for all layers of a model, or none of them.
+
+        Args:
+          dtype: of the keys and values that are appended, and of a row's newest tokens.
+          kv_dtype: of the tiles that are full, so of nearly all that is read: "int8", "int4", or a
+            float dtype; None is `dtype`.
+          interval_tokens: how many tokens a row gains between two writes to its device, a power of
+            two up to 1024 (from 16 for int8 and int4); None chooses. A tile holds as many.
 
         Raises:
           StoreFullError: a device or the host-memory budget is too small; says what is needed,
@@ -83,7 +101,13 @@ class Store:
           InvalidArgumentError: a dtype or a size that the engine does not have.
         """
         shape = (batch, capacity_tokens, n_kv_heads, head_dim)
-        ids = self._engine.create_caches(n_layers, *shape, _engine_dtype(dtype))
+        ids = self._engine.create_caches(
+            n_layers,
+            *shape,
+            _engine_dtype(dtype),
+            tile_tokens=interval_tokens or 0,
+            kv_dtype="" if kv_dtype is None else _engine_kv_dtype(kv_dtype),
+        )
         return [StoredKVCache.new(self._engine.id, i, shape, jnp.dtype(dtype)) for i in ids]
 
     def kv_cache(
@@ -94,8 +118,10 @@ class Store:
         n_kv_heads: int,
         head_dim: int,
         dtype: DTypeLike = jnp.bfloat16,
+        kv_dtype: DTypeLike | None = None,
+        interval_tokens: int | None = None,
     ) -> StoredKVCache:
-        """An empty cache of one layer; raises as `kv_caches` does."""
+        """An empty cache of one layer, as `kv_caches` makes them."""
         return self.kv_caches(
             1,
             batch=batch,
@@ -103,6 +129,8 @@ class Store:
             n_kv_heads=n_kv_heads,
             head_dim=head_dim,
             dtype=dtype,
+            kv_dtype=kv_dtype,
+            interval_tokens=interval_tokens,
         )[0]
 
     def put(self, cache: KVCache) -> StoredKVCache:
@@ -137,6 +165,24 @@ class Store:
                 k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
         keys, values = (jnp.asarray(part.view(cache.dtype)) for part in (k, v))
         return KVCache(keys, values, jnp.array(cache.lengths, copy=True))
+
+    def share_prefix(
+        self, cache: StoredKVCache, from_row: int, rows: Sequence[int], n_tokens: int
+    ) -> StoredKVCache:
+        """The cache with the first `n_tokens` of a row as the first and only tokens of `rows`.
+
+        Full tiles are shared, not copied, and one scan serves the queries of all rows that have
+        them. A row that is cut back or starts over leaves the others what they share.
+
+        Raises:
+          StaleHandleError: the cache has been appended to since.
+          InvalidArgumentError: no such row or tokens; or the rows' heads lie on different devices.
+        """
+        self._check_current(cache)
+        ids = np.asarray(rows, np.int32)
+        _, cache_id, version = np.asarray(cache.k).tolist()
+        version = self._engine.share_prefix(cache_id, version, from_row, ids, n_tokens)
+        return cache.at_version(version, cache.lengths.at[ids].set(n_tokens))
 
     def fill_synthetic(self, cache: StoredKVCache, n_tokens: int) -> StoredKVCache:
         """The cache with `n_tokens` pseudo-random tokens in every row: for benches, no prefill."""
@@ -208,6 +254,10 @@ def _engine_dtype(dtype: DTypeLike) -> str:
             f"a KV cache cannot be {name}: choose one of {', '.join(_ENGINE_DTYPES)}"
         )
     return _ENGINE_DTYPES[name]
+
+
+def _engine_kv_dtype(dtype: DTypeLike) -> str:
+    return str(dtype) if dtype in _QUANTISED else _engine_dtype(dtype)
 
 
 def _cache_id(cache: StoredKVCache) -> int:
