@@ -30,10 +30,19 @@ class WatchingQueue final : public IoQueue {
   void wait(std::vector<IoCompletion>& into) override {
     const size_t before = into.size();
     queue_->wait(into);
-    for (size_t i = before; i < into.size(); ++i) buffers_.erase(into[i].tag);
+    forget(into, before);
+  }
+  void poll(std::vector<IoCompletion>& into) override {
+    const size_t before = into.size();
+    queue_->poll(into);
+    forget(into, before);
   }
 
  private:
+  void forget(const std::vector<IoCompletion>& done, size_t begin) {
+    for (size_t i = begin; i < done.size(); ++i) buffers_.erase(done[i].tag);
+  }
+
   std::unique_ptr<IoQueue> queue_;
   std::map<uint64_t, std::byte*> buffers_;
 };
@@ -48,14 +57,23 @@ class StutteringQueue final : public IoQueue {
   void wait(std::vector<IoCompletion>& into) override {
     const size_t before = into.size();
     queue_->wait(into);
-    for (size_t i = before; i < into.size(); ++i) {
-      const int turn = turns_[into[i].tag]++ % 6;
-      if (into[i].result <= 0 || turn % 2 == 1) continue;
-      into[i].result = turn == 0 ? -EINTR : turn == 2 ? into[i].result * 2 / 3 : -EAGAIN;
-    }
+    stutter(into, before);
+  }
+  void poll(std::vector<IoCompletion>& into) override {
+    const size_t before = into.size();
+    queue_->poll(into);
+    stutter(into, before);
   }
 
  private:
+  void stutter(std::vector<IoCompletion>& done, size_t begin) {
+    for (size_t i = begin; i < done.size(); ++i) {
+      const int turn = turns_[done[i].tag]++ % 6;
+      if (done[i].result <= 0 || turn % 2 == 1) continue;
+      done[i].result = turn == 0 ? -EINTR : turn == 2 ? done[i].result * 2 / 3 : -EAGAIN;
+    }
+  }
+
   std::unique_ptr<IoQueue> queue_;
   std::map<uint64_t, int> turns_;
 };
@@ -71,34 +89,40 @@ std::vector<TileRange> ranges_of(const Extent& extent) {
   return ranges;
 }
 
-void write_all(Device& device, const std::vector<TileRange>& ranges) {
+void write_all(Device& device, const std::vector<TileRange>& ranges, size_t first = 0) {
   std::vector<TileWrite> writes;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    writes.push_back({ranges[i], [i](std::byte* to) {
-                        std::fill_n(to, kRangeBytes, static_cast<std::byte>(i * 7));
+    writes.push_back({ranges[i], [n = first + i](std::byte* to) {
+                        std::fill_n(to, kRangeBytes, static_cast<std::byte>(n * 7));
                       }});
   }
-  device.write(writes);
+  ThreadPool workers(2);
+  device.write(writes, workers);
 }
 
+// Expects what write_all wrote with the same `first`.
 class Compare final : public ScanVisitor {
  public:
+  explicit Compare(size_t first = 0) : first_(first) {}
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {
     check(seen.insert(index).second, "each range once");
     for (int64_t i = 0; i < kRangeBytes; ++i) {
-      check(data.get()[i] == static_cast<std::byte>(index * 7), "what was written");
+      check(data.get()[i] == static_cast<std::byte>((first_ + index) * 7), "what was written");
     }
     held.push_back(std::move(data));
     if (held.size() > 3) held.clear();  // buffers come back late and in bunches
   }
   std::set<size_t> seen;
   std::vector<std::shared_ptr<const std::byte>> held;
+
+ private:
+  size_t first_;
 };
 
 std::unique_ptr<FileDevice> open_device(const TemporaryDirectory& directory,
                                         std::unique_ptr<IoQueue> queue) {
   std::vector<std::string> warnings;
-  const HostBudget budget = split_host_memory(1 << 20, 1);
+  const HostBudget budget = split_host_memory(2 << 20, 1, 1 << 20);
   return std::make_unique<FileDevice>(directory.path(), directory.path(), budget,
                                       std::make_unique<WatchingQueue>(std::move(queue)), warnings);
 }
@@ -109,9 +133,50 @@ void test_round_trip(std::unique_ptr<IoQueue> queue) {
   const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
   write_all(*device, ranges);
   Compare compare;
-  device->scan(ranges, compare);
+  device->scan(ranges, {}, compare);
   check(compare.seen.size() == kRanges, "all ranges");
   check(device->stats().bytes_read == kRanges * kRangeBytes, "counted");
+}
+
+// What the next scan asks for is read ahead of it; what is written meanwhile is seen all the same.
+void test_read_ahead(const char* io) {
+  const TemporaryDirectory directory;
+  const auto device = open_device(directory, make_io_queue(io, 16));
+  const auto all = ranges_of(device->reserve(kRanges * kRangeBytes));
+  const std::span<const TileRange> ranges(all);
+  write_all(*device, all);
+  device->flush();
+  const auto scan = [&](size_t begin, size_t end, size_t next, size_t value) {
+    Compare compare(value);
+    device->scan(ranges.subspan(begin, end - begin), ranges.subspan(next, 3), compare);
+    check(compare.seen.size() == end - begin, "all ranges");
+  };
+  scan(0, 20, 20, 0);
+  scan(20, 40, 40, 20);
+  check(device->stats().bytes_read_ahead == 3 * kRangeBytes, "the first three, once");
+  scan(60, 62, 0, 60);  // not what was said
+  check(device->stats().bytes_read_ahead == 3 * kRangeBytes, "nothing was right");
+  write_all(*device, {all.begin(), all.begin() + 3}, 50);  // what was read ahead is old now
+  scan(0, 3, 0, 50);
+  check(device->stats().bytes_read_ahead == 3 * kRangeBytes, "none of the old");
+  check(device->stats().bytes_read_in_vain >= 3 * kRangeBytes, "counted");
+}
+
+// The same ranges written over and over, with no wait in between: the last one counts.
+void test_overwrites(const char* io) {
+  const TemporaryDirectory directory;
+  const auto device = open_device(directory, make_io_queue(io, 16));
+  const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
+  for (size_t round = 0; round < 20; ++round) {
+    write_all(*device, ranges, round);
+    const std::vector<TileRange> some(ranges.begin() + 5, ranges.begin() + 9);
+    write_all(*device, some, round + 100);
+    Compare compare(round + 100);
+    device->scan(some, some, compare);
+  }
+  device->flush();
+  Compare compare(119);
+  device->scan(std::span(ranges).subspan(5, 4), {}, compare);
 }
 
 void test_errors_are_drained(const char* fault, ErrorKind kind, const char* io) {
@@ -121,11 +186,11 @@ void test_errors_are_drained(const char* fault, ErrorKind kind, const char* io) 
   check_throws(kind, [&] {
     write_all(*device, ranges);
     Compare first;
-    device->scan(ranges, first);
+    device->scan(ranges, {}, first);
   });
   write_all(*device, ranges);
   Compare again;
-  device->scan(ranges, again);
+  device->scan(ranges, {}, again);
   check(again.seen.size() == kRanges, "works again");
 }
 
@@ -141,9 +206,9 @@ void test_a_throwing_visitor() {
   const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
   write_all(*device, ranges);
   Thrower thrower;
-  check_throws(ErrorKind::kStaleHandle, [&] { device->scan(ranges, thrower); });
+  check_throws(ErrorKind::kStaleHandle, [&] { device->scan(ranges, {}, thrower); });
   Compare compare;
-  device->scan(ranges, compare);
+  device->scan(ranges, {}, compare);
   check(compare.seen.size() == kRanges, "works again");
 }
 
@@ -154,13 +219,17 @@ void test_no_progress() {
     void submit(std::span<const IoRequest> requests) override {
       for (const IoRequest& r : requests) done_.push_back({r.tag, 100});
     }
-    void wait(std::vector<IoCompletion>& into) override { into = std::exchange(done_, {}); }
+    void wait(std::vector<IoCompletion>& into) override { poll(into); }
+    void poll(std::vector<IoCompletion>& into) override { into = std::exchange(done_, {}); }
     std::vector<IoCompletion> done_;
   };
   const TemporaryDirectory directory;
   const auto device = open_device(directory, std::make_unique<Stuck>());
   const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
-  check_throws(ErrorKind::kStorageIO, [&] { write_all(*device, ranges); });
+  check_throws(ErrorKind::kStorageIO, [&] {
+    write_all(*device, ranges);
+    device->flush();
+  });
 }
 
 }  // namespace
@@ -173,8 +242,10 @@ int main() {
     test_round_trip(nspjax::make_io_queue(io, 16));
     test_round_trip(std::make_unique<StutteringQueue>(nspjax::make_io_queue(io, 16)));
     test_round_trip(nspjax::with_fault(nspjax::make_io_queue(io, 16), "read:short"));
+    test_read_ahead(io);
+    test_overwrites(io);
     test_errors_are_drained("read:eio:after=30", ErrorKind::kStorageIO, io);
-    test_errors_are_drained("write:enospc:after=50", ErrorKind::kStoreFull, io);
+    test_errors_are_drained("write:enospc:after=20", ErrorKind::kStoreFull, io);
   }
   test_a_throwing_visitor();
   test_no_progress();

@@ -37,41 +37,33 @@ void test_extents() {
   check(extents.reserve(50).offset == 4346, "fits what is left of it");
 }
 
-// Every vector of every row has a place of its own, inside the row's region, for awkward shapes.
+// Every head of every tile has a place of its own, inside the row's region, for awkward shapes.
 void test_tiles_do_not_overlap() {
   for (const int64_t n_devices : {1, 2, 3, 5}) {
     for (const int64_t n_heads : {1, 3, 4}) {
-      const CacheShape shape{3, 37, n_heads, 24, DType::kBF16};
+      const CacheShape shape{3, 37, n_heads, 24, DType::kBF16, KVType::kBF16};
       const TileGeometry geometry(shape, n_devices, 16, 1 << 20);
       for (int64_t device = 0; device < n_devices; ++device) {
-        std::set<int64_t> taken;
+        int64_t end = 0;  // of what came before
         for (int64_t row = 0; row < shape.batch; ++row) {
           const HeadSet heads = geometry.heads(row, device);
+          check(geometry.row_offset(row, device) == end, "rows follow each other");
           for (int64_t i = 0; i < heads.count; ++i) {
             check((row * n_heads + heads.head(i)) % n_devices == device, "placement");
-            for (int64_t token = 0; token < shape.capacity_tokens; ++token) {
-              const int64_t tile = geometry.tile_offset(row, device, token / 16);
-              check(tile % kPageBytes == 0, "page-aligned");
-              for (const int64_t offset :
-                   {geometry.k_offset(i, token % 16), geometry.v_offset(i, token % 16)}) {
-                check(offset + shape.vector_bytes() <= geometry.tile_bytes(row, device), "in tile");
-                const int64_t at = tile + offset;
-                check(at >= geometry.row_offset(row, device) &&
-                          at + shape.vector_bytes() <= geometry.row_offset(row + 1, device),
-                      "in region");
-                check(at % shape.vector_bytes() == tile % shape.vector_bytes(), "no overlap");
-                check(taken.insert(at).second, "taken twice");
-              }
-            }
           }
+          const int64_t tile_bytes = geometry.tile_bytes(row, device);
+          check(tile_bytes % kPageBytes == 0, "page-aligned");
+          check(heads.count * geometry.stored().bytes() <= tile_bytes, "all heads in the tile");
+          end += geometry.capacity_tiles() * tile_bytes;
         }
+        check(geometry.device_bytes(device) == end, "in the extent");
       }
     }
   }
 }
 
 void test_every_head_is_on_one_device() {
-  const CacheShape shape{11, 64, 5, 16, DType::kF32};
+  const CacheShape shape{11, 64, 5, 16, DType::kF32, KVType::kF32};
   const TileGeometry geometry(shape, 3, 16, 1 << 20);
   for (int64_t row = 0; row < shape.batch; ++row) {
     std::multiset<int64_t> seen;
@@ -86,17 +78,18 @@ void test_every_head_is_on_one_device() {
 void test_plans_keep_to_the_budget() {
   for (const int64_t memory : {1 << 20, 16 << 20, 1 << 30}) {
     for (const int64_t n_devices : {1, 2, 8}) {
-      const HostBudget budget = split_host_memory(memory, n_devices);
-      check(budget.staging_bytes <= memory / 2 && budget.slots >= 8, "staging");
+      const HostBudget budget = split_host_memory(memory, n_devices, 2 << 20);
+      check(budget.staging_bytes <= memory / 4 && budget.slots >= 8, "staging");
       check(budget.slot_bytes % kPageBytes == 0 && budget.slot_bytes <= 2 << 20, "slots");
-      const CacheShape shape{16, 1 << 15, 8, 128, DType::kBF16};
-      const CacheNeeds needs = plan_caches(shape, 32, n_devices, budget, budget.tail_bytes, 0);
+      const CacheShape shape{16, 1 << 15, 8, 128, DType::kBF16, KVType::kBF16};
+      const CacheNeeds needs = plan_caches(shape, 32, n_devices, budget, budget.cache_bytes, 0);
       if (needs.fits_host) {
-        check(needs.tail_bytes <= budget.tail_bytes, "tails");
+        check(needs.tail_bytes <= budget.cache_bytes, "tails");
         check(largest_tile_bytes(shape, n_devices, needs.tile_tokens) <= budget.slot_bytes, "tile");
       } else {
-        const HostBudget enough = split_host_memory(needs.smallest_host_memory_bytes, n_devices);
-        check(plan_caches(shape, 32, n_devices, enough, enough.tail_bytes, 0).fits_host, "enough");
+        const HostBudget enough =
+            split_host_memory(needs.smallest_host_memory_bytes, n_devices, 2 << 20);
+        check(plan_caches(shape, 32, n_devices, enough, enough.cache_bytes, 0).fits_host, "enough");
       }
     }
   }

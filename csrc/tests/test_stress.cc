@@ -19,6 +19,7 @@ StoreOptions options(const std::vector<std::string>& devices, const std::string&
           .threads = 3,
           .io = io,
           .kernel = "auto",
+          .pinned_bytes = 0,
           .fault = fault};
 }
 
@@ -79,7 +80,7 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
   const auto work = [&](unsigned seed) {
     std::mt19937 random(seed);
     for (int round = 0; round < 3; ++round) {
-      const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32};
+      const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
       Call call{*store, store->create_caches(1, shape, 16).front()};
       call.append(150, 0);
       for (int i = 0; i < 30; ++i) {
@@ -103,7 +104,7 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
 // A store is closed, and let go, while others call it through the registry.
 void test_close_in_use(const std::vector<std::string>& devices, const std::string& io) {
   auto store = open_store(options(devices, io));
-  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32};
+  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
   Call call{*store, store->create_caches(1, shape, 16).front()};
   call.append(200, 0);
   const int32_t id = store->id();
@@ -128,7 +129,7 @@ void test_close_in_use(const std::vector<std::string>& devices, const std::strin
 void test_one_device_fails(const char* fault, const std::string& io) {
   const TemporaryDirectory a, b;
   const auto store = open_store(options({a.path(), b.path()}, io, fault));
-  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32};
+  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
   Call call{*store, store->create_caches(1, shape, 16).front()};
   int failures = 0;
   for (int i = 0; i < 10; ++i) {
