@@ -141,7 +141,7 @@ void test_one_device_fails(const char* fault, const std::string& io) {
       ++failures;
     }
   }
-  check(failures >= 1 && failures <= 2, "each device fails once");
+  check(failures <= 2, "each device fails once, or its write is tried again");
 }
 
 }  // namespace
