@@ -1,26 +1,20 @@
-// CRC-32C (Castagnoli), as in iSCSI and ext4. Table-driven: it runs over a superblock, not over KV.
+// CRC-32C (Castagnoli), as in iSCSI and ext4: in hardware where the CPU has it.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 namespace nspjax {
 
-constexpr uint32_t crc32c(std::span<const std::byte> data) {
-  constexpr auto kTable = [] {
-    std::array<uint32_t, 256> table{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t crc = i;
-      for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ (crc & 1 ? 0x82f63b78u : 0u);
-      table[i] = crc;
-    }
-    return table;
-  }();
-  uint32_t crc = ~0u;
-  for (std::byte b : data) crc = (crc >> 8) ^ kTable[(crc ^ std::to_integer<uint32_t>(b)) & 0xffu];
-  return ~crc;
-}
+uint32_t crc32c(std::span<const std::byte> data);
+
+// What crc32c() chooses between; tests hold one against the other. Both take the checksum of what
+// comes before `data` (0: nothing) and return that of all of it.
+uint32_t crc32c_table(uint32_t before, std::span<const std::byte> data);
+#ifdef NSPJAX_X86
+bool cpu_has_crc32c();
+uint32_t crc32c_sse42(uint32_t before, std::span<const std::byte> data);
+#endif
 
 }  // namespace nspjax

@@ -8,6 +8,7 @@
 #include "attention/kernel.h"
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
+#include "bindings/checksum.h"
 #include "bindings/ffi_handlers.h"
 #include "store/registry.h"
 
@@ -292,6 +293,7 @@ NB_MODULE(_engine, m) {
         "last"_a, "first_token"_a, "begin"_a, "end"_a, "scale"_a, "softcap"_a = 0.0f,
         "One kernel on one tile, for tests: q [n, D], k, v [tokens, D], query i sees the "
         "positions first[i] to last[i] -> out [n, D], lse [n].");
+  m.def("crc32c", &crc32c_of_buffer, "bytes_like"_a, "CRC-32C of bytes, a memoryview, an array.");
   m.def("build_info", &build_info);
 }
 

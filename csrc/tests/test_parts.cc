@@ -1,8 +1,12 @@
 // The pure parts: checksum, number formats, extents, tile addresses, plans.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <random>
 #include <set>
 #include <string_view>
+#include <vector>
 
 #include "base/crc32c.h"
 #include "check.h"
@@ -14,8 +18,35 @@ namespace {
 
 void test_crc32c() {  // RFC 3720, B.4, and the usual check value
   check(crc32c(std::as_bytes(std::span(std::string_view("123456789")))) == 0xe3069283u, "digits");
-  const std::array<std::byte, 32> zeros{};
-  check(crc32c(zeros) == 0x8a9136aau, "zeros");
+  std::array<std::byte, 32> data{};
+  check(crc32c(data) == 0x8a9136aau, "zeros");
+  data.fill(std::byte{0xff});
+  check(crc32c(data) == 0x62a8ab43u, "ones");
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i);
+  check(crc32c(data) == 0x46dd794eu, "counting up");
+  std::reverse(data.begin(), data.end());
+  check(crc32c(data) == 0x113fdb5cu, "counting down");
+  check(crc32c({}) == 0, "nothing");
+}
+
+// The hardware's checksum is the table's, for any length and alignment, whole or in two parts.
+void test_crc32c_in_hardware() {
+#ifdef NSPJAX_X86
+  if (!cpu_has_crc32c()) return;
+  std::mt19937_64 random(1);
+  std::vector<std::byte> data(64 << 10);
+  for (std::byte& b : data) b = static_cast<std::byte>(random());
+  const auto below = [&](size_t limit) { return static_cast<size_t>(random() % limit); };
+  for (int i = 0; i < 2000; ++i) {
+    const size_t begin = below(64), size = below(i % 2 == 0 ? 2000 : data.size() - 64);
+    const std::span<const std::byte> part = std::span(data).subspan(begin, size);
+    const uint32_t expected = crc32c_table(0, part);
+    check(crc32c_sse42(0, part) == expected, "whole");
+    const size_t cut = below(size + 1);
+    check(crc32c_sse42(crc32c_sse42(0, part.first(cut)), part.subspan(cut)) == expected, "parts");
+    check(crc32c_table(crc32c_sse42(0, part.first(cut)), part.subspan(cut)) == expected, "mixed");
+  }
+#endif
 }
 
 void test_f16() {
@@ -101,6 +132,7 @@ void test_plans_keep_to_the_budget() {
 int main() {
   using namespace nspjax::testing;
   test_crc32c();
+  test_crc32c_in_hardware();
   test_f16();
   test_extents();
   test_tiles_do_not_overlap();
