@@ -10,6 +10,7 @@
 #include "bindings/attend_tile.h"
 #include "bindings/checksum.h"
 #include "bindings/ffi_handlers.h"
+#include "bindings/trace_arrays.h"
 #include "store/registry.h"
 
 namespace nspjax {
@@ -294,6 +295,7 @@ NB_MODULE(_engine, m) {
         "One kernel on one tile, for tests: q [n, D], k, v [tokens, D], query i sees the "
         "positions first[i] to last[i] -> out [n, D], lse [n].");
   m.def("crc32c", &crc32c_of_buffer, "bytes_like"_a, "CRC-32C of bytes, a memoryview, an array.");
+  bind_trace(m);
   m.def("build_info", &build_info);
 }
 
