@@ -10,6 +10,7 @@
 #include "bindings/attend_tile.h"
 #include "bindings/checksum.h"
 #include "bindings/ffi_handlers.h"
+#include "bindings/profiles.h"
 #include "bindings/trace_arrays.h"
 #include "store/registry.h"
 
@@ -296,6 +297,7 @@ NB_MODULE(_engine, m) {
         "positions first[i] to last[i] -> out [n, D], lse [n].");
   m.def("crc32c", &crc32c_of_buffer, "bytes_like"_a, "CRC-32C of bytes, a memoryview, an array.");
   bind_trace(m);
+  bind_profiles(m);
   m.def("build_info", &build_info);
 }
 

@@ -1,0 +1,55 @@
+#include "bindings/profiles.h"
+
+#include <nanobind/stl/string.h>
+
+#include "device/profile.h"
+
+namespace nspjax {
+namespace {
+
+namespace nb = nanobind;
+
+nb::dict fields_of(const DeviceProfile& profile) {
+  nb::dict result;
+  result["block_bytes"] = profile.block_bytes;
+  result["depth"] = profile.depth;
+  result["read_gb_per_s"] = profile.read_gb_per_s;
+  result["write_gb_per_s"] = profile.write_gb_per_s;
+  result["source"] = profile.source;
+  result["note"] = profile.note;
+  return result;
+}
+
+template <typename Fn>
+auto without_gil(const Fn& fn) {
+  const nb::gil_scoped_release release;
+  return fn();
+}
+
+}  // namespace
+
+void bind_profiles(nb::module_& m) {
+  using namespace nb::literals;
+  m.def(
+      "probe",
+      [](const std::string& directory, const std::string& io) {
+        return fields_of(without_gil([&] { return profile_of(directory, io); }));
+      },
+      "directory"_a, "io"_a = "auto",
+      "How the directory's drive is best read: as kept there, or measured and kept.");
+  m.def(
+      "measure_profile",
+      [](const std::string& directory, const std::string& io) {
+        return fields_of(without_gil([&] { return measure_profile(directory, io); }));
+      },
+      "directory"_a, "io"_a = "auto", "The same, measured whatever is kept.");
+  m.def(
+      "kept_profile",
+      [](const std::string& directory, const std::string& io) -> nb::object {
+        const auto kept = without_gil([&] { return kept_profile(directory, io); });
+        return kept ? nb::object(fields_of(*kept)) : nb::none();
+      },
+      "directory"_a, "io"_a = "auto", "The same, only if it is kept; None if not.");
+}
+
+}  // namespace nspjax

@@ -1,0 +1,17 @@
+// A short measurement of a directory's drive, under half a second.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "device/profile.h"
+
+namespace nspjax {
+
+// Writes a scratch file past the page cache, reads it with blocks of 1 to 4 MiB, 4 to 32 at a time,
+// and chooses the fewest bytes in flight whose rate is within 3 % of the best. The file has no name
+// any more when it is written, so nothing is left even after a crash. Throws what keeps it from
+// measuring: no O_DIRECT, less than 1 GiB free, no permission, a failed transfer.
+DeviceProfile probe(const std::string& directory, std::string_view io);
+
+}  // namespace nspjax
