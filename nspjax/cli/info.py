@@ -1,0 +1,128 @@
+"""`nspjax info`: what is installed, what this machine has, and how its stores' drives are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nspjax.byte_size import format_bytes
+from nspjax.cli.exit_code import ExitCode
+from nspjax.cli.machine import EngineInfo, MachineInfo, engine_info, machine_info, versions
+from nspjax.cli.store_info import StoreInfo, store_info
+from nspjax.errors import NspjaxError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowInfo:
+    """What was asked on the command line."""
+
+    stores: tuple[str, ...] = ()
+    probe: bool = False
+    """measure the drives, whatever is kept"""
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """All that is shown; with --json its fields are the keys."""
+
+    versions: dict[str, str | None]
+    engine: EngineInfo
+    machine: MachineInfo
+    stores: list[StoreInfo]
+
+
+def execute(options: ShowInfo) -> int:
+    """Show it on stdout. Returns the exit code."""
+    try:
+        info = gather(options)
+    except NspjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.REFUSED
+    if options.json:
+        import orjson
+
+        print(orjson.dumps(info, option=orjson.OPT_INDENT_2).decode())
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for table in tables(info):
+            console.print(table)
+    return ExitCode.DONE
+
+
+def gather(options: ShowInfo) -> Info:
+    """Raises StorePathError for a store's directory that is none."""
+    return Info(
+        versions(),
+        engine_info(),
+        machine_info(),
+        [store_info(spec, measure=options.probe) for spec in options.stores],
+    )
+
+
+def tables(info: Info) -> list[Table]:
+    """One for the software, one for the machine, one for each store."""
+    engine, machine = info.engine, info.machine
+    software = {name: version or "not installed" for name, version in info.versions.items()}
+    software |= {
+        "compiler": f"{engine.compiler} built the engine",
+        "FFI": f"minor version {engine.ffi_api_minor_version}",
+        "io_uring": "built in" if engine.io_uring else "not built in: reads use threads",
+        "kernels": ", ".join(engine.kernels) + " (best first)",
+    }
+    hardware = {
+        "CPU": machine.cpu,
+        "cores": str(machine.cores),
+        "memory": f"{format_bytes(machine.memory_bytes)}, "
+        f"{format_bytes(machine.available_memory_bytes)} available",
+    }
+    return [
+        _table("software", software),
+        _table("machine", hardware),
+        *(_table(f"store {store.spec}", _store_rows(store)) for store in info.stores),
+    ]
+
+
+def _store_rows(store: StoreInfo) -> dict[str, str]:
+    rows = {"free": format_bytes(store.free_bytes)}
+    if store.kind == "memory":
+        return rows
+    o_direct = {True: "yes", False: "no: through the page cache", None: "not known"}
+    return {
+        "file system": f"{store.file_system} at {store.mount_point}",
+        "O_DIRECT": o_direct[store.o_direct],
+        **rows,
+        "profile": _profile_text(store.profile),
+    }
+
+
+def _profile_text(profile: dict[str, Any] | None) -> str:
+    if profile is None:
+        return "none kept; --probe measures one"
+    text = f"{format_bytes(profile['block_bytes'])} blocks, {profile['depth']} at a time"
+    if profile["source"] != "default":
+        text += (
+            f": reads {profile['read_gb_per_s']:.2f} GB/s, "
+            f"writes {profile['write_gb_per_s']:.2f} GB/s"
+        )
+    return f"{text} ({profile['source']}" + (f"; {profile['note']})" if profile["note"] else ")")
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", show_header=False, box=None
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(value))  # Text: no markup in a path
+    return table
