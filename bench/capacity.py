@@ -10,13 +10,13 @@ real: every layer's attention reads every tile.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from process_memory import peak_rss_bytes
 
 from nspjax import Store, near_storage
 from nspjax.byte_size import format_bytes, parse_bytes
@@ -32,10 +32,6 @@ SHAPE = {
     "n_kv_heads": 8,
     "head_dim": 64,
 }
-
-
-def peak_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
