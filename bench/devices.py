@@ -122,7 +122,7 @@ def plot(args: argparse.Namespace, near: Rates, haul: Rates) -> None:
         [device_gb * count for count in counts],
         ":",
         color="gray",
-        label="all devices' own rate",
+        label="all devices",
     )
     axes.axhline(gb_per_second(args.link), ls="--", color="gray", label=f"link, {args.link}")
     for label, rates, mark in (("near storage", near, "o-"), ("KV over the link", haul, "s-")):
