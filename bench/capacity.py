@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from nspjax.byte_size import format_bytes, parse_bytes
 from nspjax.models import ModelConfig, random_decoder
 
 ROWS = 32
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 4096,
     "hidden_size": 1024,
     "intermediate_size": 2048,
@@ -35,7 +36,7 @@ SHAPE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--store", required=True, type=Path, help="a directory on the disk")
     parser.add_argument("--kv", default="8GB", help="KV bytes in all (default %(default)s)")
     parser.add_argument("--host-memory", default="512MiB", help="default %(default)s")
