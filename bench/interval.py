@@ -2,8 +2,8 @@
 
 A decode step appends one token to every row of every layer and attends over all of it, called on
 the engine without a model; the prompt is synthetic, in Llama 3.2 1B's heads. A round is `steps`
-steps with a flush at its end, so many that the longest interval writes each row at least once.
-None of the KV stays in host memory.
+steps with a flush at its end. What is written is counted over a whole number of intervals: where
+the rounds end within one, further steps complete it. None of the KV stays in host memory.
 
     python bench/interval.py --store /path/on/nvme
     python bench/interval.py --store /path/on/nvme --kv 32MiB --layers 2 --batch 4 --rounds 2
@@ -24,7 +24,7 @@ from nspjax import Store
 from nspjax.byte_size import parse_bytes
 
 WARM_UPS = 1
-COUNTERS = ("bytes_written", "bytes_appended", "padding_bytes")
+LONGEST_INTERVAL_TOKENS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +33,23 @@ class Round:
     seconds: float
     """the flush included"""
     kv_bytes: int
-    bytes_written: int
-    bytes_appended: int
-    padding_bytes: int
+
+    @property
+    def step_ms(self) -> float:
+        return self.seconds / self.n_steps * 1e3
 
     @property
     def kv_gb_per_second(self) -> float:
         return self.kv_bytes / self.seconds / 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Writes:
+    """Over whole intervals."""
+
+    bytes_written: int
+    bytes_appended: int
+    padding_bytes: int
 
 
 def main() -> None:
@@ -54,36 +64,41 @@ def main() -> None:
 
     heads = Heads()
     context = parse_bytes(args.kv) // (args.layers * args.batch * heads.kv_token_bytes)
-    spare = (args.rounds + WARM_UPS) * args.steps
+    n_steps = (args.rounds + WARM_UPS) * args.steps
     with contextlib.ExitStack() as stores:
-        arms = {}
+        arms: dict[str, Layers] = {}
         for name in args.intervals.split(","):
             directory = args.store / f"interval-{name}"
             directory.mkdir(parents=True, exist_ok=True)
             store = stores.enter_context(Store(directory, host_memory=args.host_memory, pinned="0"))
-            interval_tokens = None if name == "auto" else int(name)
             layers = filled_layers(
                 store,
                 args.layers,
                 args.batch,
                 context,
                 heads,
-                spare_tokens=spare,
-                interval_tokens=interval_tokens,
+                spare_tokens=n_steps + LONGEST_INTERVAL_TOKENS,
+                interval_tokens=None if name == "auto" else int(name),
             )
-            engine = store._engine
-            tile_tokens = engine.tile_tokens(layers.cache_ids[0])
-            label = f"auto: {tile_tokens}" if name == "auto" else str(tile_tokens)
-            arms[label] = partial(decode_steps, layers, args.steps)
-        rounds = in_turn(arms, args.rounds, WARM_UPS)
+            arms[f"auto: {tile_tokens(layers)}" if name == "auto" else name] = layers
+        before = {name: counters(layers) for name, layers in arms.items()}
+        rounds = in_turn(
+            {name: partial(decode_steps, layers, args.steps) for name, layers in arms.items()},
+            args.rounds,
+            WARM_UPS,
+        )
+        writes = {}
+        for name, layers in arms.items():
+            decode_steps(layers, -n_steps % tile_tokens(layers))
+            writes[name] = difference(counters(layers), before[name])
 
     first = next(iter(rounds.values()))
     rows = [
         (
             interval,
-            f"{amplification(measured):.3f}",
-            f"{sum_of(measured, 'padding_bytes') / sum_of(measured, 'bytes_appended'):.3f}",
-            spread([each.seconds / each.n_steps * 1e3 for each in measured], 1),
+            f"{writes[interval].bytes_written / writes[interval].bytes_appended:.3f}",
+            f"{writes[interval].padding_bytes / writes[interval].bytes_appended:.3f}",
+            spread([each.step_ms for each in measured], 1),
             spread([each.kv_gb_per_second for each in measured]),
             f"{median_ratio([e.seconds for e in first], [e.seconds for e in measured]):.2f}×",
         )
@@ -101,26 +116,31 @@ def main() -> None:
         f"{args.layers} layers × {args.batch} rows × {context} tokens and {args.steps} steps a "
         f"round, {args.rounds} rounds\n"
     )
-    publish(args, [Table(columns, rows)], rounds)
+    publish(args, [Table(columns, rows)], {"rounds": rounds, "writes": writes})
 
 
 def decode_steps(layers: Layers, n_steps: int) -> Round:
-    stats = layers.store.stats
-    before, begin = stats(), time.perf_counter()
+    begin = time.perf_counter()
     passes = [decode(layers) for _ in range(n_steps)]
     layers.store.flush()
-    seconds, after = time.perf_counter() - begin, stats()
-    deltas = {name: getattr(after, name) - getattr(before, name) for name in COUNTERS}
-    return Round(n_steps, seconds, sum(each.kv_bytes for each in passes), **deltas)
+    return Round(n_steps, time.perf_counter() - begin, sum(each.kv_bytes for each in passes))
 
 
-def amplification(rounds: list[Round]) -> float:
-    """Over all rounds together, as an interval may end in the next round."""
-    return sum_of(rounds, "bytes_written") / sum_of(rounds, "bytes_appended")
+def counters(layers: Layers) -> Writes:
+    stats = layers.store.stats()
+    return Writes(stats.bytes_written, stats.bytes_appended, stats.padding_bytes)
 
 
-def sum_of(rounds: list[Round], field: str) -> int:
-    return sum(getattr(each, field) for each in rounds)
+def difference(after: Writes, before: Writes) -> Writes:
+    return Writes(
+        after.bytes_written - before.bytes_written,
+        after.bytes_appended - before.bytes_appended,
+        after.padding_bytes - before.padding_bytes,
+    )
+
+
+def tile_tokens(layers: Layers) -> int:
+    return layers.store._engine.tile_tokens(layers.cache_ids[0])
 
 
 if __name__ == "__main__":
