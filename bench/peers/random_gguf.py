@@ -9,6 +9,9 @@ import gguf
 import numpy as np
 import torch
 
+CONTEXT_TOKENS = 1 << 20
+"""What the file promises; llama.cpp warns beyond it. No weight depends on it."""
+
 
 def write_random_gguf(path: Path, shape: dict[str, Any], weights: str) -> None:
     """shape: as peer.Shape; weights: "f16" or "bf16". There is no vocabulary in it, only its
@@ -16,7 +19,7 @@ def write_random_gguf(path: Path, shape: dict[str, Any], weights: str) -> None:
     e, d = shape["hidden_size"], shape["head_dim"]
     mlp, kv = shape["intermediate_size"], shape["n_kv_heads"] * d
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(shape["context_tokens"])
+    writer.add_context_length(CONTEXT_TOKENS)
     writer.add_embedding_length(e)
     writer.add_block_count(shape["n_layers"])
     writer.add_feed_forward_length(mlp)
