@@ -6,6 +6,9 @@ copied into the others' own buffers; transformers' StaticCache is filled with ra
 peer runs with the fastest of its settings (peer.py), found first. KV GB/s is the KV of the context
 over the time of a whole step, the weights' work included.
 
+Only on a quiet machine: llama.cpp's threads wait for each other by spinning, and where others want
+the cores as well, its steps take ten times as long. The load average at the start is printed.
+
     python bench/from_memory.py --peers /work/venv/peers --folder /path/for/gguf
     python bench/from_memory.py --peers /work/venv/peers --folder /tmp/gguf --layers 2 --batch 2 \\
         --context 256 --rounds 2                                                     # does it run
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="fewer layers than the model has")
     parser.add_argument("--host-memory", default="1GiB", help="of ours (default %(default)s)")
     args = parser.parse_args()
+    load = os.getloadavg()[0]
     args.folder.mkdir(parents=True, exist_ok=True)
 
     most_steps = (args.rounds + WARM_UPS) * args.steps + 2 * TRIAL_STEPS
@@ -82,14 +86,15 @@ def main() -> None:
     kv_bytes = args.batch * args.context * kv_token_bytes(config)
     print(
         f"{config.n_layers} layers, {args.batch} rows × {args.context} tokens, "
-        f"{format_bytes(kv_bytes)} of KV, {args.rounds} rounds of {args.steps} steps\n"
+        f"{format_bytes(kv_bytes)} of KV, {args.rounds} rounds of {args.steps} steps; "
+        f"load average {load:.1f} at the start\n"
     )
     trial_rows = [(name, f"{value * 1e3:.0f}") for name, value in trials.items()]
     tables = [
         results(seconds, labels, kv_bytes, args.batch),
         Table(("settings tried", "step, ms"), trial_rows),
     ]
-    publish(args, tables, {"step_seconds": seconds, "trials": trials})
+    publish(args, tables, {"step_seconds": seconds, "trials": trials, "load": load})
 
 
 def fastest_peers(
