@@ -10,20 +10,21 @@ real: every layer's attention reads every tile.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from process_memory import peak_rss_bytes
 
 from nspjax import Store, near_storage
 from nspjax.byte_size import format_bytes, parse_bytes
 from nspjax.models import ModelConfig, random_decoder
 
 ROWS = 32
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 4096,
     "hidden_size": 1024,
     "intermediate_size": 2048,
@@ -34,12 +35,8 @@ SHAPE = {
 }
 
 
-def peak_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--store", required=True, type=Path, help="a directory on the disk")
     parser.add_argument("--kv", default="8GB", help="KV bytes in all (default %(default)s)")
     parser.add_argument("--host-memory", default="512MiB", help="default %(default)s")

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from byte_tokenizer import BOS, EOS, PAD, SPECIAL, VOCAB, build_tokenizer
-from held_out import bits_per_byte, losses, read_library
+from held_out import bits_per_byte, losses
+from library import read_library
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 

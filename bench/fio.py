@@ -1,0 +1,109 @@
+"""fio (github.com/axboe/fio) as the measure of a disk: whole files, O_DIRECT, io_uring."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from turns import in_turn
+
+Direction = Literal["read", "write"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FioSetting:
+    """What is tuned: the size of a request and how many are in flight."""
+
+    block_mib: int
+    depth: int
+
+    def __str__(self) -> str:
+        return f"{self.block_mib} MiB × {self.depth}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What fio reports of a job."""
+
+    n_bytes: int
+    seconds: float
+
+    @property
+    def gb_per_second(self) -> float:
+        return self.n_bytes / self.seconds / 1e9
+
+
+SETTINGS = tuple(FioSetting(block, depth) for block in (1, 4) for depth in (4, 8, 16, 32))
+
+
+def transfer(
+    direction: Direction, path: Path, n_bytes: int, setting: FioSetting, *, fresh: bool = False
+) -> Transfer:
+    """Read or write the file once from its begin to its end.
+
+    A write ends with fsync, which is part of its time. fresh: write a new file, not over an old
+    one's blocks.
+    """
+    if fresh:
+        path.unlink(missing_ok=True)
+    command = [
+        "fio",
+        f"--name={direction}",
+        f"--filename={path}",
+        f"--rw={direction}",
+        f"--size={n_bytes}",
+        f"--bs={setting.block_mib}M",
+        f"--iodepth={setting.depth}",
+        "--ioengine=io_uring",
+        "--direct=1",
+        "--output-format=json",
+    ]
+    if direction == "write":
+        command.append("--end_fsync=1")
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    report = json.loads(done.stdout[done.stdout.index("{") :])  # a warning may stand before it
+    job = report["jobs"][0]
+    if job["error"] or job[direction]["io_bytes"] != n_bytes:
+        raise RuntimeError(f"fio moved {job[direction]['io_bytes']} of {n_bytes} bytes: {command}")
+    # job_runtime holds the fsync of a write; a read's own runtime has no start-up in it
+    milliseconds = job[direction]["runtime"] if direction == "read" else job["job_runtime"]
+    return Transfer(n_bytes, milliseconds / 1e3)
+
+
+def sweep(
+    direction: Direction,
+    path: Path,
+    n_bytes: int,
+    settings: Sequence[FioSetting] = SETTINGS,
+    rounds: int = 3,
+) -> dict[FioSetting, float]:
+    """The median rate of every setting, GB/s, taken in turn on one file of n_bytes."""
+    arms = {
+        str(setting): lambda setting=setting: transfer(
+            direction, path, n_bytes, setting, fresh=direction == "write"
+        )
+        for setting in settings
+    }
+    measured = in_turn(arms, rounds, warm_ups=0)
+    return {
+        setting: median(each.gb_per_second for each in measured[str(setting)])
+        for setting in settings
+    }
+
+
+def best(rates: dict[FioSetting, float]) -> FioSetting:
+    return max(rates, key=lambda setting: rates[setting])
+
+
+def sweep_text(rates: dict[FioSetting, float]) -> str:
+    """One line for the report: every setting and its rate."""
+    return "fio, block × depth: " + ", ".join(f"{s}: {rate:.2f}" for s, rate in rates.items())
+
+
+def sweep_json(rates: dict[FioSetting, float]) -> dict[str, float]:
+    return {str(setting): rate for setting, rate in rates.items()}
