@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nspjax.ops import KVCache as KVCache
     from nspjax.ops import cached_attention as cached_attention
     from nspjax.ops import project_kv as project_kv
+    from nspjax.runtime import RateLimit as RateLimit
     from nspjax.runtime import Store as Store
     from nspjax.runtime import StoredKVCache as StoredKVCache
 
@@ -24,6 +25,7 @@ _PUBLIC = {
     "KVCache": "nspjax.ops",
     "LLM": "nspjax.generate",
     "Pipeline": "nspjax.compiler",
+    "RateLimit": "nspjax.runtime",
     "SamplingParams": "nspjax.generate",
     "Store": "nspjax.runtime",
     "StoredKVCache": "nspjax.runtime",

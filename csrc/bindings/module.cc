@@ -224,7 +224,8 @@ NB_MODULE(_engine, m) {
                     "KV caches on devices. 16-bit elements travel as uint16 arrays of their bits.")
       .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
                        std::string io, std::string kernel, bool checksums, int64_t pinned_bytes,
-                       std::string fault) {
+                       int64_t trace_events, double read_bytes_per_s, double write_bytes_per_s,
+                       double link_bytes_per_s, bool kv_over_link, std::string fault) {
              return open_store({.devices = std::move(devices),
                                 .host_memory_bytes = host_memory_bytes,
                                 .threads = threads,
@@ -232,15 +233,23 @@ NB_MODULE(_engine, m) {
                                 .kernel = std::move(kernel),
                                 .checksums = checksums,
                                 .pinned_bytes = pinned_bytes,
+                                .trace_events = trace_events,
+                                .rate_limit = {{read_bytes_per_s, write_bytes_per_s},
+                                               link_bytes_per_s,
+                                               kv_over_link},
                                 .fault = std::move(fault)});
            }),
            "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
-           "kernel"_a = "auto", "checksums"_a = true, "pinned_bytes"_a = -1, "fault"_a = "")
+           "kernel"_a = "auto", "checksums"_a = true, "pinned_bytes"_a = -1,
+           "trace_events"_a = 1 << 16, "read_bytes_per_s"_a = 0.0, "write_bytes_per_s"_a = 0.0,
+           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "")
       .def_prop_ro("id", &Store::id)
       .def_prop_ro("closed", &Store::closed, release_gil)
       .def("warnings", &Store::warnings)
       .def("devices", &devices)
       .def("stats", &stats)
+      .def("trace", [](const Store& store) { return trace_arrays(store.trace().events()); },
+           "The newest events: an array for each field.")
       .def(
           "create_caches",
           [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,

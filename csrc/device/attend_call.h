@@ -15,6 +15,7 @@ namespace nspjax {
 // Some query tokens of one batch row. What its passes find is added up in the order of tokens.
 struct QueryUnit {
   int64_t batch_row;    // in queries and out
+  int64_t row;          // of the cache
   int64_t query_begin;  // of the call's n_tokens
   int64_t query_end;
   std::vector<int32_t> first;  // [(query_end - query_begin) * group]: query i sees the tokens
@@ -47,6 +48,7 @@ struct AttendPass {
 struct AttendCall {
   const TileGeometry& geometry;
   KernelSet kernels;
+  Trace& trace;
   bool verify;  // checksums of what was read
   int32_t cache;
   int64_t read_bytes;  // at most, in one read

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "base/trace.h"
 #include "layout/plan.h"
 
 namespace nspjax {
@@ -106,10 +107,33 @@ class Device {
   virtual void close() = 0;
 
   const DeviceStats& stats() const { return stats_; }
+  // Its transfers are recorded there from now on, as those of device `index`.
+  virtual void record_in(Trace& trace, int32_t index) {
+    trace_ = &trace;
+    trace_index_ = index;
+  }
 
  protected:
+  bool traces() const { return trace_ && trace_->on(); }
+  void record(TraceKind kind, int64_t begin_ns, const TileRange& range) const {
+    trace_->add({.begin_ns = begin_ns,
+                 .end_ns = trace_clock_ns(),
+                 .offset = range.offset,
+                 .bytes = range.bytes,
+                 .device = trace_index_,
+                 .thread = this_thread_id(),
+                 .kind = kind});
+  }
+
   DeviceStats stats_;
+
+ private:
+  Trace* trace_ = nullptr;
+  int32_t trace_index_ = 0;
 };
+
+// The directory of a spec that names one: DIRECTORY or "file:DIRECTORY". Throws StorePath.
+std::optional<std::string> directory_of(const std::string& spec);
 
 // spec: "memory:", a directory, or "file:DIRECTORY". What the user should know goes to `warnings`.
 std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,

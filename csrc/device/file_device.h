@@ -42,6 +42,7 @@ class FileDevice final : public Device {
   struct Write {
     TileRange range;
     std::shared_ptr<std::byte> data;
+    int64_t begin_ns = 0;
     bool in_flight = true;
     bool kept = true;  // false: its call failed, the tiles belong to no row
     std::optional<Error> error = {};
@@ -56,6 +57,8 @@ class FileDevice final : public Device {
   struct Read {
     TileRange range;
     StagingRing::Slot slot;
+    int64_t begin_ns = 0;
+    bool ahead = false;
     std::vector<Overlay> overlays;
     bool wanted = true;  // by the present scan or the next
     bool done = false;

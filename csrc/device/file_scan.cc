@@ -34,7 +34,9 @@ void FileDevice::scan(std::span<const TileRange> ranges, std::span<const TileRan
       continue;
     }
     const auto begin = Clock::now();
+    const int64_t begin_ns = traces() ? trace_clock_ns() : 0;
     complete(true);
+    if (traces()) record(TraceKind::kWait, begin_ns, {0, 0});
     if (const auto idle = visitor.idle_since()) {
       stats_.read_ns += std::chrono::nanoseconds(Clock::now() - std::max(begin, *idle)).count();
     }
@@ -70,8 +72,12 @@ bool FileDevice::begin_read(const TileRange& range, std::optional<size_t> index)
   }
   StagingRing::Slot slot = staging_.try_acquire();
   if (!slot) return false;
-  const auto read = reads_.insert(
-      reads_.end(), Read{.range = range, .slot = slot, .overlays = overlays, .index = index});
+  const auto read = reads_.insert(reads_.end(), Read{.range = range,
+                                                     .slot = slot,
+                                                     .begin_ns = traces() ? trace_clock_ns() : 0,
+                                                     .ahead = !index,
+                                                     .overlays = overlays,
+                                                     .index = index});
   if (overlays.size() == 1 && overlays[0].range.offset <= range.offset &&
       overlays[0].range.end() >= range.end()) {
     finish_read(read, std::nullopt);  // all of it is still here
@@ -82,6 +88,9 @@ bool FileDevice::begin_read(const TileRange& range, std::optional<size_t> index)
 }
 
 void FileDevice::finish_read(Reads::iterator read, const std::optional<Error>& error) {
+  if (traces()) {
+    record(read->ahead ? TraceKind::kReadAhead : TraceKind::kRead, read->begin_ns, read->range);
+  }
   if (!read->wanted) {
     stats_.bytes_read_in_vain += read->range.bytes;
     reads_.erase(read);

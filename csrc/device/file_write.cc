@@ -50,7 +50,11 @@ void FileDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
       for (; next < writes.size(); ++next) {
         const TileWrite& write = writes[next];
         if (next > first && filled + write.range.bytes > staging_.slot_bytes()) break;
-        packing.run([&write, to = slot.get() + filled] { write.pack(to); });
+        packing.run([this, &write, to = slot.get() + filled] {
+          const int64_t begin_ns = traces() ? trace_clock_ns() : 0;
+          write.pack(to);
+          if (traces()) record(TraceKind::kPack, begin_ns, write.range);
+        });
         filled += write.range.bytes;
       }
       packing.wait();
@@ -60,8 +64,10 @@ void FileDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
         for (++i; i < next && writes[i].range.offset == range.end(); ++i) {
           range.bytes += writes[i].range.bytes;
         }
-        const auto write =
-            writes_.emplace(range.offset, Write{range, std::shared_ptr<std::byte>(slot, data)});
+        const auto write = writes_.emplace(
+            range.offset, Write{.range = range,
+                                .data = std::shared_ptr<std::byte>(slot, data),
+                                .begin_ns = traces() ? trace_clock_ns() : 0});
         begun.push_back(range.offset);
         start(IoOp::kWrite, data, range, write.first);
         data += range.bytes;
@@ -115,6 +121,7 @@ void FileDevice::check_writes_of(std::span<const int64_t> offsets) {
 }
 
 void FileDevice::finish_write(Writes::iterator write, const std::optional<Error>& error) {
+  if (traces()) record(TraceKind::kWrite, write->second.begin_ns, write->second.range);
   write->second.in_flight = false;
   if (!error) {
     stats_.bytes_written += write->second.range.bytes;

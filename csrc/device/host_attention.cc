@@ -153,6 +153,11 @@ class HostScan final : public ScanVisitor {
 
   Partial attend(const Segment& segment, const std::byte* data, int64_t first_tile) const {
     const AttendPass& pass = *segment.pass;
+    const TraceScope scope(call_.trace, {.bytes = (segment.end - segment.begin) * tile_bytes(pass),
+                                         .device = static_cast<int32_t>(device_index_),
+                                         .cache = call_.cache,
+                                         .row = static_cast<int32_t>(pass.tiles.region->row),
+                                         .kind = TraceKind::kCompute});
     const auto n_results = static_cast<size_t>(heads(pass).count * pass.n_queries());
     Partial partial{std::vector(n_results, kMinusInfinity), std::vector(n_results, 0.0f),
                     std::vector(n_results * static_cast<size_t>(call_.padded_dim), 0.0f)};

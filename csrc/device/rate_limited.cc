@@ -27,8 +27,8 @@ struct AttendTraffic {
 AttendTraffic traffic_of(const AttendCall& call, int64_t index) {
   const int64_t head_dim = call.geometry.shape().head_dim;
   int64_t n_vectors = 0;
-  for (const AttendPass& pass : call.passes) {
-    n_vectors += call.geometry.heads(pass.row, index).count * call.queries_of(pass);
+  for (const QueryUnit& unit : call.units) {
+    n_vectors += call.geometry.heads(unit.row, index).count * std::ssize(unit.first);
   }
   constexpr int64_t kFloat = sizeof(float);
   return {n_vectors * head_dim * kFloat, n_vectors * (head_dim + 1) * kFloat};
@@ -115,6 +115,7 @@ void RateLimitedDevice::read_ahead(std::span<const TileRange> next, Clock::time_
 
 void RateLimitedDevice::scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
                              ScanVisitor& visitor) {
+  if (ranges.empty()) return inner_->scan(ranges, next, visitor);  // what is ahead stays so
   const Clock::time_point begun = options_.clock.now();
   std::vector<Clock::time_point> due_at;
   due_at.reserve(ranges.size());
@@ -159,8 +160,7 @@ void RateLimitedDevice::wait_for_writes(int64_t but_for_bytes) {
   write_wait_ns_ += ns_between(begun, options_.clock.now());
 }
 
-void RateLimitedDevice::attend(const AttendCall& call, int64_t index, int64_t extent_offset,
-                               ThreadPool& workers) {
+void RateLimitedDevice::attend(const AttendCall& call, int64_t index, ThreadPool& workers) {
   const bool near_storage = options_.link && !options_.kv_over_link;
   const AttendTraffic traffic = near_storage ? traffic_of(call, index) : AttendTraffic{};
   const auto cross = [&](int64_t bytes) {
@@ -168,7 +168,7 @@ void RateLimitedDevice::attend(const AttendCall& call, int64_t index, int64_t ex
     options_.clock.sleep_until(options_.link->reserve(options_.clock.now(), bytes));
   };
   cross(traffic.query_bytes);
-  Device::attend(call, index, extent_offset, workers);
+  Device::attend(call, index, workers);
   cross(traffic.result_bytes);
 }
 

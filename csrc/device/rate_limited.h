@@ -53,10 +53,14 @@ class RateLimitedDevice final : public Device {
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
-  void attend(const AttendCall& call, int64_t index, int64_t extent_offset,
-              ThreadPool& workers) override;
+  void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;
   void flush() override;
   void close() override { inner_->close(); }
+  bool in_memory() const override { return inner_->in_memory(); }
+  void record_in(Trace& trace, int32_t index) override {
+    Device::record_in(trace, index);
+    inner_->record_in(trace, index);
+  }
 
   static constexpr int64_t kMostBacklogBytes = 64 << 20;
 

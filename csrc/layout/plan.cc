@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kWantedTileBytes = 128 << 10;
 constexpr int64_t kMostSegmentBytes = 1 << 20;
-constexpr int64_t kMostSlots = 64;
+constexpr int64_t kMostStagingBytes = 256 << 20;  // of a device: a tenth of a second of a fast one
 constexpr int64_t kFewestSlots = 8;
 constexpr int64_t kStagingShare = 4;  // a quarter of host memory at most
 
@@ -31,7 +31,7 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64
          " is too little for staging buffers: give at least ",
          bytes_text(kStagingShare * n_devices * kFewestSlots * kPageBytes));
   }
-  budget.slots = std::clamp(per_device / budget.slot_bytes, kFewestSlots, kMostSlots);
+  budget.slots = std::max(kFewestSlots, std::min(per_device, kMostStagingBytes) / budget.slot_bytes);
   budget.staging_bytes = n_devices * budget.slots * budget.slot_bytes;
   budget.cache_bytes = host_memory_bytes - budget.staging_bytes;
   return budget;

@@ -29,6 +29,7 @@ NewTokens new_tokens(const AppendArgs& args, size_t b, const CacheShape& shape) 
 int32_t Store::append(int32_t cache, int32_t version, const AppendArgs& args) {
   std::lock_guard lock(mutex_);
   const ScopedTimer timer(append_ns_);
+  const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAppend});
   Cache& found = find_current(cache, version);
   check_append(found, args);
   append_unlocked(found, args);

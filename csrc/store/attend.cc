@@ -22,6 +22,7 @@ QueryUnit make_unit(const AttendArgs& args, size_t b, int64_t query_begin, int64
                     int64_t group) {
   QueryUnit unit{};
   unit.batch_row = static_cast<int64_t>(b);
+  unit.row = args.rows[b];
   unit.query_begin = query_begin;
   unit.query_end = query_end;
   unit.token_begin = args.length[b];
@@ -139,6 +140,7 @@ std::vector<std::vector<TileRange>> Store::next_reads(Cache& cache, int32_t id,
 void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
   std::lock_guard lock(mutex_);
   const ScopedTimer timer(attend_ns_);
+  const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAttend});
   Cache& found = find_current(cache, version);
   check_attend(found, args);
   const CacheShape& shape = found.geometry.shape();
@@ -151,6 +153,7 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
   std::vector<float> sum(static_cast<size_t>(n_results), 0.0f);
   AttendCall call{.geometry = found.geometry,
                   .kernels = kernels_,
+                  .trace = trace_,
                   .verify = checksums_,
                   .cache = cache,
                   .read_bytes = budget_.slot_bytes,

@@ -9,7 +9,23 @@
 namespace nspjax {
 namespace {
 
-constexpr int64_t kBlockBytes = 2 << 20;
+// From this budget on a device's buffers can be as large as its drive likes best.
+constexpr int64_t kWorthAProbe = 256 << 20;
+
+// Looks at the drives where there is memory to do as they like.
+std::vector<DeviceProfile> profiles_of(const StoreOptions& options) {
+  std::vector<DeviceProfile> profiles;
+  for (const std::string& spec : options.devices) {
+    const auto directory = directory_of(spec);
+    const bool look = directory && options.host_memory_bytes >= kWorthAProbe;
+    profiles.push_back(look ? profile_of(*directory, options.io) : DeviceProfile{});
+  }
+  return profiles;
+}
+
+int64_t largest_block_bytes(const std::vector<DeviceProfile>& profiles) {
+  return std::ranges::max(profiles, {}, &DeviceProfile::block_bytes).block_bytes;
+}
 
 int32_t next_store_id() {
   static std::atomic<int32_t> next = 1;
@@ -43,6 +59,7 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
 
 Store::Store(const StoreOptions& options)
     : id_(next_store_id()),
+      trace_(options.trace_events),
       checksums_(options.checksums),
       most_pinned_bytes_(options.pinned_bytes) {
   if (options.devices.empty()) {
@@ -53,9 +70,14 @@ Store::Store(const StoreOptions& options)
   }
   kernels_ = find_kernel(options.kernel);
   const auto n_devices = std::ssize(options.devices);
-  budget_ = split_host_memory(options.host_memory_bytes, n_devices, kBlockBytes);
+  profiles_ = profiles_of(options);
+  budget_ = split_host_memory(options.host_memory_bytes, n_devices, largest_block_bytes(profiles_));
   for (const std::string& spec : options.devices) {
     devices_.push_back(open_device(spec, budget_, options.io, options.fault, warnings_));
+  }
+  limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes);
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    devices_[d]->record_in(trace_, static_cast<int32_t>(d));
   }
   const auto cores = std::max(1u, std::thread::hardware_concurrency());
   workers_ =

@@ -13,7 +13,10 @@
 #include <vector>
 
 #include "attention/kernel.h"
+#include "base/trace.h"
 #include "device/device.h"
+#include "device/profile.h"
+#include "device/rate_limited.h"
 #include "layout/plan.h"
 #include "layout/region.h"
 
@@ -27,7 +30,9 @@ struct StoreOptions {
   std::string kernel = "auto";
   bool checksums = true;      // verify what is read from devices
   int64_t pinned_bytes = -1;  // of host memory at most, for pinned tiles; -1: what is left
-  std::string fault;          // for tests, see io/fault.h
+  int64_t trace_events = 1 << 16;  // the newest kept; 0: none
+  StoreRateLimit rate_limit = {};
+  std::string fault;  // for tests, see io/fault.h
 };
 
 struct Handle {
@@ -93,6 +98,9 @@ class Store {
   const std::vector<std::string>& warnings() const { return warnings_; }
   std::vector<DeviceInfo> devices() const;
   StoreStats stats() const;
+  const Trace& trace() const { return trace_; }
+  // How the devices' drives are best read, as far as it was looked at: [device].
+  const std::vector<DeviceProfile>& profiles() const { return profiles_; }
   std::vector<const DeviceStats*> device_stats() const;
 
   // All or nothing. tile_tokens: 0 chooses.
@@ -185,6 +193,8 @@ class Store {
   void on_all_devices(const std::function<void(int64_t)>& fn);
 
   const int32_t id_;
+  Trace trace_;
+  std::vector<DeviceProfile> profiles_;
   HostBudget budget_;
   bool checksums_;
   int64_t most_pinned_bytes_;

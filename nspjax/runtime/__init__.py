@@ -2,6 +2,7 @@
 
 from nspjax.runtime.handle import HANDLE_INTEGERS as HANDLE_INTEGERS
 from nspjax.runtime.handle import StoredKVCache as StoredKVCache
+from nspjax.runtime.rate_limit import RateLimit as RateLimit
 from nspjax.runtime.stats import DeviceInfo as DeviceInfo
 from nspjax.runtime.stats import StoreStats as StoreStats
 from nspjax.runtime.store import Store as Store

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ from nspjax.byte_size import parse_bytes
 from nspjax.errors import InvalidArgumentError, StaleHandleError
 from nspjax.ops.cache import KVCache
 from nspjax.runtime.handle import StoredKVCache
+from nspjax.runtime.rate_limit import RateLimit
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
 from nspjax.runtime.targets import register_targets
+from nspjax.runtime.trace import save_chrome_trace, trace_events
 
 _ENGINE_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _QUANTISED = ("int8", "int4")
@@ -36,6 +39,8 @@ class Store:
       io: "uring", "pread", or "auto": io_uring where it is built in and allowed.
       kernel: "avx512", "avx2", "scalar", or "auto": the best this CPU has.
       checksums: verify every tile that is read from a device.
+      trace_events: how many of the newest reads, writes, waits and computations `trace` has.
+      rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
 
     Raises:
@@ -52,6 +57,8 @@ class Store:
         kernel: str = "auto",
         checksums: bool = True,
         pinned: str | int | None = None,
+        trace_events: int = 65536,
+        rate_limit: RateLimit | None = None,
         _fault: str = "",
     ) -> None:
         from nspjax import _engine
@@ -66,6 +73,8 @@ class Store:
             kernel=kernel,
             checksums=checksums,
             pinned_bytes=-1 if pinned is None else parse_bytes(pinned, least=0),
+            trace_events=trace_events,
+            **_engine_rates(rate_limit),
             fault=_fault,
         )
         for text in self._engine.warnings():
@@ -232,6 +241,14 @@ class Store:
     def stats(self) -> StoreStats:
         return record_from(StoreStats, self._engine.stats())
 
+    def trace(self) -> np.ndarray:
+        """The newest events, an array of `runtime.trace.TRACE_DTYPE`, in the order of their begin."""
+        return trace_events(self._engine.trace())
+
+    def save_trace(self, path: str | os.PathLike[str]) -> None:
+        """Write them as JSON for Perfetto (ui.perfetto.dev) or chrome://tracing."""
+        save_chrome_trace(path, self.trace())
+
     def flush(self) -> None:
         """Wait until every write has reached its device."""
         self._engine.flush()
@@ -254,6 +271,13 @@ def _engine_dtype(dtype: DTypeLike) -> str:
             f"a KV cache cannot be {name}: choose one of {', '.join(_ENGINE_DTYPES)}"
         )
     return _ENGINE_DTYPES[name]
+
+
+def _engine_rates(limit: RateLimit | None) -> dict[str, Any]:
+    if limit is None:
+        return {}
+    names = ("read_bytes_per_s", "write_bytes_per_s", "link_bytes_per_s", "kv_over_link")
+    return {name: getattr(limit, name) for name in names}
 
 
 def _engine_kv_dtype(dtype: DTypeLike) -> str:
