@@ -186,7 +186,7 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
       call.units.push_back(std::move(unit));
       int64_t segment = 0;
       for (const TileSpan& span : spans) {
-        const bool own = span.region == row.own.get();
+        const bool own = span.begin >= row.own_begin();
         size_t pass = call.passes.size();
         if (!own) {
           const Shared key{span.region, span.begin, span.end};

@@ -7,6 +7,27 @@
 
 namespace nspjax {
 
+namespace {
+
+// What is shared begins and ends alike in all rows that have it, so that one scan serves them, and
+// so that what is added up to what does not depend on who is in a call.
+template <class Row>
+void split_shared(Row& row, int64_t n_tiles) {
+  if (row.own_begin() < n_tiles) {
+    row.shared.push_back({row.own, n_tiles});
+    return;
+  }
+  for (auto span = row.shared.begin(); span != row.shared.end(); ++span) {
+    const int64_t begin = span == row.shared.begin() ? 0 : std::prev(span)->end;
+    if (begin < n_tiles && n_tiles < span->end) {
+      row.shared.insert(span, {span->region, n_tiles});
+      return;
+    }
+  }
+}
+
+}  // namespace
+
 int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
                             std::span<const int32_t> rows, int64_t n_tokens) {
   std::lock_guard lock(mutex_);
@@ -17,7 +38,7 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
     fail(ErrorKind::kInvalidArgument, "share_prefix from row ", from, ": the cache has rows 0 to ",
          batch - 1);
   }
-  const Row& source = found.rows[static_cast<size_t>(from)];
+  Row& source = found.rows[static_cast<size_t>(from)];
   if (n_tokens < 0 || n_tokens > source.length) {
     fail(ErrorKind::kInvalidArgument, "share_prefix of ", n_tokens, " tokens: row ", from, " has ",
          source.length);
@@ -47,6 +68,7 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
       read_into_tail(found, from, n_tiles, rest.data());
     }
   }
+  if (!rows.empty()) split_shared(source, n_tiles);
   for (const int32_t row : rows) {
     cut_back(found, row, 0);
     Row& state = found.rows[static_cast<size_t>(row)];
@@ -55,7 +77,6 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
         state.shared.push_back({shared.region, std::min(shared.end, n_tiles)});
       }
     }
-    if (state.own_begin() < n_tiles) state.shared.push_back({source.own, n_tiles});
     if (has_rest) {
       allocate_tail(found, row);
       std::memcpy(state.tail.data(), rest.data(), static_cast<size_t>(rest.size_bytes()));
@@ -69,7 +90,8 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
 // writes from now on goes elsewhere.
 void Store::drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles) {
   Row& state = cache.rows[static_cast<size_t>(row)];
-  if (state.own.use_count() > 2) {  // the cache, this row, and others
+  const auto ours = std::ranges::count(state.shared, state.own, &Row::Shared::region);
+  if (state.own.use_count() > 2 + ours) {  // the cache, this row, and others
     std::shared_ptr<Region> fresh = free_region(cache, row);
     if (n_tiles > state.own_begin()) state.shared.push_back({state.own, n_tiles});
     state.own = std::move(fresh);

@@ -1,4 +1,4 @@
-"""Sequences of appends, cuts and attention on every device kind, against arrays."""
+"""Sequences of appends, cuts, shared prefixes and attention on every device kind, against arrays."""
 
 import dataclasses
 
@@ -8,13 +8,16 @@ from engine_oracle import PlainCache, append, bits, int32, normal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nspjax.errors import InvalidArgumentError
+
 TOLERANCE = {"rtol": 3e-5, "atol": 3e-5}
 ROWS, CAPACITY = 3, 150
 
 KINDS = {
     "memory": {"n_directories": 0},
     "file": {"n_directories": 1},
-    "two_files": {"n_directories": 2},
+    "file_pinned": {"n_directories": 1, "pinned_bytes": 50_000},
+    "two_files": {"n_directories": 2, "pinned_bytes": 90_000},
     "three_files_pread": {"n_directories": 3, "io": "pread"},
 }
 
@@ -27,6 +30,7 @@ class Step:
     n_new: list[int]
     cut: list[int]  # tokens dropped from each row first
     n_tokens: int
+    shares: tuple[int, int, float] | None  # before that: from a row, with a row, this part of it
 
 
 @st.composite
@@ -36,7 +40,13 @@ def steps(draw) -> Step:
     each = {"min_size": len(rows), "max_size": len(rows)}
     n_new = draw(st.lists(st.integers(0, n_tokens), **each))
     cut = draw(st.lists(st.sampled_from([0, 0, 0, 1, 15, 33, 200]), **each))
-    return Step(rows, n_new, cut, n_tokens)
+    shares = draw(
+        st.none()
+        | st.tuples(st.integers(0, ROWS - 1), st.integers(0, ROWS - 1), st.floats(0, 1)).filter(
+            lambda share: share[0] != share[1]
+        )
+    )
+    return Step(rows, n_new, cut, n_tokens, shares)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,6 +70,7 @@ def test_sequences(open_store, kind, dtype, heads, head_dim, tile_tokens, sequen
     (cache,) = store.create_caches(1, ROWS, CAPACITY, n_kv, head_dim, dtype, tile_tokens)
     model, version = PlainCache.empty(ROWS, CAPACITY, n_kv, head_dim, dtype), 0
     for step in sequence:
+        version = share(store, cache, version, model, step)
         k, v = (normal(rng, (len(step.rows), step.n_tokens, n_kv, head_dim), dtype) for _ in "kv")
         start = np.maximum(model.lengths[step.rows] - step.cut, 0)
         n_new = np.minimum(step.n_new, CAPACITY - start)
@@ -73,6 +84,21 @@ def test_sequences(open_store, kind, dtype, heads, head_dim, tile_tokens, sequen
         np.testing.assert_array_equal(k, bits(model.k[row, begin:end]))
         np.testing.assert_array_equal(v, bits(model.v[row, begin:end]))
     store.close()
+
+
+def share(store, cache, version, model, step: Step) -> int:
+    if step.shares is None:
+        return version
+    source, row, part = step.shares
+    n_tokens = int(part * model.lengths[source])
+    n_devices = len(store.devices())
+    if (source - row) * model.k.shape[2] % n_devices:
+        with pytest.raises(InvalidArgumentError, match="different devices"):
+            store.share_prefix(cache, version, source, int32([row]), n_tokens)
+        return version
+    model.k[row], model.v[row] = model.k[source], model.v[source]
+    model.lengths[row] = n_tokens
+    return store.share_prefix(cache, version, source, int32([row]), n_tokens)
 
 
 def check_attention(store, cache, version, model, group, rng):
