@@ -7,26 +7,21 @@
 
 namespace nspjax {
 
-namespace {
-
 // What is shared begins and ends alike in all rows that have it, so that one scan serves them, and
 // so that what is added up to what does not depend on who is in a call.
-template <class Row>
-void split_shared(Row& row, int64_t n_tiles) {
-  if (row.own_begin() < n_tiles) {
-    row.shared.push_back({row.own, n_tiles});
+void Store::Row::share_tiles(int64_t n_tiles) {
+  if (own_begin() < n_tiles) {
+    shared.push_back({own, n_tiles});
     return;
   }
-  for (auto span = row.shared.begin(); span != row.shared.end(); ++span) {
-    const int64_t begin = span == row.shared.begin() ? 0 : std::prev(span)->end;
+  int64_t begin = 0;
+  for (auto span = shared.begin(); span != shared.end(); begin = span++->end) {
     if (begin < n_tiles && n_tiles < span->end) {
-      row.shared.insert(span, {span->region, n_tiles});
+      shared.insert(span, {span->region, n_tiles});
       return;
     }
   }
 }
-
-}  // namespace
 
 int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
                             std::span<const int32_t> rows, int64_t n_tokens) {
@@ -68,7 +63,7 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
       read_into_tail(found, from, n_tiles, rest.data());
     }
   }
-  if (!rows.empty()) split_shared(source, n_tiles);
+  if (!rows.empty()) source.share_tiles(n_tiles);
   for (const int32_t row : rows) {
     cut_back(found, row, 0);
     Row& state = found.rows[static_cast<size_t>(row)];

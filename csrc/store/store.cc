@@ -1,9 +1,8 @@
-// Opening, room, caches. Appending is in append.cc, attention in attend.cc.
+// Opening, closing, counting. Caches are made in caches.cc, filled in append.cc and prefix.cc, and
+// attended over in attend.cc.
 #include "store/store.h"
 
 #include <algorithm>
-#include <bit>
-#include <numeric>
 #include <thread>
 
 namespace nspjax {
@@ -30,29 +29,6 @@ int64_t largest_block_bytes(const std::vector<DeviceProfile>& profiles) {
 int32_t next_store_id() {
   static std::atomic<int32_t> next = 1;
   return next++;
-}
-
-void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) {
-  const auto check = [](const char* name, int64_t value, int64_t most) {
-    if (value < 1 || value > most) {
-      fail(ErrorKind::kInvalidArgument, name, " is ", value, ": it must be 1 to ", most);
-    }
-  };
-  check("n_layers", n_layers, 1 << 16);
-  check("batch", shape.batch, 1 << 20);
-  check("capacity_tokens", shape.capacity_tokens, 1 << 30);
-  check("n_kv_heads", shape.n_kv_heads, 1 << 12);
-  check("head_dim", shape.head_dim, 1 << 12);
-  const double bytes = static_cast<double>(n_layers * shape.batch) *
-                       static_cast<double>(shape.capacity_tokens * shape.token_bytes());
-  if (bytes > 0x1p60) {
-    fail(ErrorKind::kInvalidArgument, "KV caches of ", bytes, " bytes cannot be addressed");
-  }
-  if (tile_tokens < 0 || tile_tokens > kMostTileTokens ||
-      (tile_tokens > 0 && !std::has_single_bit(static_cast<uint64_t>(tile_tokens)))) {
-    fail(ErrorKind::kInvalidArgument, "tile_tokens is ", tile_tokens,
-         ": it must be a power of two up to ", kMostTileTokens, ", or 0 to choose");
-  }
 }
 
 }  // namespace
@@ -87,8 +63,7 @@ Store::Store(const StoreOptions& options)
 
 Store::~Store() = default;
 
-// ---- what it is and has
-// ---------------------------------------------------------------------------
+// ---- what it is and has --------------------------------------------------------------------------
 
 std::vector<DeviceInfo> Store::devices() const {
   std::lock_guard lock(mutex_);
@@ -151,202 +126,7 @@ std::vector<int64_t> Store::lengths(int32_t cache) const {
   return lengths;
 }
 
-// ---- room
-// -----------------------------------------------------------------------------------------
-
-int64_t Store::free_tail_bytes() const {
-  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_;
-}
-
-CacheNeeds Store::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
-  return plan_caches(shape, n_layers, std::ssize(devices_), budget_, free_tail_bytes(),
-                     tile_tokens);
-}
-
-RoomReport Store::room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
-  RoomReport report{plan(n_layers, shape, tile_tokens), {}, 0};
-  for (const auto& device : devices_) report.available_bytes.push_back(device->available_bytes());
-  const auto fits = [&](const CacheNeeds& needs) {
-    return needs.fits_host &&
-           std::ranges::equal(needs.device_bytes, report.available_bytes, std::less_equal());
-  };
-  if (fits(report.needs)) {
-    report.rows_that_fit = shape.batch;
-    return report;
-  }
-  int64_t fit = 0, too_many = shape.batch;
-  while (too_many - fit > 1) {
-    CacheShape fewer = shape;
-    fewer.batch = (fit + too_many) / 2;
-    (fits(plan(n_layers, fewer, tile_tokens)) ? fit : too_many) = fewer.batch;
-  }
-  report.rows_that_fit = fit;
-  return report;
-}
-
-RoomReport Store::room_for(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
-  check_shape(n_layers, shape, tile_tokens);
-  std::lock_guard lock(mutex_);
-  check_open();
-  return room(n_layers, shape, tile_tokens);
-}
-
-std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& shape,
-                                          int64_t tile_tokens) {
-  check_shape(n_layers, shape, tile_tokens);
-  std::lock_guard lock(mutex_);
-  check_open();
-  const RoomReport report = room(n_layers, shape, tile_tokens);
-  const auto what = concat("KV caches of ", n_layers, " layers x ", shape.batch, " rows x ",
-                           shape.capacity_tokens, " tokens");
-  const auto fitting = concat("; ", report.rows_that_fit, " of the ", shape.batch, " rows fit");
-  if (!report.needs.fits_host) {
-    fail(ErrorKind::kStoreFull, what, " need ", bytes_text(report.needs.tail_bytes),
-         " of host memory for their newest tokens and staging buffers of a whole tile: give ",
-         "host_memory of at least ", report.needs.smallest_host_memory_bytes, " bytes (",
-         bytes_text(report.needs.smallest_host_memory_bytes), "), or fewer rows", fitting);
-  }
-  for (size_t d = 0; d < devices_.size(); ++d) {
-    if (report.needs.device_bytes[d] <= report.available_bytes[d]) continue;
-    fail(ErrorKind::kStoreFull, what, " need ", report.needs.device_bytes[d], " bytes (",
-         bytes_text(report.needs.device_bytes[d]), ") on ", devices_[d]->info().spec,
-         ", which has ", report.available_bytes[d], " (", bytes_text(report.available_bytes[d]),
-         ") free", fitting);
-  }
-
-  reserved_tail_bytes_ += report.needs.tail_bytes;
-  const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens,
-                              segment_bytes(budget_));
-  const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers);
-  reserved_tail_bytes_ -= report.needs.tail_bytes;
-
-  std::vector<int32_t> ids;
-  try {
-    for (int64_t layer = 0; layer < n_layers; ++layer) {
-      const int32_t id = next_cache_++;
-      Cache& cache = caches_
-                         .emplace(id, Cache{.geometry = geometry,
-                                            .extents = {},
-                                            .rows = std::vector<Row>(
-                                                static_cast<size_t>(shape.batch)),
-                                            .regions = {},
-                                            .more_extents = {},
-                                            .pinned = {}})
-                         .first->second;
-      ids.push_back(id);
-      cache.tail_bytes = report.needs.tail_bytes / n_layers;
-      reserved_tail_bytes_ += cache.tail_bytes;
-      for (size_t d = 0; d < devices_.size(); ++d) {
-        const int64_t bytes = cache.geometry.device_bytes(static_cast<int64_t>(d));
-        cache.extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
-      }
-      make_regions(cache, pinned_tiles);
-    }
-  } catch (...) {
-    for (int32_t id : ids) {
-      release(caches_.at(id));
-      caches_.erase(id);
-    }
-    throw;
-  }
-  return ids;
-}
-
-// How many of a row's first tiles stay in host memory: the same share of every row and layer, so
-// that no part of a step waits longer for a device than another.
-int64_t Store::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers) const {
-  if (std::ranges::all_of(devices_, [](const auto& device) { return device->in_memory(); })) {
-    return 0;
-  }
-  int64_t free = std::max<int64_t>(0, free_tail_bytes() - budget_.later_tails_bytes());
-  if (most_pinned_bytes_ >= 0) {
-    free = std::min(free, std::max<int64_t>(0, most_pinned_bytes_ - reserved_pinned_bytes_));
-  }
-  int64_t bytes = 0;  // of one tile of every row and layer
-  for (int64_t row = 0; row < geometry.shape().batch; ++row) {
-    bytes += n_layers * geometry.pinned_tile_bytes(row);
-  }
-  return std::min(free / bytes, geometry.capacity_tiles());
-}
-
-void Store::make_regions(Cache& cache, int64_t pinned_tiles) {
-  const TileGeometry& geometry = cache.geometry;
-  const auto tile_bytes = [&](size_t row) {
-    return geometry.pinned_tile_bytes(static_cast<int64_t>(row));
-  };
-  for (size_t row = 0; row < cache.rows.size(); ++row) {
-    cache.pinned_bytes += pinned_tiles * tile_bytes(row);
-  }
-  reserved_pinned_bytes_ += cache.pinned_bytes;
-  if (cache.pinned_bytes > 0) cache.pinned = MappedRegion(cache.pinned_bytes);
-  std::byte* pinned = cache.pinned.data();
-  for (size_t row = 0; row < cache.rows.size(); ++row) {
-    const auto region = std::make_shared<Region>();
-    region->row = static_cast<int64_t>(row);
-    region->pinned_tiles = pinned_tiles;
-    region->pinned = pinned;
-    if (pinned) pinned += pinned_tiles * tile_bytes(row);
-    region->checksums.resize(devices_.size());
-    for (size_t d = 0; d < devices_.size(); ++d) {
-      region->offsets.push_back(cache.extents[d].offset +
-                                geometry.row_offset(region->row, static_cast<int64_t>(d)));
-    }
-    cache.regions.push_back(region);
-    cache.rows[row].own = region;
-  }
-}
-
-// A region for the row beside its own one, which other rows go on using.
-std::shared_ptr<Region> Store::free_region(Cache& cache, int64_t row) {
-  const TileGeometry& geometry = cache.geometry;
-  for (const auto& region : cache.regions) {
-    if (region.use_count() == 1 && geometry.same_places(region->row, row)) return region;
-  }
-  const auto region = std::make_shared<Region>();
-  region->row = row;
-  region->checksums.resize(devices_.size());
-  std::vector<Extent>& extents = cache.more_extents.emplace_back();
-  for (size_t d = 0; d < devices_.size(); ++d) {
-    const int64_t bytes = geometry.row_bytes(row, static_cast<int64_t>(d));
-    const int64_t available = devices_[d]->available_bytes();
-    if (bytes > available) {
-      fail(ErrorKind::kStoreFull, "row ", row, " needs ", bytes_text(bytes), " on ",
-           devices_[d]->info().spec, " beside the tiles that other rows share with it; there are ",
-           bytes_text(available), ": drop caches, or share fewer prefixes");
-    }
-    extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
-    region->offsets.push_back(extents.back().offset);
-  }
-  cache.regions.push_back(region);
-  return region;
-}
-
-void Store::release(Cache& cache) {
-  reserved_tail_bytes_ -= cache.tail_bytes;
-  reserved_pinned_bytes_ -= cache.pinned_bytes;
-  for (size_t row = 0; row < cache.rows.size(); ++row) {
-    tail_bytes_ -= cache.rows[row].tail.size_bytes();
-    set_length(cache, static_cast<int64_t>(row), 0);
-  }
-  for (const auto& region : cache.regions) {
-    pinned_bytes_ -= region->n_pinned * cache.geometry.pinned_tile_bytes(region->row);
-  }
-  cache.more_extents.push_back(cache.extents);
-  for (const std::vector<Extent>& extents : cache.more_extents) {
-    for (size_t d = 0; d < extents.size(); ++d) {
-      if (extents[d].bytes > 0) devices_[d]->release(extents[d]);
-    }
-  }
-}
-
-void Store::drop_cache(int32_t cache) {
-  std::lock_guard lock(mutex_);
-  release(find(cache));
-  caches_.erase(cache);
-}
-
-// ---- the end
-// --------------------------------------------------------------------------------------
+// ---- the end -------------------------------------------------------------------------------------
 
 void Store::flush() {
   std::lock_guard lock(mutex_);
@@ -380,8 +160,7 @@ bool Store::closed() const {
   return closed_;
 }
 
-// ---- helpers
-// --------------------------------------------------------------------------------------
+// ---- helpers -------------------------------------------------------------------------------------
 
 void Store::check_open() const {
   if (closed_) fail(ErrorKind::kStoreClosed, "store ", id_, " is closed: open another");

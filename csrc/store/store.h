@@ -145,6 +145,8 @@ class Store {
     AlignedBuffer tail;
 
     int64_t own_begin() const { return shared.empty() ? 0 : shared.back().end; }
+    // Makes the first n_tiles end a run of shared tiles.
+    void share_tiles(int64_t n_tiles);
   };
   struct Cache {
     TileGeometry geometry;
