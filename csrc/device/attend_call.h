@@ -31,8 +31,9 @@ struct AttendCall {
   int64_t n_tokens;  // T
   int64_t group;     // query heads for each KV head
   int64_t padded_dim;
+  float scale;
   float softcap;
-  const float* queries;  // [B, n_kv_heads, T, group, padded_dim], scaled
+  const float* queries;  // [B, n_kv_heads, T, group, padded_dim], not scaled
   float* out;            // [B, T, n_kv_heads * group, head_dim]: unnormalised sums
   float* max;            // [B, T, n_kv_heads * group]
   float* sum;            // the same

@@ -86,13 +86,14 @@ Partial attend_segment(const AttendCall& call, const Segment& segment, const std
       const int64_t first_token = index * tile_tokens;
       call.kernel({
           .queries = call.queries + first_query * call.padded_dim,
+          .scale = call.scale,
           .n_queries = static_cast<int>(n_queries),
           .head_dim = static_cast<int>(head_dim),
           .padded_dim = static_cast<int>(call.padded_dim),
           .first = pass.first.data(),
           .last = pass.last.data(),
-          .k = tile + geometry.k_offset(i, 0),
-          .v = tile + geometry.v_offset(i, 0),
+          .tile = &geometry.head_tile(),
+          .data = tile + geometry.head_offset(i),
           .first_token = static_cast<int32_t>(first_token),
           .begin = static_cast<int>(std::max<int64_t>(pass.token_begin - first_token, 0)),
           .end = static_cast<int>(std::min(pass.token_end - first_token, tile_tokens)),

@@ -6,7 +6,10 @@ namespace nspjax {
 
 TileGeometry::TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
                            int64_t segment_bytes)
-    : shape_(shape), n_devices_(n_devices), tile_tokens_(tile_tokens) {
+    : shape_(shape),
+      n_devices_(n_devices),
+      tile_tokens_(tile_tokens),
+      head_tile_(kv_type_of(shape.dtype), shape.head_dim, tile_tokens) {
   const int64_t largest = largest_tile_bytes(shape, n_devices, tile_tokens);
   segment_tiles_ = std::max<int64_t>(1, segment_bytes / largest);
   for (int64_t device = 0; device < n_devices; ++device) {
@@ -35,7 +38,7 @@ int64_t TileGeometry::tail_offset(int64_t row, int64_t device) const {
 
 int64_t largest_tile_bytes(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens) {
   const int64_t heads = ceil_div(shape.n_kv_heads, n_devices);
-  return round_up(heads * 2 * tile_tokens * shape.vector_bytes(), kPageBytes);
+  return round_up(heads * HeadTile(kv_type_of(shape.dtype), shape.head_dim, tile_tokens).bytes(), kPageBytes);
 }
 
 }  // namespace nspjax

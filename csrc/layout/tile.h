@@ -4,12 +4,11 @@
 // unit % n_devices, so heads of a row never exchange data across devices. Each row has one region
 // on each device: tiles in token order, each tile_tokens tokens of the row's heads there,
 //
-//   tile = [K head 0][V head 0][K head 1][V head 1] ... padded to a page,   [K] = [tokens,
-//   head_dim]
+//   tile = [head 0][head 1] ... padded to a page, each as HeadTile says
 //
 // so a spilled tile is one write and a scan of a row is one contiguous read. Nothing is stored
 // about a tile: addresses are computed. A tile table (shared prefixes) would replace row_offset +
-// index * tile_bytes here, another order within a tile would replace k_offset and v_offset.
+// index * tile_bytes here.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +17,7 @@
 
 #include "base/align.h"
 #include "base/dtype.h"
+#include "layout/head_tile.h"
 
 namespace nspjax {
 
@@ -55,16 +55,11 @@ class TileGeometry {
 
   HeadSet heads(int64_t row, int64_t device) const;
 
-  // One head's K and V in a tile, and where its vectors begin.
-  int64_t head_bytes() const { return 2 * tile_tokens_ * shape_.vector_bytes(); }
-  int64_t k_offset(int64_t head_in_tile, int64_t token) const {
-    return head_in_tile * head_bytes() + token * shape_.vector_bytes();
-  }
-  int64_t v_offset(int64_t head_in_tile, int64_t token) const {
-    return k_offset(head_in_tile, tile_tokens_ + token);
-  }
+  // One head's K and V in a tile.
+  const HeadTile& head_tile() const { return head_tile_; }
+  int64_t head_offset(int64_t head_in_tile) const { return head_in_tile * head_tile_.bytes(); }
   int64_t tile_bytes(int64_t row, int64_t device) const {
-    return round_up(heads(row, device).count * head_bytes(), kPageBytes);
+    return round_up(head_offset(heads(row, device).count), kPageBytes);
   }
   // Tiles of one row on all devices side by side, as its tail in host memory has them.
   int64_t tail_offset(int64_t row, int64_t device) const;
@@ -87,6 +82,7 @@ class TileGeometry {
   CacheShape shape_;
   int64_t n_devices_;
   int64_t tile_tokens_;
+  HeadTile head_tile_;
   int64_t segment_tiles_;
   std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end
 };

@@ -13,7 +13,7 @@ namespace {
 // Partial results of a segment take at most this much: more queries go in several passes.
 constexpr int64_t kMostPartialBytes = 1 << 20;
 
-// q [B, T, n_q_heads, head_dim] -> scaled float32 [B, n_kv_heads, T, group, padded_dim].
+// q [B, T, n_q_heads, head_dim] -> float32 [B, n_kv_heads, T, group, padded_dim].
 std::vector<float> pack_queries(const AttendArgs& args, const CacheShape& shape, int64_t group,
                                 int64_t padded_dim) {
   const auto batch = std::ssize(args.rows);
@@ -26,8 +26,7 @@ std::vector<float> pack_queries(const AttendArgs& args, const CacheShape& shape,
         const int64_t token = b * args.n_tokens + t;
         const int64_t from = (token * args.n_q_heads + kv_head * group) * shape.head_dim;
         for (int64_t g = 0; g < group; ++g, to += padded_dim) {
-          scale_to_f32(args.q, args.q_dtype, from + g * shape.head_dim, shape.head_dim, args.scale,
-                       to);
+          to_f32(args.q, args.q_dtype, from + g * shape.head_dim, shape.head_dim, to);
         }
       }
     }
@@ -106,10 +105,11 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
   std::vector<float> sum(static_cast<size_t>(n_results), 0.0f);
   const std::vector<float> queries = pack_queries(args, shape, group, padded_dim);
   AttendCall call{found.geometry,
-                  kernels_.of(shape.dtype),
+                  kernels_.of(kv_type_of(shape.dtype)),
                   args.n_tokens,
                   group,
                   padded_dim,
+                  args.scale,
                   args.softcap,
                   queries.data(),
                   args.out,

@@ -37,7 +37,7 @@ void test_extents() {
   check(extents.reserve(50).offset == 4346, "fits what is left of it");
 }
 
-// Every vector of every row has a place of its own, inside the row's region, for awkward shapes.
+// Every head of every tile of every row has a place of its own, inside the row's region, for awkward shapes.
 void test_tiles_do_not_overlap() {
   for (const int64_t n_devices : {1, 2, 3, 5}) {
     for (const int64_t n_heads : {1, 3, 4}) {
@@ -49,18 +49,18 @@ void test_tiles_do_not_overlap() {
           const HeadSet heads = geometry.heads(row, device);
           for (int64_t i = 0; i < heads.count; ++i) {
             check((row * n_heads + heads.head(i)) % n_devices == device, "placement");
-            for (int64_t token = 0; token < shape.capacity_tokens; ++token) {
-              const int64_t tile = geometry.tile_offset(row, device, token / 16);
+            for (int64_t index = 0; index < geometry.capacity_tiles(); ++index) {
+              const int64_t tile = geometry.tile_offset(row, device, index);
               check(tile % kPageBytes == 0, "page-aligned");
-              for (const int64_t offset :
-                   {geometry.k_offset(i, token % 16), geometry.v_offset(i, token % 16)}) {
-                check(offset + shape.vector_bytes() <= geometry.tile_bytes(row, device), "in tile");
-                const int64_t at = tile + offset;
-                check(at >= geometry.row_offset(row, device) &&
-                          at + shape.vector_bytes() <= geometry.row_offset(row + 1, device),
-                      "in region");
-                check(at % shape.vector_bytes() == tile % shape.vector_bytes(), "no overlap");
-                check(taken.insert(at).second, "taken twice");
+              const int64_t head_bytes = geometry.head_tile().bytes();
+              check(geometry.head_offset(i) + head_bytes <= geometry.tile_bytes(row, device),
+                    "in tile");
+              const int64_t at = tile + geometry.head_offset(i);
+              check(at >= geometry.row_offset(row, device) &&
+                        at + head_bytes <= geometry.row_offset(row + 1, device),
+                    "in region");
+              for (int64_t byte = at; byte < at + head_bytes; byte += 64) {
+                check(taken.insert(byte).second, "taken twice");
               }
             }
           }
