@@ -1,13 +1,14 @@
-// The vector kernel with AVX2, FMA and F16C.
+// The vector kernels with AVX2, FMA and F16C.
 #include <immintrin.h>
 
-#include "attention/simd_attend.h"
+#include "attention/vector_kernels.h"
 
 namespace nspjax {
 namespace {
 
 struct Avx2 {
   using Vector = __m256;
+  using Words = __m256i;
   static constexpr int kWidth = 8;
   static constexpr int kAccumulators = 8;  // of 16 registers
 
@@ -56,62 +57,57 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
   }
 
-  // Lane i of the result: the sum of x[i]'s lanes, in one order for all i.
-  static Vector sum_each(const Vector* x) {
-    const Vector a = sum_four(x), b = sum_four(x + 4);
-    return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  static Words zero_words() { return _mm256_setzero_si256(); }
+  static Words set_words(int32_t x) { return _mm256_set1_epi32(x); }
+  static Words load_words(const uint32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-
- private:
-  // In each 128-bit lane: the sums of that lane of x[0], x[1], x[2], x[3].
-  static Vector sum_four(const Vector* x) {
-    const Vector a = add(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
-    const Vector b = add(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
-    const __m256d c = _mm256_castps_pd(a), d = _mm256_castps_pd(b);
-    return add(_mm256_castpd_ps(_mm256_unpacklo_pd(c, d)),
-               _mm256_castpd_ps(_mm256_unpackhi_pd(c, d)));
+  // The first n, without touching what lies behind them; 0 for the others.
+  static Words load_words(const uint32_t* p, int n) {
+    return _mm256_maskload_epi32(reinterpret_cast<const int*>(p),
+                                 _mm256_castps_si256(lanes_below(n)));
   }
-};
-
-// The first n < 8 of a 16-bit array, without reading beyond them.
-__m128i load_16_bit(const uint16_t* p, int n) {
-  alignas(16) uint16_t buffer[8] = {};
-  for (int i = 0; i < n; ++i) buffer[i] = p[i];
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(buffer));
-}
-
-struct LoadF32 {
-  using Element = float;
-  static __m256 all(const float* p) { return _mm256_loadu_ps(p); }
-  static __m256 some(const float* p, int n) {
-    return _mm256_maskload_ps(p, _mm256_castps_si256(Avx2::lanes_below(n)));
+  static Words masked(Words x, uint32_t bits) {
+    return _mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(bits)));
   }
-};
-
-struct LoadBF16 {
-  using Element = uint16_t;
-  static __m256 widen(__m128i x) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+  static Vector as_floats(Words x) { return _mm256_castsi256_ps(x); }
+  static Vector lower_bf16(Words x) { return as_floats(_mm256_slli_epi32(x, 16)); }
+  static Vector upper_bf16(Words x) { return as_floats(masked(x, 0xffff0000u)); }
+  static Vector lower_f16(Words x) {
+    const Words low = masked(x, 0xffffu);
+    const Words packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(packed));
   }
-  static __m256 all(const uint16_t* p) {
-    return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  static Vector upper_f16(Words x) { return lower_f16(_mm256_srli_epi32(x, 16)); }
+  static Vector to_float(Words x) { return _mm256_cvtepi32_ps(x); }
+  // Whole numbers within 16 bits.
+  static void store_16(int16_t* p, Vector x) {
+    const Words whole = _mm256_cvtps_epi32(x);
+    const Words packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(whole, whole), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
   }
-  static __m256 some(const uint16_t* p, int n) { return widen(load_16_bit(p, n)); }
-};
-
-struct LoadF16 {
-  using Element = uint16_t;
-  static __m256 all(const uint16_t* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  template <int kBits>
+  static Words left_16(Words x) {
+    return kBits == 0 ? x : _mm256_slli_epi16(x, kBits);
   }
-  static __m256 some(const uint16_t* p, int n) { return _mm256_cvtph_ps(load_16_bit(p, n)); }
+  template <int kBits>
+  static Words right_16(Words x) {
+    return _mm256_srai_epi16(x, kBits);
+  }
+  // sum + the products of the halves of a's and b's lanes
+  static Words add_pair_products(Words sum, Words a, Words b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  }
+  static void prefetch(const uint32_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T0);
+  }
 };
 
 }  // namespace
 
 KernelSet avx2_kernels() {
-  return {"avx2", SimdAttention<Avx2, LoadF32>::attend_tile,
-          SimdAttention<Avx2, LoadBF16>::attend_tile, SimdAttention<Avx2, LoadF16>::attend_tile};
+  static constexpr KernelSet kKernels = vector_kernels<Avx2>("avx2");
+  return kKernels;
 }
 
 }  // namespace nspjax

@@ -2,15 +2,34 @@
 
 namespace nspjax {
 
+TileKernel KernelSet::of(KVType type) const {
+  switch (type) {
+    case KVType::kF32:
+      return f32;
+    case KVType::kBF16:
+      return bf16;
+    case KVType::kF16:
+      return f16;
+    case KVType::kInt8:
+      return int8;
+    case KVType::kInt4:
+      return int4;
+  }
+  return f32;
+}
+
 std::vector<KernelSet> available_kernels() {
   std::vector<KernelSet> kernels;
 #ifdef NSPJAX_X86
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("f16c");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    kernels.push_back(avx512_kernels());
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq");
+  if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
+    kernels.push_back(avx512_bf16_kernels());
   }
+  if (avx512) kernels.push_back(avx512_kernels());
   if (avx2) kernels.push_back(avx2_kernels());
 #endif
   kernels.push_back(scalar_kernels());

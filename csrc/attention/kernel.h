@@ -3,8 +3,13 @@
 // Online softmax with float32 accumulation: (max, sum, acc) go in, are updated with the tokens, and
 // come out. A kernel handles a query in the same order of additions whichever others are with it,
 // and wherever the visible tokens begin: masked tokens add exactly nothing.
+//
+// Accuracy is float32's, with these exceptions. avx512_bf16 reads subnormal numbers of K as 0 in a
+// bf16 tile: VDPBF16PS does. In int8 and int4 tiles the vector kernels round scaled queries and
+// scaled weights to 16 bits of their largest, far below the error of the codes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -21,17 +26,18 @@ inline constexpr int64_t kPadFloats = 16;
 inline constexpr int kBlockTokens = 64;
 
 struct TileAttention {
-  const float* queries;  // [n_queries, padded_dim]; 0 beyond head_dim
-  float scale;           // of q . k
+  // [n_queries, padded_dim], not scaled, so that bf16 queries stay exact; 0 beyond head_dim
+  const float* queries;
+  float scale;  // of q . k
   int n_queries;
   int head_dim;
   int padded_dim;        // a multiple of kPadFloats
   const int32_t* first;  // [n_queries]: query i sees the tokens first[i] <= j < last[i]
   const int32_t* last;
-  const HeadTile* tile;  // how the data lies
-  const std::byte* data;
-  int32_t first_token;  // the position of k's first vector in its row
-  int begin;            // of the tile's tokens, those that any query may see; all of them valid
+  const HeadTile* tile;   // how the data lies
+  const std::byte* data;  // tile->bytes() bytes, 64-byte aligned
+  int32_t first_token;    // the position of the tile's first token in its row
+  int begin;              // of the tile's tokens, those that any query may see; all of them valid
   int end;
   float softcap;  // 0: none
   float* max;     // [n_queries], -inf to begin with
@@ -41,16 +47,16 @@ struct TileAttention {
 
 using TileKernel = void (*)(const TileAttention&);
 
-// A kernel for each dtype of a cache.
+// A kernel for each stored type.
 struct KernelSet {
   std::string_view name;
   TileKernel f32;
   TileKernel bf16;
   TileKernel f16;
+  TileKernel int8;
+  TileKernel int4;
 
-  TileKernel of(KVType type) const {
-    return type == KVType::kF32 ? f32 : type == KVType::kBF16 ? bf16 : f16;
-  }
+  TileKernel of(KVType type) const;
 };
 
 // Those that this CPU runs, the best first.
@@ -62,6 +68,7 @@ KernelSet scalar_kernels();
 #ifdef NSPJAX_X86
 KernelSet avx2_kernels();
 KernelSet avx512_kernels();
+KernelSet avx512_bf16_kernels();
 #endif
 
 }  // namespace nspjax

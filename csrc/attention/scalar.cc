@@ -1,8 +1,8 @@
-// The kernel in plain C++: the reference for the others, and for CPUs without AVX2.
+// The kernel in plain C++: the reference for the others, and for CPUs without AVX2. All stored types
+// in float32, with the loops over lanes and channels left to the compiler.
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 #include "attention/kernel.h"
 
@@ -11,65 +11,122 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-template <DType kDType>
-using Element = std::conditional_t<kDType == DType::kF32, float, uint16_t>;
-
-template <DType kDType>
-float to_f32(Element<kDType> x) {
-  if constexpr (kDType == DType::kBF16) {
-    return bf16_to_f32(x);
-  } else if constexpr (kDType == DType::kF16) {
-    return f16_to_f32(x);
+// Element e of a word, without its scale.
+template <KVType kType>
+float element(uint32_t word, int e) {
+  constexpr int kBits = element_bits(kType);
+  const uint32_t bits = word >> element_shift(kBits, e);
+  if constexpr (kType == KVType::kF32) {
+    return std::bit_cast<float>(bits);
+  } else if constexpr (kType == KVType::kBF16) {
+    return bf16_to_f32(static_cast<uint16_t>(bits));
+  } else if constexpr (kType == KVType::kF16) {
+    return f16_to_f32(static_cast<uint16_t>(bits));
   } else {
-    return x;
+    return static_cast<float>(static_cast<int32_t>(bits << (32 - kBits)) >> (32 - kBits));
   }
 }
 
-template <DType kDType>
-void attend_block(const TileAttention& a, int query, int begin, int end) {
-  const auto* keys = reinterpret_cast<const Element<kDType>*>(a.data);
-  const auto* values = reinterpret_cast<const Element<kDType>*>(a.data + a.tile->v_offset());
-  const float* q = a.queries + query * a.padded_dim;
-  float* acc = a.acc + query * a.padded_dim;
+template <KVType kType>
+class ScalarKernel {
+ public:
+  static void attend_tile(const TileAttention& a) { ScalarKernel(a).attend(); }
 
-  float weights[kBlockTokens];
-  float block_max = kMinusInfinity;
-  for (int t = begin; t < end; ++t) {
-    float score = 0.0f;
-    for (int d = 0; d < a.head_dim; ++d) score += q[d] * to_f32<kDType>(keys[t * a.head_dim + d]);
-    if (a.softcap > 0.0f) score = a.softcap * std::tanh(score / a.softcap);
-    weights[t - begin] = score;
-    block_max = std::max(block_max, score);
-  }
-  const float new_max = std::max(a.max[query], block_max);
-  const float correction = std::exp(a.max[query] - new_max);
-  a.max[query] = new_max;
-  a.sum[query] *= correction;
-  for (int d = 0; d < a.head_dim; ++d) acc[d] *= correction;
-  for (int t = begin; t < end; ++t) {
-    const float weight = std::exp(weights[t - begin] - new_max);
-    a.sum[query] += weight;
-    for (int d = 0; d < a.head_dim; ++d) {
-      acc[d] += weight * to_f32<kDType>(values[t * a.head_dim + d]);
+ private:
+  static constexpr int kPerWord = 32 / element_bits(kType);
+  static constexpr bool kScaled = is_quantised(kType);
+
+  explicit ScalarKernel(const TileAttention& a)
+      : a_(a),
+        k_(reinterpret_cast<const uint32_t*>(a.data)),
+        v_(k_ + a.tile->v_offset() / 4),
+        k_scales_(k_ + a.tile->k_scales_offset() / 4),
+        v_scales_(k_ + a.tile->v_scales_offset() / 4),
+        lanes_(static_cast<int>(a.tile->lanes())),
+        channel_words_(static_cast<int>(a.tile->channel_words())) {}
+
+  void attend() const {
+    const int first_block = a_.begin / kBlockTokens * kBlockTokens;
+    for (int block = first_block; block < a_.end; block += kBlockTokens) {
+      for (int query = 0; query < a_.n_queries; ++query) {
+        const int begin = std::max({a_.begin, block, a_.first[query] - a_.first_token});
+        const int end = std::min({a_.end, block + kBlockTokens, a_.last[query] - a_.first_token});
+        if (begin < end) attend_block(query, block, begin, end);
+      }
     }
   }
-}
 
-template <DType kDType>
-void attend_tile(const TileAttention& a) {
-  for (int block = a.begin / kBlockTokens * kBlockTokens; block < a.end; block += kBlockTokens) {
-    for (int query = 0; query < a.n_queries; ++query) {
-      const int begin = std::max({a.begin, block, a.first[query] - a.first_token});
-      const int end = std::min({a.end, block + kBlockTokens, a.last[query] - a.first_token});
-      if (begin < end) attend_block<kDType>(a, query, begin, end);
+  void attend_block(int query, int block, int begin, int end) const {
+    float* acc = a_.acc + int64_t{query} * a_.padded_dim;
+    float weights[kBlockTokens];
+    for (int t = begin / lanes_ * lanes_; t < end; t += lanes_) {
+      scores(a_.queries + int64_t{query} * a_.padded_dim, t, weights + (t - block));
+    }
+    float block_max = kMinusInfinity;
+    for (int t = begin - block; t < end - block; ++t) {
+      weights[t] *= a_.scale;
+      if (a_.softcap > 0.0f) weights[t] = a_.softcap * std::tanh(weights[t] / a_.softcap);
+      block_max = std::max(block_max, weights[t]);
+    }
+    const float new_max = std::max(a_.max[query], block_max);
+    const float correction = std::exp(a_.max[query] - new_max);
+    a_.max[query] = new_max;
+    a_.sum[query] *= correction;
+    for (int d = 0; d < a_.head_dim; ++d) acc[d] *= correction;
+    for (int t = begin; t < end; ++t) {
+      const float weight = std::exp(weights[t - block] - new_max);
+      a_.sum[query] += weight;
+      add_value(t, weight, acc);
     }
   }
-}
+
+  // q . k of the tokens that lie side by side from `token`.
+  void scores(const float* q, int token, float* to) const {
+    const uint32_t* words = k_ + int64_t{token} * channel_words_;
+    float sums[16] = {};
+    for (int d = 0; d < a_.head_dim; ++d) {
+      const uint32_t* word = words + int64_t{d / kPerWord} * lanes_;
+      const float x = kScaled ? q[d] * scale(k_scales_[d]) : q[d];
+      const float added = kScaled ? q[d] * offset(k_scales_[d]) : 0.0f;
+      for (int lane = 0; lane < lanes_; ++lane) {
+        sums[lane] += x * element<kType>(word[lane], d % kPerWord);
+        if (kScaled) sums[lane] += added;
+      }
+    }
+    std::copy_n(sums, lanes_, to);
+  }
+
+  void add_value(int token, float weight, float* acc) const {
+    const uint32_t* words = v_ + int64_t{token / kPerWord} * a_.head_dim;
+    const float x = kScaled ? weight * scale(v_scales_[token]) : weight;
+    const float added = kScaled ? weight * offset(v_scales_[token]) : 0.0f;
+    for (int d = 0; d < a_.head_dim; ++d) {
+      acc[d] += x * element<kType>(words[d], token % kPerWord);
+      if (kScaled) acc[d] += added;
+    }
+  }
+
+  static float scale(uint32_t word) { return bf16_to_f32(static_cast<uint16_t>(word)); }
+  static float offset(uint32_t word) { return bf16_to_f32(static_cast<uint16_t>(word >> 16)); }
+
+  const TileAttention& a_;
+  const uint32_t* k_;
+  const uint32_t* v_;
+  const uint32_t* k_scales_;
+  const uint32_t* v_scales_;
+  int lanes_;
+  int channel_words_;
+};
 
 }  // namespace
 
 KernelSet scalar_kernels() {
-  return {"scalar", attend_tile<DType::kF32>, attend_tile<DType::kBF16>, attend_tile<DType::kF16>};
+  return {"scalar",
+          ScalarKernel<KVType::kF32>::attend_tile,
+          ScalarKernel<KVType::kBF16>::attend_tile,
+          ScalarKernel<KVType::kF16>::attend_tile,
+          ScalarKernel<KVType::kInt8>::attend_tile,
+          ScalarKernel<KVType::kInt4>::attend_tile};
 }
 
 }  // namespace nspjax

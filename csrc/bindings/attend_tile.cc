@@ -1,17 +1,37 @@
 #include "bindings/attend_tile.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "attention/kernel.h"
 #include "attention/merge.h"
 #include "base/align.h"
 
 namespace nspjax {
+namespace {
+
+// k, v [tokens, D] in a tile; the rest of it is NaN.
+AlignedBuffer pack_tile(const HeadTile& tile, DType dtype, const AnyArray& k, const AnyArray& v) {
+  const auto n_tokens = static_cast<int64_t>(k.shape(0));
+  const HeadTile rounded(kv_type_of(dtype), tile.head_dim(), tile.tile_tokens());
+  AlignedBuffer floats(rounded.bytes());
+  std::fill_n(floats.data(), rounded.bytes(), std::byte{0xff});
+  pack_head(rounded,
+            {static_cast<const std::byte*>(k.data()), static_cast<const std::byte*>(v.data()),
+             tile.head_dim() * size_bytes(dtype)},
+            0, n_tokens, floats.data());
+  if (rounded.type() == tile.type()) return floats;
+  AlignedBuffer converted(tile.bytes());
+  convert_head(rounded, floats.data(), tile, converted.data());
+  return converted;
+}
+
+}  // namespace
 
 nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const AnyArray& q,
                       const AnyArray& k, const AnyArray& v, const Int32Array& first,
                       const Int32Array& last, int32_t first_token, int begin, int end, float scale,
-                      float softcap) {
+                      float softcap, const std::string& kv_type, int64_t tile_tokens) {
   const DType type = parse_dtype(dtype);
   check_sizes(q, "q", {-1, -1});
   const size_t n = q.shape(0), dim = q.shape(1);
@@ -25,35 +45,38 @@ nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const
     fail(ErrorKind::kInvalidArgument, "attend_tile: q must be float32, k and v of the dtype, ",
          "0 <= begin <= end <= tokens");
   }
+  if (tile_tokens == 0) {
+    tile_tokens = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n_tokens)));
+  }
+  const HeadTile tile(kv_type.empty() ? kv_type_of(type) : parse_kv_type(kv_type), head_dim,
+                      tile_tokens);
+  if (n_tokens > tile_tokens || (is_quantised(tile.type()) && n_tokens < tile_tokens)) {
+    fail(ErrorKind::kInvalidArgument, "attend_tile: ", n_tokens, " tokens for a tile of ",
+         tile_tokens);
+  }
+  const AlignedBuffer data = pack_tile(tile, type, k, v);
+
   const auto padded = static_cast<size_t>(round_up(head_dim, kPadFloats));
   std::vector<float> queries(n * padded), acc(n * padded), max(n, kMinusInfinity), sum(n);
   for (size_t i = 0; i < n; ++i) {
-    for (size_t d = 0; d < dim; ++d) {
-      queries[i * padded + d] = scale * static_cast<const float*>(q.data())[i * dim + d];
-    }
+    std::copy_n(static_cast<const float*>(q.data()) + i * dim, dim, queries.data() + i * padded);
   }
-  const HeadTile tile(kv_type_of(type), head_dim, n_tokens);
-  AlignedBuffer packed(tile.bytes());
-  pack_head(tile,
-            {static_cast<const std::byte*>(k.data()), static_cast<const std::byte*>(v.data()),
-             head_dim * size_bytes(type)},
-            0, n_tokens, packed.data());
   find_kernel(kernel).of(tile.type())({.queries = queries.data(),
-                                .scale = 1.0f,
-                                .n_queries = static_cast<int>(n),
-                                .head_dim = static_cast<int>(dim),
-                                .padded_dim = static_cast<int>(padded),
-                                .first = first.data(),
-                                .last = last.data(),
-                                .tile = &tile,
-                                .data = packed.data(),
-                                .first_token = first_token,
-                                .begin = begin,
-                                .end = end,
-                                .softcap = softcap,
-                                .max = max.data(),
-                                .sum = sum.data(),
-                                .acc = acc.data()});
+                                       .scale = scale,
+                                       .n_queries = static_cast<int>(n),
+                                       .head_dim = static_cast<int>(dim),
+                                       .padded_dim = static_cast<int>(padded),
+                                       .first = first.data(),
+                                       .last = last.data(),
+                                       .tile = &tile,
+                                       .data = data.data(),
+                                       .first_token = first_token,
+                                       .begin = begin,
+                                       .end = end,
+                                       .softcap = softcap,
+                                       .max = max.data(),
+                                       .sum = sum.data(),
+                                       .acc = acc.data()});
   std::vector<float> out(n * dim), lse(n);
   for (size_t i = 0; i < n; ++i) {
     lse[i] = normalise_partial(max[i], sum[i], acc.data() + i * padded, head_dim);

@@ -12,6 +12,8 @@
 #include "bindings/ffi_handlers.h"
 #include "bindings/profiles.h"
 #include "bindings/trace_arrays.h"
+#include "bindings/head_tile.h"
+#include "bindings/measure.h"
 #include "store/registry.h"
 
 namespace nspjax {
@@ -302,11 +304,29 @@ NB_MODULE(_engine, m) {
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");
   m.def("attend_tile", &attend_tile, "kernel"_a, "dtype"_a, "q"_a, "k"_a, "v"_a, "first"_a,
         "last"_a, "first_token"_a, "begin"_a, "end"_a, "scale"_a, "softcap"_a = 0.0f,
+        "kv_type"_a = "", "tile_tokens"_a = 0,
         "One kernel on one tile, for tests: q [n, D], k, v [tokens, D], query i sees the "
         "positions first[i] to last[i] -> out [n, D], lse [n].");
   m.def("crc32c", &crc32c_of_buffer, "bytes_like"_a, "CRC-32C of bytes, a memoryview, an array.");
   bind_trace(m);
   bind_profiles(m);
+  m.def("head_tile_bytes", &head_tile_bytes, "kv_type"_a, "head_dim"_a, "tile_tokens"_a);
+  m.def("pack_head", &pack_head_tokens, "kv_type"_a, "tile_tokens"_a, "k"_a, "v"_a, "begin"_a,
+        "tile"_a, "k, v [tokens, D] as a tile's tokens from begin on -> a new tile (uint8).");
+  m.def("unpack_head", &unpack_head_tokens, "kv_type"_a, "head_dim"_a, "tile_tokens"_a, "tile"_a,
+        "begin"_a, "end"_a, "-> k, v [end - begin, D].");
+  m.def("copy_head_tokens", &copy_tile_tokens, "kv_type"_a, "head_dim"_a, "tile_tokens"_a,
+        "source"_a, "n"_a, "to"_a, "The first n tokens of a tile over a copy of another.");
+  m.def("convert_head", &convert_tile, "from_type"_a, "to_type"_a, "head_dim"_a, "tile_tokens"_a,
+        "tile"_a, "A full tile in another type.");
+  m.def("measure_read_bandwidth", &measure_read_bandwidth, "bytes"_a, "threads"_a, "repeats"_a,
+        release_gil, "GB/s of a loop that only reads.");
+  m.def("measure_kernel", &measure_kernel, "kernel"_a, "kv_type"_a, "head_dim"_a, "n_kv_heads"_a,
+        "group"_a, "tile_tokens"_a, "bytes"_a, "threads"_a, "repeats"_a, release_gil,
+        "GB/s of KV in memory that a kernel attends over.");
+  m.def("measure_pack", &measure_pack, "kv_type"_a, "to_type"_a, "head_dim"_a, "n_kv_heads"_a,
+        "tile_tokens"_a, "bytes"_a, "repeats"_a, release_gil,
+        "GB/s of rows that one thread packs into tiles.");
   m.def("build_info", &build_info);
 }
 

@@ -8,10 +8,9 @@
 
 namespace nspjax {
 
-// What is chosen lies between these; what is asked for may be any power of two up to kMost.
+// What is chosen lies between these; what is asked for may be any power of two that a tile can be.
 inline constexpr int64_t kSmallestTileTokens = 16;
 inline constexpr int64_t kLargestTileTokens = 256;
-inline constexpr int64_t kMostTileTokens = 1024;
 
 // One host-memory budget: staging buffers first, then the tails of the caches, then pinned tiles.
 struct HostBudget {

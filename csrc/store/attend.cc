@@ -66,8 +66,7 @@ void pack_queries(AttendPass& pass, const AttendCall& call, const AttendArgs& ar
         const int64_t token = unit.batch_row * args.n_tokens + t;
         const int64_t from = (token * args.n_q_heads + kv_head * call.group) * shape.head_dim;
         for (int64_t g = 0; g < call.group; ++g, to += call.padded_dim) {
-          scale_to_f32(args.q, args.q_dtype, from + g * shape.head_dim, shape.head_dim, args.scale,
-                       to);
+          to_f32(args.q, args.q_dtype, from + g * shape.head_dim, shape.head_dim, to);
         }
       }
     }
@@ -160,7 +159,7 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
                   .n_tokens = args.n_tokens,
                   .group = group,
                   .padded_dim = padded_dim,
-                  .scale = 1.0f,
+                  .scale = args.scale,
                   .softcap = args.softcap,
                   .out = args.out,
                   .max = max.data(),

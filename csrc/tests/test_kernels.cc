@@ -1,5 +1,6 @@
-// The kernels on exactly sized heap arrays (a read beyond one is seen by AddressSanitizer), and the
+// The kernels on exactly sized heap arrays of tiles (a read beyond one is seen by AddressSanitizer), and the
 // vector kernels against the scalar one. Accuracy: tests/engine/test_kernels.py.
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -16,7 +17,14 @@ struct Result {
   std::vector<float> max, sum, acc;
 };
 
-Result run(const KernelSet& kernel, DType dtype, int n_queries, int n_tokens, int head_dim) {
+// A full tile for a quantised type, otherwise one that ends in tokens that are not there.
+Result run(const KernelSet& kernel, KVType type, int n_queries, int n_tokens, int head_dim) {
+  const bool quantised = is_quantised(type);
+  const DType dtype = type == KVType::kBF16  ? DType::kBF16
+                      : type == KVType::kF16 ? DType::kF16
+                                             : DType::kF32;
+  auto tile_tokens = static_cast<int64_t>(std::bit_ceil(static_cast<unsigned>(n_tokens)));
+  if (quantised) n_tokens = static_cast<int>(tile_tokens = std::max<int64_t>(16, tile_tokens));
   std::mt19937 random(static_cast<unsigned>(n_tokens * 1000 + head_dim));
   std::normal_distribution<float> normal;
   const auto padded = round_up(head_dim, kPadFloats);
@@ -31,6 +39,13 @@ Result run(const KernelSet& kernel, DType dtype, int n_queries, int n_tokens, in
     return bytes;
   };
   const auto k = values(), v = values();
+  const HeadTile floats(kv_type_of(dtype), head_dim, tile_tokens);
+  const HeadTile tile(type, head_dim, tile_tokens);
+  std::vector<std::byte> packed(static_cast<size_t>(floats.bytes()), std::byte{0xff});
+  pack_head(floats, {k.data(), v.data(), head_dim * size_bytes(dtype)}, 0, n_tokens, packed.data());
+  std::vector<std::byte> data(static_cast<size_t>(tile.bytes()));
+  convert_head(floats, packed.data(), tile, data.data());
+
   std::vector<float> queries(static_cast<size_t>(n_queries * padded));
   for (int64_t i = 0; i < n_queries; ++i) {
     for (int d = 0; d < head_dim; ++d)
@@ -41,9 +56,9 @@ Result run(const KernelSet& kernel, DType dtype, int n_queries, int n_tokens, in
   Result result{std::vector(static_cast<size_t>(n_queries), kMinusInfinity),
                 std::vector(static_cast<size_t>(n_queries), 0.0f),
                 std::vector(static_cast<size_t>(n_queries * padded), 0.0f)};
-  kernel.of(dtype)({queries.data(), n_queries, head_dim, static_cast<int>(padded), first.data(),
-                    last.data(), k.data(), v.data(), 0, 0, n_tokens, 0.0f, result.max.data(),
-                    result.sum.data(), result.acc.data()});
+  kernel.of(type)({queries.data(), 0.1f, n_queries, head_dim, static_cast<int>(padded),
+                   first.data(), last.data(), &tile, data.data(), 0, 0, n_tokens, 0.0f,
+                   result.max.data(), result.sum.data(), result.acc.data()});
   return result;
 }
 
@@ -54,14 +69,16 @@ int main() {
   using namespace nspjax;
   using namespace nspjax::testing;
   for (const KernelSet& kernel : available_kernels()) {
-    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const KVType type : kKVTypes) {
       for (const int head_dim : {1, 7, 16, 24, 40, 80, 128}) {
         for (const int n_queries : {1, 3, 13}) {
           for (const int n_tokens : {1, 5, 63, 64, 97}) {
-            const Result got = run(kernel, dtype, n_queries, n_tokens, head_dim);
-            const Result want = run(scalar_kernels(), dtype, n_queries, n_tokens, head_dim);
+            const Result got = run(kernel, type, n_queries, n_tokens, head_dim);
+            const Result want = run(scalar_kernels(), type, n_queries, n_tokens, head_dim);
             for (size_t i = 0; i < got.acc.size(); ++i) {
-              check(std::abs(got.acc[i] - want.acc[i]) <= 1e-3f * (1 + std::abs(want.acc[i])),
+              // int8 and int4: 16-bit queries and weights, times sums of weights
+              const float most = (is_quantised(type) ? 4e-3f : 1e-3f) * (1 + std::abs(want.acc[i]));
+              check(std::abs(got.acc[i] - want.acc[i]) <= most,
                     "as the scalar kernel");
             }
           }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from engine_oracle import append, bits, fill, int32, normal
 
+from nspjax import _engine
 from nspjax.errors import InvalidArgumentError
 
 PAGE = 4096
@@ -20,7 +21,7 @@ def one_row(store, tokens, heads=4, head_dim=64, dtype="bf16", tile_tokens=16, c
     return cache, version, bits(k), bits(v)
 
 
-def test_a_tile_on_disk_is_k_and_v_head_by_head(open_store):
+def test_a_tile_on_disk_is_head_by_head(open_store):
     store = open_store(1)
     _, _, k, v = one_row(store, 40, heads=3, head_dim=24)
     with open(store.devices()[0]["path"], "rb") as file:
@@ -29,7 +30,13 @@ def test_a_tile_on_disk_is_k_and_v_head_by_head(open_store):
     tile_elements = 2 * PAGE // 2  # 3 heads x 2 x 16 x 24 x 2 bytes = 4608, padded to two pages
     for tile in (0, 1):
         tokens = slice(16 * tile, 16 * tile + 16)
-        head_by_head = np.stack([k[0, tokens], v[0, tokens]]).transpose(2, 0, 1, 3).ravel()
+        empty = np.zeros(_engine.head_tile_bytes("bf16", 24, 16), np.uint8)
+        head_by_head = np.concatenate([
+            _engine.pack_head(
+                "bf16", 16, k[0, tokens, h].copy(), v[0, tokens, h].copy(), 0, empty
+            )
+            for h in range(3)
+        ]).view(np.uint16)  # fmt: skip
         stored = data[tile * tile_elements :][:tile_elements]
         np.testing.assert_array_equal(stored[: head_by_head.size], head_by_head)
         assert not stored[head_by_head.size :].any()

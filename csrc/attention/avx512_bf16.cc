@@ -1,0 +1,96 @@
+// The vector kernels with AVX-512's dot products of pairs: VDPBF16PS for bf16's scores, VPDPWSSD
+// for codes.
+//
+// VDPBF16PS takes bf16 queries. A query that is one, as usual, is one term; any other is the sum of
+// three, exactly. In a call with both the first kind gets two terms of 0, which add nothing. V stays
+// with float32 weights: to round them to bf16 would cost accuracy, to split them saves no time.
+#include "attention/avx512_simd.h"
+#include "attention/vector_kernels.h"
+
+namespace nspjax {
+namespace {
+
+class BF16PairScores {
+  using Words = __m512i;
+
+  template <int kTerms>
+  struct Dot {
+    using Sum = __m512;
+    using Query = int32_t;
+    static constexpr int kQueryElements = 1;
+    int term_stride;
+
+    static Sum zero() { return _mm512_setzero_ps(); }
+    static Words split(Words words) { return words; }
+    Sum add(Sum sum, Words words, const int32_t* q) const {
+      for (int i = 0; i < kTerms; ++i) {
+        const Words pair = _mm512_set1_epi32(q[i * term_stride]);
+        sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(words),
+                               reinterpret_cast<__m512bh>(pair));
+      }
+      return sum;
+    }
+  };
+
+  // A prepared query: whether it needs all terms, then three times its channels in pairs.
+  static constexpr int kHeader = 16;
+
+ public:
+  static int prepared_words(const TileView& tile) { return kHeader + tile.padded_dim / 2 * 3; }
+
+  static void prepare(const TileAttention& a, const TileView& tile, int query, int32_t* into) {
+    const float* q = a.queries + int64_t{query} * tile.padded_dim;
+    const int term_words = tile.padded_dim / 2;
+    __mmask16 inexact = 0;
+    for (int d = 0; d < tile.padded_dim; d += 16) {
+      __m512 rest = _mm512_loadu_ps(q + d);
+      for (int i = 0; i < 3; ++i) {
+        const __m256i term = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(rest));
+        _mm256_storeu_si256(
+            reinterpret_cast<__m256i*>(into + kHeader + i * term_words + d / 2), term);
+        const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(term), 16);
+        rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(wide));
+        if (i == 0) {
+          inexact = static_cast<__mmask16>(
+              inexact | _mm512_cmp_ps_mask(rest, _mm512_setzero_ps(), _CMP_NEQ_UQ));
+        }
+      }
+    }
+    into[0] = inexact;
+  }
+
+  template <int QB>
+  static void run(const TileAttention&, const TileView& tile, int, const int32_t* prepared,
+                  const Block& block, float* weights) {
+    const int stride = prepared_words(tile);
+    int32_t inexact = 0;
+    for (int i = 0; i < QB; ++i) inexact |= prepared[i * stride];
+    const auto store = [weights](int i, int t, __m512 sum) {
+      _mm512_storeu_ps(weights + i * kBlockTokens + t, sum);
+    };
+    const int term_stride = tile.padded_dim / 2;
+    if (inexact) {
+      BlockScores<Avx512, Dot<3>, QB>::run(tile, block, {term_stride}, prepared + kHeader, stride,
+                                           0, tile.channel_words, store);
+    } else {
+      BlockScores<Avx512, Dot<1>, QB>::run(tile, block, {term_stride}, prepared + kHeader, stride,
+                                           0, tile.channel_words, store);
+    }
+  }
+};
+
+constexpr KernelSet with_pair_scores() {
+  KernelSet kernels = vector_kernels<Avx512>("avx512_bf16");
+  kernels.bf16 =
+      VectorKernel<Avx512, BF16PairScores, FloatValues<Avx512, BF16Elements<Avx512>>>::attend_tile;
+  return kernels;
+}
+
+}  // namespace
+
+KernelSet avx512_bf16_kernels() {
+  static constexpr KernelSet kKernels = with_pair_scores();
+  return kKernels;
+}
+
+}  // namespace nspjax

@@ -1,0 +1,77 @@
+// Scores of a block of tokens to softmax weights, with the statistics that go along; for the files
+// of an instruction set, see vector_kernel.h.
+#pragma once
+
+#include "attention/tile_view.h"
+
+namespace nspjax {
+
+template <class Simd>
+class BlockSoftmax {
+  using Vector = typename Simd::Vector;
+  static constexpr int kWidth = Simd::kWidth;
+
+ public:
+  // weights: q . k of the block's tokens, in whole vectors that cover [block.begin, block.end), on
+  // return e^(score - max) of the tokens [from, to) of these and 0 for the others. Updates max and
+  // sum; returns by what the earlier acc is to be multiplied.
+  static float update(const TileAttention& a, int query, const Block& block, int from, int to,
+                      float* weights) {
+    const int begin = block.begin / kWidth * kWidth;
+    Vector most = Simd::set(-__builtin_inff());
+    for (int t = begin; t < block.end; t += kWidth) {
+      Vector score = Simd::multiply(Simd::load(weights + t), Simd::set(a.scale));
+      if (a.softcap > 0.0f) score = capped(score, a.softcap);
+      score = Simd::only(score, from - t, to - t, -__builtin_inff());
+      Simd::store(weights + t, score);
+      most = Simd::max(most, score);
+    }
+    const float block_max = Simd::max_of(most);
+    const float old_max = a.max[query];
+    const float new_max = block_max > old_max ? block_max : old_max;
+    if (new_max == -__builtin_inff()) {
+      for (int t = begin; t < block.end; t += kWidth) Simd::store(weights + t, Simd::zero());
+      return 1.0f;
+    }
+    Vector sum = Simd::zero();
+    for (int t = begin; t < block.end; t += kWidth) {
+      const Vector weight = exp(Simd::subtract(Simd::load(weights + t), Simd::set(new_max)));
+      Simd::store(weights + t, weight);
+      sum = Simd::add(sum, weight);
+    }
+    const float correction =
+        new_max == old_max ? 1.0f : Simd::lowest(exp(Simd::set(old_max - new_max)));
+    a.max[query] = new_max;
+    a.sum[query] = a.sum[query] * correction + Simd::sum_of(sum);
+    return correction;
+  }
+
+ private:
+  // Cephes' expf, for x <= 0: 2^n times a polynomial; 0 below the smallest normal number.
+  static Vector exp(Vector x) {
+    const Vector lowest = Simd::set(-87.33654f);
+    const Vector clamped = Simd::max(x, lowest);
+    const Vector n = Simd::round(Simd::multiply(clamped, Simd::set(1.44269504088896341f)));
+    Vector r = Simd::multiply_add(n, Simd::set(-0.693359375f), clamped);
+    r = Simd::multiply_add(n, Simd::set(2.12194440e-4f), r);
+    Vector p = Simd::set(1.9875691500e-4f);
+    p = Simd::multiply_add(p, r, Simd::set(1.3981999507e-3f));
+    p = Simd::multiply_add(p, r, Simd::set(8.3334519073e-3f));
+    p = Simd::multiply_add(p, r, Simd::set(4.1665795894e-2f));
+    p = Simd::multiply_add(p, r, Simd::set(1.6666665459e-1f));
+    p = Simd::multiply_add(p, r, Simd::set(5.0000001201e-1f));
+    p = Simd::multiply_add(p, Simd::multiply(r, r), Simd::add(r, Simd::set(1.0f)));
+    return Simd::zero_where_less(Simd::times_power_of_two(p, n), x, lowest);
+  }
+
+  // softcap * tanh(x / softcap), through e^(-2 |x / softcap|)
+  static Vector capped(Vector x, float softcap) {
+    const Vector y = Simd::multiply(x, Simd::set(1.0f / softcap));
+    const Vector e = exp(Simd::multiply(Simd::absolute(y), Simd::set(-2.0f)));
+    const Vector one = Simd::set(1.0f);
+    const Vector tanh = Simd::divide(Simd::subtract(one, e), Simd::add(one, e));
+    return Simd::multiply(Simd::with_sign_of(tanh, y), Simd::set(softcap));
+  }
+};
+
+}  // namespace nspjax

@@ -1,0 +1,31 @@
+// The part of a tile that a vector kernel works on.
+#pragma once
+
+#include "attention/kernel.h"
+
+namespace nspjax {
+
+// Tokens of a block: it begins at the tile's token `token`, [begin, end) of it count.
+struct Block {
+  int token;
+  int begin;
+  int end;
+};
+
+// Where a tile's words lie; plain numbers, since calls to HeadTile are not inlined.
+struct TileView {
+  const uint32_t* k;
+  const uint32_t* v;
+  const uint32_t* k_scales;
+  const uint32_t* v_scales;
+  int head_dim;
+  int padded_dim;
+  int channel_words;
+  int lanes;
+};
+
+// Memory is read in the order in which it lies, tile after tile, so what lies this far behind a
+// word that is read now will be read soon: measured, bench/kernel.py.
+inline constexpr int kPrefetchBytes = 4096;
+
+}  // namespace nspjax

@@ -1,0 +1,199 @@
+// Full tiles from one stored type to another.
+//
+// K and V are the same to this file: each is a set of series that share a scale (a channel's tokens
+// in K, a token's channels in V), P neighbouring series to a run of words.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/align.h"
+#include "layout/head_tile.h"
+
+namespace nspjax {
+namespace {
+
+// K or V of a tile, and its scales.
+struct Section {
+  KVType type;
+  int64_t n_series;
+  int64_t length;  // of a series
+  int64_t word_base;
+  int64_t group_stride;  // in words: from a group of P series to the next
+  int64_t run;           // so many elements of a series lie side by side,
+  int64_t run_stride;    // and the next run begins so many words on
+  int64_t scale_base;
+
+  int64_t per_word() const { return 32 / element_bits(type); }
+  int64_t n_groups() const { return ceil_div(n_series, per_word()); }
+};
+
+Section k_section(const HeadTile& tile) {
+  const int64_t lanes = tile.lanes();
+  return {tile.type(), tile.head_dim(), tile.tile_tokens(),
+          0,           lanes,           lanes,
+          lanes * tile.channel_words(), tile.k_scales_offset() / 4};
+}
+
+Section v_section(const HeadTile& tile) {
+  const int64_t dim = tile.head_dim();
+  return {tile.type(),         tile.tile_tokens(), dim, tile.v_offset() / 4, dim, dim, dim,
+          tile.v_scales_offset() / 4};
+}
+
+uint32_t load_word(const std::byte* data, int64_t index) {
+  uint32_t word;
+  std::memcpy(&word, data + 4 * index, 4);
+  return word;
+}
+
+void store_word(std::byte* data, int64_t index, uint32_t word) {
+  std::memcpy(data + 4 * index, &word, 4);
+}
+
+struct Scale {
+  float scale;
+  float offset;
+};
+
+Scale scale_of(uint32_t word) {
+  return {std::bit_cast<float>(word << 16), std::bit_cast<float>(word & 0xffff0000u)};
+}
+
+uint32_t word_of(Scale scale) {
+  return std::bit_cast<uint32_t>(scale.offset) | std::bit_cast<uint32_t>(scale.scale) >> 16;
+}
+
+float rounded_to_bf16(float x) { return bf16_to_f32(f32_to_bf16(x)); }
+
+// The next bf16 not below x >= 0.
+float up_to_bf16(float x) {
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(x) + 0xffffu) & 0xffff0000u);
+}
+
+template <class AsF32>
+void read_elements(const Section& section, const std::byte* data, int64_t series, float* x,
+                   const AsF32& as_f32) {
+  const int64_t per_word = section.per_word();
+  const int shift = element_shift(element_bits(section.type), series % per_word);
+  int64_t word = section.word_base + series / per_word * section.group_stride;
+  for (int64_t i = 0; i < section.length; i += section.run, word += section.run_stride) {
+    for (int64_t j = 0; j < section.run; ++j) x[i + j] = as_f32(load_word(data, word + j) >> shift);
+  }
+}
+
+void read_series(const Section& section, const std::byte* data, int64_t series, float* x) {
+  switch (section.type) {
+    case KVType::kF32:
+      return read_elements(section, data, series, x,
+                           [](uint32_t bits) { return std::bit_cast<float>(bits); });
+    case KVType::kBF16:
+      return read_elements(section, data, series, x,
+                           [](uint32_t bits) { return std::bit_cast<float>(bits << 16); });
+    case KVType::kF16:
+      return read_elements(section, data, series, x, [](uint32_t bits) {
+        return f16_to_f32(static_cast<uint16_t>(bits));
+      });
+    case KVType::kInt8:
+    case KVType::kInt4: {
+      const Scale scale = scale_of(load_word(data, section.scale_base + series));
+      const auto spare = static_cast<int>(32 - element_bits(section.type));
+      return read_elements(section, data, series, x, [=](uint32_t bits) {
+        return scale.offset + scale.scale * static_cast<float>(static_cast<int32_t>(bits << spare) >> spare);
+      });
+    }
+  }
+}
+
+// The scale with which codes from -2^(bits - 1) to 2^(bits - 1) - 1 reach every finite x.
+Scale choose_scale(const float* x, int64_t n, int bits) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  float least = kMost, most = -kMost;
+  for (int64_t i = 0; i < n; ++i) {
+    const bool finite = std::abs(x[i]) <= kMost;
+    least = finite && x[i] < least ? x[i] : least;
+    most = finite && x[i] > most ? x[i] : most;
+  }
+  if (least > most) return {0.0f, 0.0f};
+  const auto below = static_cast<float>(1 << (bits - 1)), above = below - 1.0f;
+  const float at = below / (below + above);
+  // an offset beyond the largest bf16 would be infinite
+  const float offset = std::clamp(rounded_to_bf16(least + at * most - at * least), -0x1.fep127f,
+                                  0x1.fep127f);
+  // half of each, since the whole may be infinite
+  const float reach = std::max((offset * 0.5f - least * 0.5f) / below,
+                               (most * 0.5f - offset * 0.5f) / above);
+  return {up_to_bf16(std::max(0.0f, 2.0f * reach)), offset};
+}
+
+// Codes of x, as `bits` of two's complement.
+void quantise(const float* x, int64_t n, Scale scale, int bits, uint32_t* codes) {
+  const auto least = static_cast<float>(-(1 << (bits - 1))), most = -least - 1.0f;
+  const uint32_t mask = (1u << bits) - 1;
+  const float inverse = scale.scale >= std::numeric_limits<float>::min() ? 1.0f / scale.scale : 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    float steps = (x[i] - scale.offset) * inverse;
+    steps = steps == steps ? steps : 0.0f;
+    steps = steps > least ? steps : least;
+    steps = steps < most ? steps : most;
+    // at 1.5 * 2^23 floats are whole numbers: the addition rounds to the nearest
+    codes[i] = std::bit_cast<uint32_t>(steps + 0x1.8p23f) & mask;
+  }
+}
+
+void encode(const float* x, int64_t n, KVType type, uint32_t* elements) {
+  for (int64_t i = 0; i < n; ++i) {
+    elements[i] = type == KVType::kF32    ? std::bit_cast<uint32_t>(x[i])
+                  : type == KVType::kBF16 ? f32_to_bf16(x[i])
+                                          : f32_to_f16(x[i]);
+  }
+}
+
+void convert_section(const Section& from, const std::byte* data, const Section& to,
+                     std::byte* into) {
+  const auto bits = static_cast<int>(element_bits(to.type));
+  const auto length = static_cast<size_t>(to.length);
+  std::vector<float> x(length);
+  std::vector<uint32_t> elements(length), words(length);
+  for (int64_t group = 0; group < to.n_groups(); ++group) {
+    std::fill(words.begin(), words.end(), 0u);
+    for (int64_t e = 0; e < to.per_word(); ++e) {
+      const int64_t series = group * to.per_word() + e;
+      if (series >= to.n_series) break;
+      read_series(from, data, series, x.data());
+      if (is_quantised(to.type)) {
+        const Scale scale = choose_scale(x.data(), to.length, bits);
+        store_word(into, to.scale_base + series, word_of(scale));
+        quantise(x.data(), to.length, scale, bits, elements.data());
+      } else {
+        encode(x.data(), to.length, to.type, elements.data());
+      }
+      const int shift = element_shift(bits, e);
+      for (size_t i = 0; i < length; ++i) words[i] |= elements[i] << shift;
+    }
+    int64_t word = to.word_base + group * to.group_stride;
+    for (int64_t i = 0; i < to.length; i += to.run, word += to.run_stride) {
+      std::memcpy(into + 4 * word, words.data() + i, static_cast<size_t>(4 * to.run));
+    }
+  }
+}
+
+}  // namespace
+
+void convert_head(const HeadTile& from, const std::byte* data, const HeadTile& to,
+                  std::byte* into) {
+  if (from.head_dim() != to.head_dim() || from.tile_tokens() != to.tile_tokens()) {
+    fail(ErrorKind::kInvalidArgument, "convert_head from [", from.tile_tokens(), ", ",
+         from.head_dim(), "] to [", to.tile_tokens(), ", ", to.head_dim(),
+         "]: give tiles of one size");
+  }
+  if (from.type() == to.type()) {
+    std::memcpy(into, data, static_cast<size_t>(to.bytes()));
+    return;
+  }
+  convert_section(k_section(from), data, k_section(to), into);
+  convert_section(v_section(from), data, v_section(to), into);
+}
+
+}  // namespace nspjax
