@@ -4,35 +4,17 @@ train, held_out = read_library()
 bits, by_position = bits_per_byte(model, held_out)
 """
 
-import hashlib
 import math
-import sysconfig
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from byte_tokenizer import BOS
+from library_files import read_library
 from torch import Tensor
 from torch.nn import functional as F
 
-SKIPPED_FOLDERS = {"site-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
+__all__ = ["bits_per_byte", "losses", "read_library"]
 BUCKETS = (0, 256, 1024, 2048, 4096)
-
-
-def read_library() -> tuple[list[bytes], list[bytes]]:
-    """The standard library's files (train, held out), without tests, tables and generated data."""
-    root = Path(sysconfig.get_path("stdlib"))
-    train: list[bytes] = []
-    held_out: list[bytes] = []
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        generated = name.name.startswith("_sysconfigdata") or name.parts[0].startswith("config-")
-        if generated or SKIPPED_FOLDERS & set(name.parts):
-            continue
-        digest = hashlib.sha256(name.as_posix().encode()).digest()
-        if text := path.read_bytes():
-            (held_out if digest[0] * 40 < 256 else train).append(text)
-    return train, held_out
 
 
 def losses(model: torch.nn.Module, tokens: Tensor, amp: bool = False) -> Tensor:
