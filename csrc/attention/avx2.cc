@@ -99,7 +99,7 @@ struct Avx2 {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
   }
   static void prefetch(const uint32_t* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T1);
   }
 };
 

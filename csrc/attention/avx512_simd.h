@@ -85,7 +85,7 @@ struct Avx512 {
 #endif
   }
   static void prefetch(const uint32_t* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T1);
   }
 };
 

@@ -192,8 +192,10 @@ class CodeValues {
       for (int i = 0; i < QB; ++i) {
         for (int j = 0; j < N; ++j) {
           float* out = acc + channel + i * tile.padded_dim + j * Simd::kWidth;
-          const Vector before =
-              Simd::multiply_add(Simd::load(out), Simd::set(correction[i]), Simd::set(offset[i]));
+          // nothing beyond head_dim
+          const Vector added =
+              Simd::only(Simd::set(offset[i]), 0, tile.head_dim - channel - j * Simd::kWidth, 0.0f);
+          const Vector before = Simd::multiply_add(Simd::load(out), Simd::set(correction[i]), added);
           Simd::store(out, Simd::multiply_add(Simd::to_float(sums[i][j]), Simd::set(unit[i]), before));
         }
       }

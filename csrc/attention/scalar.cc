@@ -59,9 +59,7 @@ class ScalarKernel {
   void attend_block(int query, int block, int begin, int end) const {
     float* acc = a_.acc + int64_t{query} * a_.padded_dim;
     float weights[kBlockTokens];
-    for (int t = begin / lanes_ * lanes_; t < end; t += lanes_) {
-      scores(a_.queries + int64_t{query} * a_.padded_dim, t, weights + (t - block));
-    }
+    scores(a_.queries + int64_t{query} * a_.padded_dim, block, weights);
     float block_max = kMinusInfinity;
     for (int t = begin - block; t < end - block; ++t) {
       weights[t] *= a_.scale;
@@ -80,10 +78,10 @@ class ScalarKernel {
     }
   }
 
-  // q . k of the tokens that lie side by side from `token`.
+  // q . k of the tokens that lie side by side from `token`: those of a block.
   void scores(const float* q, int token, float* to) const {
     const uint32_t* words = k_ + int64_t{token} * channel_words_;
-    float sums[16] = {};
+    float sums[kMostLanes] = {};
     for (int d = 0; d < a_.head_dim; ++d) {
       const uint32_t* word = words + int64_t{d / kPerWord} * lanes_;
       const float x = kScaled ? q[d] * scale(k_scales_[d]) : q[d];

@@ -36,7 +36,7 @@ int64_t HeadTile::head_dim() const { return head_dim_; }
 int64_t HeadTile::tile_tokens() const { return tile_tokens_; }
 int64_t HeadTile::bytes() const { return bytes_; }
 int64_t HeadTile::elements_per_word() const { return 32 / element_bits(type_); }
-int64_t HeadTile::lanes() const { return std::min<int64_t>(16, tile_tokens_); }
+int64_t HeadTile::lanes() const { return std::min(kMostLanes, tile_tokens_); }
 int64_t HeadTile::channel_words() const { return ceil_div(head_dim_, elements_per_word()); }
 int64_t HeadTile::token_words() const { return ceil_div(tile_tokens_, elements_per_word()); }
 int64_t HeadTile::v_offset() const { return v_offset_; }

@@ -6,9 +6,10 @@
 // neighbours, each in the two halves of a word: what a dot product of pairs takes. A tile is these
 // sections, each beginning at a multiple of 64 bytes:
 //
-//   K          [tile_tokens / L][ceil(head_dim / P)][L]  words, L = min(16, tile_tokens)
+//   K          [tile_tokens / L][ceil(head_dim / P)][L]  words, L = min(64, tile_tokens)
 //              A word holds P neighbouring channels of one token (0 beyond head_dim); L tokens lie
-//              side by side, so that a vector is L tokens' words and no sum goes across lanes.
+//              side by side, so that a vector is tokens, no sum goes across its lanes, and the four
+//              vectors that a kernel has in work are read as one stream.
 //   V          [ceil(tile_tokens / P)][head_dim]         words
 //              A word holds one channel of P consecutive tokens; a vector is 16 channels' words.
 //   K's scales [head_dim]    words, of int8 and int4 only: the scale of a channel
@@ -32,6 +33,7 @@
 
 namespace nspjax {
 
+inline constexpr int64_t kMostLanes = 64;
 inline constexpr int64_t kMostTileTokens = 1024;
 inline constexpr int64_t kMostHeadDim = 4096;
 inline constexpr int64_t kLeastQuantisedTileTokens = 16;
