@@ -1,8 +1,8 @@
 """What int8 and int4 KV lose: bits per byte of the example model on text it has not seen.
 
-The model runs in memory, a tile's tokens at a time. Before the next tile, K (after its rotation) and
-V of the one that is full go through the engine's tiles and back, so that every token sees earlier
-tiles as they would be stored, and its own as the tail, in bf16.
+The model runs in memory, a tile's tokens at a time. Before the next tile, K (after its rotation)
+and V of the one that is full go through the engine's tiles and back, so that every token sees
+earlier tiles as they would be stored, and its own as the tail, in bf16.
 
     python bench/kv_dtype_quality.py                     # minutes
 """
@@ -78,9 +78,7 @@ def bits_per_byte(decoder: Decoder, windows: np.ndarray, kv_type: str, tile_toke
     nats = 0.0
     for begin in range(0, CONTEXT - tile_tokens, tile_tokens):
         end = begin + tile_tokens
-        loss, caches = step(
-            state, windows[:, begin:end], windows[:, begin + 1 : end + 1], caches
-        )
+        loss, caches = step(state, windows[:, begin:end], windows[:, begin + 1 : end + 1], caches)
         nats += float(loss)
         if kv_type != "bf16":
             caches = [store_tile(cache, begin, end, kv_type) for cache in caches]
@@ -94,7 +92,9 @@ def bytes_ratio(kv_type: str, head_dim: int, tile_tokens: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--windows", default=8, type=int, help="of 4096 bytes (default %(default)s)")
+    parser.add_argument(
+        "--windows", default=8, type=int, help="of 4096 bytes (default %(default)s)"
+    )
     parser.add_argument("--tile-tokens", default=64, type=int, help="default %(default)s")
     args = parser.parse_args()
     windows = held_out_windows(args.windows)
@@ -105,7 +105,7 @@ def main() -> None:
     for kv_type in ("bf16", "int8", "int4"):
         bits = bits_per_byte(decoder, windows, kv_type, args.tile_tokens)
         exact = exact or bits
-        ratios = [f"{bytes_ratio(kv_type, d, args.tile_tokens):.2f}×" for d in (32, 64, 128)]
+        ratios = [f"{bytes_ratio(kv_type, d, args.tile_tokens):.2f}x" for d in (32, 64, 128)]
         lost = f"{100 * (bits / exact - 1):+.2f} %"
         print(f"| {kv_type} | {bits:.4f} | {lost} | {' | '.join(ratios)} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""The standard library's files, split into those that the example model was trained on and others."""
+"""The standard library's files: those that the example model was trained on, and the others."""
 
 import hashlib
 import sysconfig

@@ -38,7 +38,8 @@ int64_t TileGeometry::tail_offset(int64_t row, int64_t device) const {
 
 int64_t largest_tile_bytes(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens) {
   const int64_t heads = ceil_div(shape.n_kv_heads, n_devices);
-  return round_up(heads * HeadTile(kv_type_of(shape.dtype), shape.head_dim, tile_tokens).bytes(), kPageBytes);
+  return round_up(heads * HeadTile(kv_type_of(shape.dtype), shape.head_dim, tile_tokens).bytes(),
+                  kPageBytes);
 }
 
 }  // namespace nspjax

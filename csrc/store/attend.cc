@@ -104,18 +104,12 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
   std::vector<float> max(static_cast<size_t>(n_results), kMinusInfinity);
   std::vector<float> sum(static_cast<size_t>(n_results), 0.0f);
   const std::vector<float> queries = pack_queries(args, shape, group, padded_dim);
-  AttendCall call{found.geometry,
-                  kernels_.of(kv_type_of(shape.dtype)),
-                  args.n_tokens,
-                  group,
-                  padded_dim,
-                  args.scale,
-                  args.softcap,
-                  queries.data(),
-                  args.out,
-                  max.data(),
-                  sum.data(),
-                  {}};
+  AttendCall call{found.geometry, kernels_.of(kv_type_of(shape.dtype)),
+                  args.n_tokens,  group,
+                  padded_dim,     args.scale,
+                  args.softcap,   queries.data(),
+                  args.out,       max.data(),
+                  sum.data(),     {}};
 
   const int64_t heads_on_device = ceil_div(shape.n_kv_heads, std::ssize(devices_));
   const int64_t query_bytes = heads_on_device * group * padded_dim * int64_t{sizeof(float)};

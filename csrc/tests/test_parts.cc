@@ -37,7 +37,8 @@ void test_extents() {
   check(extents.reserve(50).offset == 4346, "fits what is left of it");
 }
 
-// Every head of every tile of every row has a place of its own, inside the row's region, for awkward shapes.
+// Every head of every tile of every row has a place of its own, inside the row's region, for
+// awkward shapes.
 void test_tiles_do_not_overlap() {
   for (const int64_t n_devices : {1, 2, 3, 5}) {
     for (const int64_t n_heads : {1, 3, 4}) {
