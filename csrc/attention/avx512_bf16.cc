@@ -2,8 +2,9 @@
 // for codes.
 //
 // VDPBF16PS takes bf16 queries. A query that is one, as usual, is one term; any other is the sum of
-// three, exactly. In a call with both the first kind gets two terms of 0, which add nothing. V stays
-// with float32 weights: to round them to bf16 would cost accuracy, to split them saves no time.
+// three, exactly. In a call with both the first kind gets two terms of 0, which add nothing. V
+// stays with float32 weights: to round them to bf16 would cost accuracy, to split them saves no
+// time.
 #include "attention/avx512_simd.h"
 #include "attention/vector_kernels.h"
 
@@ -40,23 +41,26 @@ class BF16PairScores {
 
   static void prepare(const TileAttention& a, const TileView& tile, int query, int32_t* into) {
     const float* q = a.queries + int64_t{query} * tile.padded_dim;
-    const int term_words = tile.padded_dim / 2;
     __mmask16 inexact = 0;
     for (int d = 0; d < tile.padded_dim; d += 16) {
-      __m512 rest = _mm512_loadu_ps(q + d);
-      for (int i = 0; i < 3; ++i) {
-        const __m256i term = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(rest));
-        _mm256_storeu_si256(
-            reinterpret_cast<__m256i*>(into + kHeader + i * term_words + d / 2), term);
-        const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(term), 16);
-        rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(wide));
-        if (i == 0) {
-          inexact = static_cast<__mmask16>(
-              inexact | _mm512_cmp_ps_mask(rest, _mm512_setzero_ps(), _CMP_NEQ_UQ));
-        }
-      }
+      const __m512 rest = store_term(_mm512_loadu_ps(q + d), term(tile, into, 0) + d / 2);
+      const __mmask16 some = _mm512_cmp_ps_mask(rest, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      inexact = static_cast<__mmask16>(inexact | some);
+      store_term(store_term(rest, term(tile, into, 1) + d / 2), term(tile, into, 2) + d / 2);
     }
     into[0] = inexact;
+  }
+
+  static int32_t* term(const TileView& tile, int32_t* prepared, int i) {
+    return prepared + kHeader + i * (tile.padded_dim / 2);
+  }
+
+  // The nearest bf16; returns what is left of x.
+  static __m512 store_term(__m512 x, int32_t* to) {
+    const __m256i term = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), term);
+    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(term), 16);
+    return _mm512_sub_ps(x, _mm512_castsi512_ps(wide));
   }
 
   template <int QB>

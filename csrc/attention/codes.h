@@ -3,8 +3,8 @@
 //
 // An element is offset + scale * code. With K the scale belongs to the channel and goes into the
 // query, which is then rounded to 16 bits of its largest; with V it belongs to the token and goes
-// into the weight, which is rounded alike. What the offsets add is a number for each query in K, and
-// in V one for each query and block.
+// into the weight, which is rounded alike. What the offsets add is a number for each query in K,
+// and in V one for each query and block.
 #pragma once
 
 #include "attention/scores.h"
@@ -27,7 +27,8 @@ struct CodePairs {
  private:
   template <int j>
   void split(typename Simd::Words words) {
-    pair[j] = Simd::template right_16<16 - kBits>(Simd::template left_16<16 - kBits*(j + 1)>(words));
+    pair[j] =
+        Simd::template right_16<16 - kBits>(Simd::template left_16<16 - kBits*(j + 1)>(words));
     if constexpr (j + 1 < kPairs) split<j + 1>(words);
   }
 };
@@ -121,7 +122,8 @@ class CodeValues {
   static void run(const TileAttention& a, const TileView& tile, int query, const Block& block,
                   const float* weights, const float* correction) {
     constexpr int kMost = Simd::kAccumulators / QB > 8 ? 8 : Simd::kAccumulators / QB;
-    Columns<QB> columns{a.acc + int64_t{query} * tile.padded_dim, tile, block, correction, {}, {}, {}};
+    Columns<QB> columns{
+        a.acc + int64_t{query} * tile.padded_dim, tile, block, correction, {}, {}, {}};
     for (int i = 0; i < QB; ++i) columns.scale_weights(i, weights + i * kBlockTokens);
     for_each_column<Simd, kMost, const Columns<QB>&>(tile.head_dim, columns);
   }
@@ -195,8 +197,10 @@ class CodeValues {
           // nothing beyond head_dim
           const Vector added =
               Simd::only(Simd::set(offset[i]), 0, tile.head_dim - channel - j * Simd::kWidth, 0.0f);
-          const Vector before = Simd::multiply_add(Simd::load(out), Simd::set(correction[i]), added);
-          Simd::store(out, Simd::multiply_add(Simd::to_float(sums[i][j]), Simd::set(unit[i]), before));
+          const Vector before =
+              Simd::multiply_add(Simd::load(out), Simd::set(correction[i]), added);
+          Simd::store(out,
+                      Simd::multiply_add(Simd::to_float(sums[i][j]), Simd::set(unit[i]), before));
         }
       }
     }

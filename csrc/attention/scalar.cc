@@ -1,5 +1,5 @@
-// The kernel in plain C++: the reference for the others, and for CPUs without AVX2. All stored types
-// in float32, with the loops over lanes and channels left to the compiler.
+// The kernel in plain C++: the reference for the others, and for CPUs without AVX2. All stored
+// types in float32, with the loops over lanes and channels left to the compiler.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -12,23 +12,44 @@ class BlockSoftmax {
   static constexpr int kWidth = Simd::kWidth;
 
  public:
-  // weights: q . k of the block's tokens, in whole vectors that cover [block.begin, block.end), on
-  // return e^(score - max) of the tokens [from, to) of these and 0 for the others. Updates max and
-  // sum; returns by what the earlier acc is to be multiplied.
-  static float update(const TileAttention& a, int query, const Block& block, int from, int to,
-                      float* weights) {
-    const int begin = block.begin / kWidth * kWidth;
+  // weights [QB, kBlockTokens]: q . k of the block's tokens, in whole vectors that cover
+  // [block.begin, block.end), on return e^(score - max) of the tokens that a query sees and 0 for
+  // the others. Updates max and sum; correction[i] is by what the earlier acc is to be multiplied.
+  // All queries' maxima come first: they wait for one another's latencies, not for their own.
+  template <int QB>
+  static void update(const TileAttention& a, int query, const Block& block, float* weights,
+                     float* correction) {
+    float new_max[QB];
+    for (int i = 0; i < QB; ++i) {
+      const float most = mask(a, query + i, block, weights + i * kBlockTokens);
+      new_max[i] = most > a.max[query + i] ? most : a.max[query + i];
+    }
+    for (int i = 0; i < QB; ++i) {
+      correction[i] = exponentiate(a, query + i, block, new_max[i], weights + i * kBlockTokens);
+    }
+  }
+
+ private:
+  // q . k -> scores, -inf for what the query does not see; returns the largest.
+  static float mask(const TileAttention& a, int query, const Block& block, float* weights) {
+    const int32_t position = a.first_token + block.token;
+    int from = a.first[query] - position, to = a.last[query] - position;
+    from = from < block.begin ? block.begin : from;
+    to = to > block.end ? block.end : to;
     Vector most = Simd::set(-__builtin_inff());
-    for (int t = begin; t < block.end; t += kWidth) {
+    for (int t = block.begin / kWidth * kWidth; t < block.end; t += kWidth) {
       Vector score = Simd::multiply(Simd::load(weights + t), Simd::set(a.scale));
       if (a.softcap > 0.0f) score = capped(score, a.softcap);
       score = Simd::only(score, from - t, to - t, -__builtin_inff());
       Simd::store(weights + t, score);
       most = Simd::max(most, score);
     }
-    const float block_max = Simd::max_of(most);
-    const float old_max = a.max[query];
-    const float new_max = block_max > old_max ? block_max : old_max;
+    return Simd::max_of(most);
+  }
+
+  static float exponentiate(const TileAttention& a, int query, const Block& block, float new_max,
+                            float* weights) {
+    const int begin = block.begin / kWidth * kWidth;
     if (new_max == -__builtin_inff()) {
       for (int t = begin; t < block.end; t += kWidth) Simd::store(weights + t, Simd::zero());
       return 1.0f;
@@ -39,6 +60,7 @@ class BlockSoftmax {
       Simd::store(weights + t, weight);
       sum = Simd::add(sum, weight);
     }
+    const float old_max = a.max[query];
     const float correction =
         new_max == old_max ? 1.0f : Simd::lowest(exp(Simd::set(old_max - new_max)));
     a.max[query] = new_max;
@@ -46,7 +68,6 @@ class BlockSoftmax {
     return correction;
   }
 
- private:
   // Cephes' expf, for x <= 0: 2^n times a polynomial; 0 below the smallest normal number.
   static Vector exp(Vector x) {
     const Vector lowest = Simd::set(-87.33654f);

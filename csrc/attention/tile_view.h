@@ -25,8 +25,8 @@ struct TileView {
 };
 
 // Memory is read in the order in which it lies, tile after tile, so what lies this far behind a
-// word that is read now will be read soon. It is fetched into the second-level cache: with less ahead
-// or into the first level the attention of a group of 4 was slower (bench/kernel.py).
+// word that is read now will be read soon. It is fetched into the second-level cache: with less
+// ahead or into the first level the attention of a group of 4 was slower (bench/kernel.py).
 inline constexpr int kPrefetchBytes = 8192;
 
 }  // namespace nspjax

@@ -37,8 +37,8 @@ class FloatValues {
                   const float* weights, const float* correction) {
     constexpr int kMost = Simd::kAccumulators / QB > 8 ? 8 : Simd::kAccumulators / QB;
     for_each_column<Simd, kMost>(
-        tile.head_dim, Columns<QB>{a.acc + int64_t{query} * tile.padded_dim, tile, block, weights,
-                                   correction});
+        tile.head_dim,
+        Columns<QB>{a.acc + int64_t{query} * tile.padded_dim, tile, block, weights, correction});
   }
 
  private:
@@ -69,8 +69,7 @@ class FloatValues {
                                       Simd::set(correction[i]));
         }
       }
-      const uint32_t* v =
-          tile.v + int64_t{block.token / kPerWord} * tile.head_dim + channel;
+      const uint32_t* v = tile.v + int64_t{block.token / kPerWord} * tile.head_dim + channel;
       // Elements of tokens outside [begin, end) may be anything: in the words at the edges they are
       // made 0.
       const int begin = block.begin, end = block.end;
@@ -99,8 +98,8 @@ class FloatValues {
         Elements::widen(load(p), element);
         for (int i = 0; i < QB; ++i) {
           for (int e = 0; e < kPerWord; ++e) {
-            sums[i][j] = Simd::multiply_add(element[e], Simd::set(weight[i * kBlockTokens + e]),
-                                            sums[i][j]);
+            sums[i][j] =
+                Simd::multiply_add(element[e], Simd::set(weight[i * kBlockTokens + e]), sums[i][j]);
           }
         }
       }

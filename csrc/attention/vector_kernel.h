@@ -77,12 +77,7 @@ class VectorKernel {
     if (!visible) return;
     Scores::template run<QB>(a, tile, query, prepared, block, weights);
     float correction[QB];
-    for (int i = 0; i < QB; ++i) {
-      const int from = a.first[query + i] - position, to = a.last[query + i] - position;
-      correction[i] = BlockSoftmax<Simd>::update(
-          a, query + i, block, from < block.begin ? block.begin : from,
-          to > block.end ? block.end : to, weights + i * kBlockTokens);
-    }
+    BlockSoftmax<Simd>::template update<QB>(a, query, block, weights, correction);
     Values::template run<QB>(a, tile, query, block, weights, correction);
   }
 };

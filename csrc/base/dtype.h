@@ -31,9 +31,7 @@ inline constexpr KVType kKVTypes[] = {KVType::kF32, KVType::kBF16, KVType::kF16,
                                       KVType::kInt4};
 
 constexpr KVType kv_type_of(DType dtype) {
-  return dtype == DType::kF32    ? KVType::kF32
-         : dtype == DType::kBF16 ? KVType::kBF16
-                                 : KVType::kF16;
+  return dtype == DType::kF32 ? KVType::kF32 : dtype == DType::kBF16 ? KVType::kBF16 : KVType::kF16;
 }
 
 constexpr bool is_quantised(KVType type) { return type == KVType::kInt8 || type == KVType::kInt4; }

@@ -21,7 +21,9 @@ nb::object tile_array(std::vector<uint8_t> tile) {
   return new_array(std::move(tile), {n});
 }
 
-std::byte* bytes_of(std::vector<uint8_t>& tile) { return reinterpret_cast<std::byte*>(tile.data()); }
+std::byte* bytes_of(std::vector<uint8_t>& tile) {
+  return reinterpret_cast<std::byte*>(tile.data());
+}
 
 // The tokens [begin, end) are in the tile.
 void check_tokens(const HeadTile& layout, int64_t begin, int64_t end) {

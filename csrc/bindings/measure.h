@@ -6,12 +6,12 @@
 
 namespace nspjax {
 
-// Bytes that are read from memory, in GB/s: each of `threads` sums its share of `bytes`. The median
+// Bytes that are read from memory, in GB/s: each of `threads` sums its share of `bytes`. The best
 // of `repeats` passes.
 double measure_read_bandwidth(int64_t bytes, int threads, int repeats);
 
 // Bytes of KV that a kernel gets through, in GB/s: each of `threads` walks its share of tiles of
-// `bytes` in all, as a scan does, tile after tile and head after head. The median of `repeats`.
+// `bytes` in all, as a scan does, tile after tile and head after head. The best of `repeats`.
 double measure_kernel(const std::string& kernel, const std::string& kv_type, int64_t head_dim,
                       int64_t n_kv_heads, int64_t group, int64_t tile_tokens, int64_t bytes,
                       int threads, int repeats);

@@ -31,15 +31,14 @@ struct Section {
 
 Section k_section(const HeadTile& tile) {
   const int64_t lanes = tile.lanes();
-  return {tile.type(), tile.head_dim(), tile.tile_tokens(),
-          0,           lanes,           lanes,
-          lanes * tile.channel_words(), tile.k_scales_offset() / 4};
+  return {tile.type(), tile.head_dim(), tile.tile_tokens(),           0,
+          lanes,       lanes,           lanes * tile.channel_words(), tile.k_scales_offset() / 4};
 }
 
 Section v_section(const HeadTile& tile) {
   const int64_t dim = tile.head_dim();
-  return {tile.type(),         tile.tile_tokens(), dim, tile.v_offset() / 4, dim, dim, dim,
-          tile.v_scales_offset() / 4};
+  return {tile.type(), tile.tile_tokens(),        dim, tile.v_offset() / 4, dim, dim,
+          dim,         tile.v_scales_offset() / 4};
 }
 
 uint32_t load_word(const std::byte* data, int64_t index) {
@@ -92,15 +91,15 @@ void read_series(const Section& section, const std::byte* data, int64_t series, 
       return read_elements(section, data, series, x,
                            [](uint32_t bits) { return std::bit_cast<float>(bits << 16); });
     case KVType::kF16:
-      return read_elements(section, data, series, x, [](uint32_t bits) {
-        return f16_to_f32(static_cast<uint16_t>(bits));
-      });
+      return read_elements(section, data, series, x,
+                           [](uint32_t bits) { return f16_to_f32(static_cast<uint16_t>(bits)); });
     case KVType::kInt8:
     case KVType::kInt4: {
       const Scale scale = scale_of(load_word(data, section.scale_base + series));
       const auto spare = static_cast<int>(32 - element_bits(section.type));
       return read_elements(section, data, series, x, [=](uint32_t bits) {
-        return scale.offset + scale.scale * static_cast<float>(static_cast<int32_t>(bits << spare) >> spare);
+        return scale.offset +
+               scale.scale * static_cast<float>(static_cast<int32_t>(bits << spare) >> spare);
       });
     }
   }
@@ -119,11 +118,11 @@ Scale choose_scale(const float* x, int64_t n, int bits) {
   const auto below = static_cast<float>(1 << (bits - 1)), above = below - 1.0f;
   const float at = below / (below + above);
   // an offset beyond the largest bf16 would be infinite
-  const float offset = std::clamp(rounded_to_bf16(least + at * most - at * least), -0x1.fep127f,
-                                  0x1.fep127f);
+  const float offset =
+      std::clamp(rounded_to_bf16(least + at * most - at * least), -0x1.fep127f, 0x1.fep127f);
   // half of each, since the whole may be infinite
-  const float reach = std::max((offset * 0.5f - least * 0.5f) / below,
-                               (most * 0.5f - offset * 0.5f) / above);
+  const float reach =
+      std::max((offset * 0.5f - least * 0.5f) / below, (most * 0.5f - offset * 0.5f) / above);
   return {up_to_bf16(std::max(0.0f, 2.0f * reach)), offset};
 }
 
@@ -131,7 +130,8 @@ Scale choose_scale(const float* x, int64_t n, int bits) {
 void quantise(const float* x, int64_t n, Scale scale, int bits, uint32_t* codes) {
   const auto least = static_cast<float>(-(1 << (bits - 1))), most = -least - 1.0f;
   const uint32_t mask = (1u << bits) - 1;
-  const float inverse = scale.scale >= std::numeric_limits<float>::min() ? 1.0f / scale.scale : 0.0f;
+  const float inverse =
+      scale.scale >= std::numeric_limits<float>::min() ? 1.0f / scale.scale : 0.0f;
   for (int64_t i = 0; i < n; ++i) {
     float steps = (x[i] - scale.offset) * inverse;
     steps = steps == steps ? steps : 0.0f;

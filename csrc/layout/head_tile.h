@@ -99,6 +99,7 @@ void copy_head_tokens(const HeadTile& tile, const std::byte* from, int64_t n, st
 // A full tile from one type to another: float -> int8, int4 quantises, back dequantises, float ->
 // float rounds; the same type: a copy. Codes are the nearest, so an element is off by half a scale
 // at most. An infinity becomes the outermost code, NaN the offset; neither counts for the scale.
+// Numbers beyond 1e38 may come back as infinities.
 void convert_head(const HeadTile& from, const std::byte* data, const HeadTile& to, std::byte* into);
 
 }  // namespace nspjax

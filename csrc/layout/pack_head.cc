@@ -52,9 +52,7 @@ class FloatTile {
   int64_t lanes() const { return lanes_; }
   int64_t word_stride() const { return 4 * lanes_; }  // from a channel word to the next, in bytes
   // The first channel word of a token.
-  int64_t k(int64_t token) const {
-    return (token / lanes_ * words_ * lanes_ + token % lanes_) * 4;
-  }
+  int64_t k(int64_t token) const { return (token / lanes_ * words_ * lanes_ + token % lanes_) * 4; }
   // The first channel of a token; the next is 4 bytes on.
   int64_t v(int64_t token) const {
     return v_offset_ + token / kPerWord * dim_ * 4 + token % kPerWord * int64_t{sizeof(Element)};
@@ -67,7 +65,8 @@ class FloatTile {
 template <typename Element>
 void pack_k_token(const FloatTile<Element>& tile, const std::byte* row, std::byte* to) {
   const int64_t whole = tile.dim() / FloatTile<Element>::kPerWord;
-  for (int64_t w = 0; w < whole; ++w) store(to + w * tile.word_stride(), load<uint32_t>(row + 4 * w));
+  for (int64_t w = 0; w < whole; ++w)
+    store(to + w * tile.word_stride(), load<uint32_t>(row + 4 * w));
   if (whole < tile.words()) {
     store(to + whole * tile.word_stride(), uint32_t{load<Element>(row + 4 * whole)});
   }
@@ -149,7 +148,8 @@ void unpack_k(const FloatTile<Element>& tile, const std::byte* from, int64_t beg
 // Two 16-bit rows into words of pairs; loops that every compiler turns into unpacks.
 void interleave(const std::byte* low, const std::byte* high, int64_t n, std::byte* to) {
   for (int64_t c = 0; c < n; ++c) {
-    const uint32_t word = load<uint16_t>(low + 2 * c) | uint32_t{load<uint16_t>(high + 2 * c)} << 16;
+    const uint32_t word = load<uint16_t>(low + 2 * c) | uint32_t{load<uint16_t>(high + 2 * c)}
+                                                            << 16;
     store(to + 4 * c, word);
   }
 }

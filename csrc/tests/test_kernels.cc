@@ -1,5 +1,6 @@
-// The kernels on exactly sized heap arrays of tiles (a read beyond one is seen by AddressSanitizer), and the
-// vector kernels against the scalar one. Accuracy: tests/engine/test_kernels.py.
+// The kernels on exactly sized heap arrays of tiles (a read beyond one is seen by
+// AddressSanitizer), and the vector kernels against the scalar one. Accuracy:
+// tests/engine/test_kernels.py.
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -78,8 +79,7 @@ int main() {
             for (size_t i = 0; i < got.acc.size(); ++i) {
               // int8 and int4: 16-bit queries and weights, times sums of weights
               const float most = (is_quantised(type) ? 4e-3f : 1e-3f) * (1 + std::abs(want.acc[i]));
-              check(std::abs(got.acc[i] - want.acc[i]) <= most,
-                    "as the scalar kernel");
+              check(std::abs(got.acc[i] - want.acc[i]) <= most, "as the scalar kernel");
             }
           }
         }
