@@ -44,7 +44,9 @@ void FileDevice::scan(std::span<const TileRange> ranges, std::span<const TileRan
   complete(false);  // sends what was begun last
 }
 
-// What is in flight or read already is taken for this scan and the next; the rest is dropped.
+// What is in flight or read already is taken for this scan and the next; the rest is dropped. After
+// a scan that failed there may be two reads of a range, its own and one ahead: one of them is taken.
+// One that failed is not: nobody had asked for it yet, and now it is tried again.
 void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const TileRange> next,
                              std::vector<bool>& begun) {
   std::unordered_map<int64_t, size_t> index_of;
@@ -52,11 +54,14 @@ void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const 
   for (auto read = reads_.begin(); read != reads_.end();) {
     const auto here = read++;
     const auto found = index_of.find(here->range.offset);
-    if (here->wanted && found != index_of.end() && ranges[found->second] == here->range) {
+    const bool taken = found != index_of.end() && ranges[found->second] == here->range;
+    if (!here->wanted || here->error) {
+      drop_read(here);
+    } else if (taken && !begun[found->second]) {
       here->index = found->second;
       begun[found->second] = true;
       stats_.bytes_read_ahead += here->range.bytes;
-    } else if (!here->wanted || std::ranges::find(next, here->range) == next.end()) {
+    } else if (std::ranges::find(next, here->range) == next.end()) {
       drop_read(here);
     } else {
       here->index.reset();
