@@ -85,6 +85,7 @@ class FileDevice final : public Device {
 
   Writes::iterator first_write_in(const TileRange& range);
   void settle_writes(const TileRange& range);
+  void forget_write_in(Writes::iterator write, const TileRange& range);
   void retry_writes();
   // A free buffer for writes, which may have half of them; waits for writes to end.
   StagingRing::Slot write_slot();

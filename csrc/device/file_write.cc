@@ -150,9 +150,25 @@ void FileDevice::settle_writes(const TileRange& range) {
       const Waiting waiting(stats_.write_ns);
       complete(true);
     } else {
-      writes_.erase(write);
+      forget_write_in(write, range);
     }
   }
+}
+
+// A failed write is the only copy of its tiles: those outside the range wait for another try still.
+void FileDevice::forget_write_in(Writes::iterator write, const TileRange& range) {
+  const Write failed = std::move(write->second);
+  writes_.erase(write);
+  const auto keep = [&](int64_t begin, int64_t end) {
+    if (begin >= end) return;
+    Write part = failed;
+    part.range = {begin, end - begin};
+    part.data = std::shared_ptr<std::byte>(failed.data,
+                                           failed.data.get() + (begin - failed.range.offset));
+    writes_.emplace(begin, std::move(part));
+  };
+  keep(failed.range.offset, range.offset);
+  keep(range.end(), failed.range.end());
 }
 
 // Tries failed writes once more; throws where one fails again.
