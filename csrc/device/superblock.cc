@@ -68,8 +68,10 @@ void write_superblock(const File& file) {
   std::random_device random;
   for (uint32_t& word : block.uuid) word = random();
   block.crc = checksum(block);
-  file.resize(kPageBytes);  // what a dead process left is dropped
+  // In this order: a process that ends in between, or finds the disk full, leaves an empty file or
+  // a sound superblock, and not a page of zeros that every later open refuses.
   file.write_at(std::as_bytes(std::span(&block, 1)), 0);
+  file.resize(kPageBytes);  // what a dead process left is dropped
   file.sync();
 }
 
