@@ -156,13 +156,16 @@ void Store::cut_back(Cache& cache, int64_t row, int64_t length) {
   Row& state = cache.rows[static_cast<size_t>(row)];
   const int64_t tile = length / tile_tokens;
   if (tile < state.length / tile_tokens) {
+    AlignedBuffer tail;
     if (length % tile_tokens != 0) {
-      AlignedBuffer tail(cache.geometry.tail_bytes(row));
+      tail = AlignedBuffer(cache.geometry.tail_bytes(row));
       read_into_tail(cache, row, tile, tail.data());
+    }
+    drop_shared_tiles(cache, row, tile);  // throws where there is no room
+    if (tail) {  // the row's old tail goes last: until now it may be needed still
       tail_bytes_ += tail.size_bytes() - state.tail.size_bytes();
       state.tail = std::move(tail);
     }
-    drop_shared_tiles(cache, row, tile);
   }
   set_length(cache, row, length);
 }

@@ -180,10 +180,7 @@ std::shared_ptr<Region> Store::free_region(Cache& cache, int64_t row) {
   for (const auto& region : cache.regions) {
     if (region.use_count() == 1 && geometry.same_places(region->row, row)) return region;
   }
-  const auto region = std::make_shared<Region>();
-  region->row = row;
-  region->checksums.resize(devices_.size());
-  std::vector<Extent>& extents = cache.more_extents.emplace_back();
+  // All devices are asked before any gives room: a call that is refused again and again takes none.
   for (size_t d = 0; d < devices_.size(); ++d) {
     const int64_t bytes = geometry.row_bytes(row, static_cast<int64_t>(d));
     const int64_t available = devices_[d]->available_bytes();
@@ -192,6 +189,13 @@ std::shared_ptr<Region> Store::free_region(Cache& cache, int64_t row) {
            devices_[d]->info().spec, " beside the tiles that other rows share with it; there are ",
            bytes_text(available), ": drop caches, or share fewer prefixes");
     }
+  }
+  const auto region = std::make_shared<Region>();
+  region->row = row;
+  region->checksums.resize(devices_.size());
+  std::vector<Extent>& extents = cache.more_extents.emplace_back();
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    const int64_t bytes = geometry.row_bytes(row, static_cast<int64_t>(d));
     extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
     region->offsets.push_back(extents.back().offset);
   }

@@ -64,8 +64,9 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
     }
   }
   if (!rows.empty()) source.share_tiles(n_tiles);
+  // This may fail for want of room: then no row has tokens that its handle does not know of.
+  for (const int32_t row : rows) cut_back(found, row, 0);
   for (const int32_t row : rows) {
-    cut_back(found, row, 0);
     Row& state = found.rows[static_cast<size_t>(row)];
     for (const Row::Shared& shared : source.shared) {
       if (state.own_begin() < n_tiles) {
