@@ -31,7 +31,7 @@ class UringQueue final : public IoQueue {
     for (const IoRequest& r : requests) {
       io_uring_sqe* sqe = next_sqe();
       if (!sqe) {
-        failed_.push_back({r.tag, -broken_});
+        done_.push_back({r.tag, -broken_});
         continue;
       }
       const auto bytes = static_cast<unsigned>(r.bytes);
@@ -52,7 +52,7 @@ class UringQueue final : public IoQueue {
   }
 
   void wait(std::vector<IoCompletion>& into) override {
-    if (!failed_.empty()) return poll(into);
+    if (!done_.empty()) return poll(into);
     io_uring_cqe* cqe = nullptr;
     int error = 0;
     do {
@@ -63,13 +63,9 @@ class UringQueue final : public IoQueue {
   }
 
   void poll(std::vector<IoCompletion>& into) override {
-    into.insert(into.end(), failed_.begin(), failed_.end());
-    failed_.clear();
-    io_uring_cqe* cqe = nullptr;
-    while (::io_uring_peek_cqe(&ring_, &cqe) == 0) {
-      into.push_back({cqe->user_data, cqe->res});
-      ::io_uring_cqe_seen(&ring_, cqe);
-    }
+    into.insert(into.end(), done_.begin(), done_.end());
+    done_.clear();
+    take_completions(into);
   }
 
   bool register_arena(std::span<std::byte> arena) override {
@@ -79,6 +75,14 @@ class UringQueue final : public IoQueue {
   }
 
  private:
+  void take_completions(std::vector<IoCompletion>& into) {
+    io_uring_cqe* cqe = nullptr;
+    while (::io_uring_peek_cqe(&ring_, &cqe) == 0) {
+      into.push_back({cqe->user_data, cqe->res});
+      ::io_uring_cqe_seen(&ring_, cqe);
+    }
+  }
+
   // Null once the kernel takes no more.
   io_uring_sqe* next_sqe() {
     io_uring_sqe* sqe = broken_ ? nullptr : ::io_uring_get_sqe(&ring_);
@@ -91,6 +95,10 @@ class UringQueue final : public IoQueue {
     while (!prepared_.empty()) {
       const int n = ::io_uring_submit(&ring_);
       if (n == -EINTR || n == -EAGAIN) continue;
+      if (n == -EBUSY) {  // older kernels, more completions than their ring has: take them first
+        take_completions(done_);
+        continue;
+      }
       if (n < 0) return give_up(-n);
       prepared_.erase(prepared_.begin(), prepared_.begin() + n);
     }
@@ -99,7 +107,7 @@ class UringQueue final : public IoQueue {
   // The kernel takes no more: what it did not take completes with the error, now and from now on.
   void give_up(int error) {
     broken_ = error;
-    for (uint64_t tag : prepared_) failed_.push_back({tag, -error});
+    for (uint64_t tag : prepared_) done_.push_back({tag, -error});
     prepared_.clear();
   }
 
@@ -108,7 +116,7 @@ class UringQueue final : public IoQueue {
   bool registered_ = false;
   int broken_ = 0;
   std::deque<uint64_t> prepared_;     // in the submission ring, not yet taken by the kernel
-  std::vector<IoCompletion> failed_;  // never reached the kernel
+  std::vector<IoCompletion> done_;    // taken early, or never reached the kernel
 };
 
 }  // namespace
