@@ -11,6 +11,7 @@
 #include "bindings/checksum.h"
 #include "bindings/ffi_handlers.h"
 #include "bindings/profiles.h"
+#include "bindings/tile_transfer.h"
 #include "bindings/trace_arrays.h"
 #include "bindings/head_tile.h"
 #include "bindings/measure.h"
@@ -285,6 +286,12 @@ NB_MODULE(_engine, m) {
            "q [B, T, Hq, D] -> out float32 [B, T, Hq, D], lse float32 [B, T, Hq].")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
+      .def("tile_layout", &tile_layout, "cache"_a,
+           "What full tiles need to be another cache's: a dictionary.")
+      .def("export_tiles", &export_tiles, "cache"_a, "version"_a, "row"_a, "begin"_a, "end"_a,
+           "Full tiles of a row as they are stored, uint8 [tiles * heads * head_bytes].")
+      .def("import_tiles", &import_tiles, "cache"_a, "version"_a, "row"_a, "begin"_a, "tiles"_a,
+           "Such tiles become the row's from tile `begin` on; 0 empties it first.")
       .def(
           "share_prefix",
           [](Store& store, int32_t cache, int32_t version, int64_t from, const Int32Array& rows,

@@ -74,6 +74,15 @@ struct RoomReport {
   int64_t rows_that_fit;
 };
 
+// How the full tiles of a cache look outside of it: [tile, KV head, head_bytes], however many
+// devices it is on.
+struct TileLayout {
+  CacheShape shape;
+  int64_t tile_tokens;
+  int64_t head_bytes;    // K and V of one head in one tile
+  uint32_t fingerprint;  // of the order inside: the checksum of a tile of known tokens
+};
+
 struct StoreStats {
   int64_t bytes_read, bytes_written, n_reads, n_writes, read_ns, write_ns;  // all devices
   int64_t bytes_read_ahead, bytes_read_in_vain, n_write_retries;            // see DeviceStats
@@ -119,6 +128,15 @@ class Store {
   void attend(int32_t cache, int32_t version, const AttendArgs& args);
   // Tokens [begin, end) of a row as [end - begin, n_kv_heads, head_dim].
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
+  TileLayout tile_layout(int32_t cache) const;
+  // Full tiles [begin, end) of a row as TileLayout has them, their checksums verified.
+  std::vector<uint8_t> export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                                    int64_t end);
+  // Such tiles become the row's from tile `begin` on, where it must end; 0 empties it first, also of
+  // its tail. The version stays, so that what fails half-way leaves the other rows' handle good: the
+  // append of the rest makes the next one.
+  void import_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                    std::span<const std::byte> tiles);
   // The first n_tokens of `from` become the first tokens of `rows`, whatever those had. Full tiles are
   // shared, not copied, and one scan serves all rows that share them.
   int32_t share_prefix(int32_t cache, int32_t version, int64_t from, std::span<const int32_t> rows,
@@ -181,6 +199,8 @@ class Store {
   // Calls fn(tile, data) for the full tiles of a span on a device.
   void visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
                    const std::function<void(int64_t, const std::byte*)>& fn);
+  void write_stored_tiles(Cache& cache, int64_t row, int64_t begin, int64_t end,
+                          const std::byte* tiles);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail);
   std::shared_ptr<Region> free_region(Cache& cache, int64_t row);
   void drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles);

@@ -1,0 +1,173 @@
+// Full tiles out of a row and into another as they are stored, for prefixes that are kept in files:
+// what was rounded to fewer bits once is not rounded again.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/crc32c.h"
+#include "base/scoped_timer.h"
+#include "layout/pack.h"
+#include "store/store.h"
+
+namespace nspjax {
+namespace {
+
+// The bits of 0, 1 and -1, which every type and every scale has exactly.
+std::array<uint32_t, 3> plain_numbers(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return {0, 0x3f800000, 0xbf800000};
+    case DType::kBF16:
+      return {0, 0x3f80, 0xbf80};
+    case DType::kF16:
+      return {0, 0x3c00, 0xbc00};
+  }
+  return {};
+}
+
+// The checksum of a head's tile of known tokens: another one where anything lies elsewhere or is
+// rounded otherwise, so nobody has to remember to count layouts.
+uint32_t layout_fingerprint(const TileGeometry& geometry) {
+  const CacheShape& shape = geometry.shape();
+  const auto numbers = plain_numbers(shape.dtype);
+  const auto element_bytes = static_cast<size_t>(size_bytes(shape.dtype));
+  std::vector<std::byte> tokens(static_cast<size_t>(geometry.tile_tokens() * shape.token_bytes()));
+  uint32_t random = 1;
+  for (size_t i = 0; i < tokens.size(); i += element_bytes) {
+    random = random * 1664525 + 1013904223;  // Numerical Recipes' generator
+    std::memcpy(&tokens[i], &numbers[(random >> 16) % 3], element_bytes);
+  }
+  const std::byte* v = tokens.data() + tokens.size() / 2;
+  AlignedBuffer tile(geometry.stored().bytes());
+  pack_tile(geometry, {.first = 0, .step = 1, .count = 1}, nullptr, {tokens.data(), v, 0}, 0,
+            geometry.stored().bytes(), tile.data());
+  return crc32c({tile.data(), static_cast<size_t>(geometry.stored().bytes())});
+}
+
+// Where a head's tile lies among those that are exported or imported, from tile `first` on.
+int64_t offset_of(const TileGeometry& geometry, int64_t first, int64_t tile, int64_t head) {
+  return ((tile - first) * geometry.shape().n_kv_heads + head) * geometry.stored().bytes();
+}
+
+void check_row(const char* what, const CacheShape& shape, int64_t row) {
+  if (row >= 0 && row < shape.batch) return;
+  fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ",
+       shape.batch - 1);
+}
+
+}  // namespace
+
+TileLayout Store::tile_layout(int32_t cache) const {
+  std::lock_guard lock(mutex_);
+  const TileGeometry& geometry = find(cache).geometry;
+  return {geometry.shape(), geometry.tile_tokens(), geometry.stored().bytes(),
+          layout_fingerprint(geometry)};
+}
+
+std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                                         int64_t end) {
+  std::lock_guard lock(mutex_);
+  const Cache& found = find_current(cache, version);
+  const TileGeometry& geometry = found.geometry;
+  check_row("export of tiles of", geometry.shape(), row);
+  const Row& state = found.rows[static_cast<size_t>(row)];
+  const int64_t tile_tokens = geometry.tile_tokens();
+  if (begin < 0 || begin > end || end > state.length / tile_tokens) {
+    fail(ErrorKind::kInvalidArgument, "export of tiles ", begin, " to ", end, " of row ", row,
+         ", which has ", state.length / tile_tokens, " full ones");
+  }
+  std::vector<uint8_t> tiles(static_cast<size_t>(offset_of(geometry, begin, end, 0)));
+  const auto head_bytes = static_cast<size_t>(geometry.stored().bytes());
+  const auto spans = tile_spans(found, state, begin * tile_tokens, end * tile_tokens);
+  on_all_devices([&](int64_t d) {
+    const HeadSet heads = geometry.heads(row, d);
+    for (const TileSpan& span : spans) {
+      visit_tiles(found, span, d, [&](int64_t index, const std::byte* tile) {
+        for (int64_t i = 0; i < heads.count; ++i, tile += head_bytes) {
+          std::memcpy(tiles.data() + offset_of(geometry, begin, index, heads.head(i)), tile,
+                      head_bytes);
+        }
+      });
+    }
+  });
+  return tiles;
+}
+
+void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                         std::span<const std::byte> tiles) {
+  std::lock_guard lock(mutex_);
+  const ScopedTimer timer(append_ns_);
+  const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAppend});
+  Cache& found = find_current(cache, version);
+  const TileGeometry& geometry = found.geometry;
+  const CacheShape& shape = geometry.shape();
+  check_row("import of tiles into", shape, row);
+  const int64_t tile_bytes = offset_of(geometry, 0, 1, 0), tile_tokens = geometry.tile_tokens();
+  if (std::ssize(tiles) % tile_bytes != 0) {
+    fail(ErrorKind::kInvalidArgument, "import of ", tiles.size(), " bytes: a tile has ",
+         tile_bytes);
+  }
+  const int64_t end = begin + std::ssize(tiles) / tile_bytes;
+  const int64_t length = found.rows[static_cast<size_t>(row)].length;
+  if (begin < 0 || (begin > 0 && begin * tile_tokens != length) ||
+      end * tile_tokens > shape.capacity_tokens) {
+    fail(ErrorKind::kInvalidArgument, "import of tiles ", begin, " to ", end, ", of ", tile_tokens,
+         " tokens each, into row ", row, ", which has ", length, " tokens and a capacity of ",
+         shape.capacity_tokens, ": give tiles that begin where it ends, or at 0");
+  }
+  if (begin == 0) cut_back(found, row, 0);
+  write_stored_tiles(found, row, begin, end, tiles.data());
+  set_length(found, row, end * tile_tokens);
+  bytes_appended_ += (end - begin) * tile_tokens * shape.token_bytes();
+}
+
+// As write_full_tiles() does with those that it makes.
+void Store::write_stored_tiles(Cache& cache, int64_t row, int64_t begin, int64_t end,
+                               const std::byte* tiles) {
+  const TileGeometry& geometry = cache.geometry;
+  const int64_t head_bytes = geometry.stored().bytes();
+  Region& region = *cache.rows[static_cast<size_t>(row)].own;
+  const int64_t pinned_end = std::clamp(region.pinned_tiles, begin, end);
+  if (const int64_t more = pinned_end - std::max(begin, region.n_pinned); more > 0) {
+    region.n_pinned += more;
+    pinned_bytes_ += more * geometry.pinned_tile_bytes(row);
+  }
+  on_all_devices([&](int64_t d) {
+    const HeadSet heads = geometry.heads(row, d);
+    if (heads.count == 0) return;
+    const int64_t tile_bytes = geometry.tile_bytes(row, d);
+    const int64_t used_bytes = heads.count * head_bytes;
+    const auto pack = [&, heads, tile_bytes, used_bytes](int64_t tile, std::byte* to) {
+      for (int64_t i = 0; i < heads.count; ++i) {
+        std::memcpy(to + i * head_bytes, tiles + offset_of(geometry, begin, tile, heads.head(i)),
+                    static_cast<size_t>(head_bytes));
+      }
+      std::fill(to + used_bytes, to + tile_bytes, std::byte{0});
+    };
+    for (int64_t tile = begin; tile < pinned_end; ++tile) {
+      pack(tile, pinned_tile(geometry, region, d, tile));
+    }
+    Device& device = *devices_[static_cast<size_t>(d)];
+    std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
+    if (std::ssize(checksums) < end) checksums.resize(static_cast<size_t>(end));
+    const bool sums = checksums_ && !device.in_memory();
+    std::vector<TileWrite> writes;
+    for (int64_t first = pinned_end; first < end;) {
+      const int64_t stop = std::min(first + geometry.segment_tiles(), end);
+      const auto pack_run = [&, pack, tile_bytes, sums, first, stop](std::byte* to) {
+        for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
+          pack(tile, to);
+          if (!sums) continue;
+          checksums[static_cast<size_t>(tile)] = crc32c({to, static_cast<size_t>(tile_bytes)});
+        }
+      };
+      writes.push_back(
+          {{tile_offset(geometry, region, d, first), (stop - first) * tile_bytes}, pack_run});
+      first = stop;
+    }
+    if (!writes.empty()) device.write(writes, *workers_);
+    padding_bytes_ += (end - pinned_end) * (tile_bytes - used_bytes);
+  });
+}
+
+}  // namespace nspjax
