@@ -193,6 +193,64 @@ class Store:
         version = self._engine.share_prefix(cache_id, version, from_row, ids, n_tokens)
         return cache.at_version(version, cache.lengths.at[ids].set(n_tokens))
 
+    def save_prefix(
+        self,
+        path: str | os.PathLike[str],
+        caches: Sequence[StoredKVCache],
+        row: int,
+        n_tokens: int | None = None,
+        *,
+        model: str,
+    ) -> None:
+        """Keep the first tokens of a row, in all layers, in a file for `load_prefix`.
+
+        The file has its name when it is whole and on its medium; until then what had the name
+        stays. What a killed process leaves is removed by the next save in the directory.
+
+        Args:
+          caches: of all layers, alike.
+          n_tokens: how many; None is all that the row has.
+          model: what keys and values depend on, in the caller's words: for example the checkpoint's
+            name and revision, and its rope settings. It must be the same when they are loaded.
+
+        Raises:
+          StaleHandleError: a cache has been appended to since.
+          StorePathError, StoreBusyError, StoreFullError, StorageIOError: the file cannot be
+            written, and why; nothing of it is left.
+          StoreDamagedError: a tile that the file was to have.
+        """
+        from nspjax.runtime.saved_prefix import save_prefix  # loads the engine
+
+        for cache in caches:
+            self._check_current(cache)
+        save_prefix(self._engine, path, caches, row, n_tokens, model)
+
+    def load_prefix(
+        self,
+        path: str | os.PathLike[str],
+        caches: Sequence[StoredKVCache],
+        row: int,
+        *,
+        model: str,
+    ) -> tuple[list[StoredKVCache], int]:
+        """The caches with a saved prefix as all that `row` has, and its number of tokens.
+
+        The bits are those that were saved, whatever devices each store has. If it fails half-way,
+        the row is empty in all layers, and the caches given stay good.
+
+        Raises:
+          InvalidArgumentError: the prefix is of another `model`, or of caches of another shape,
+            dtype, kv_dtype or interval_tokens; names both sides.
+          StoreDamagedError: the file is cut, damaged or not ours; says where.
+          StorePathError, StorageIOError, StoreFullError: it cannot be read, or the row not written.
+          StaleHandleError: a cache has been appended to since.
+        """
+        from nspjax.runtime.saved_prefix import load_prefix
+
+        for cache in caches:
+            self._check_current(cache)
+        return load_prefix(self._engine, path, caches, row, model)
+
     def fill_synthetic(self, cache: StoredKVCache, n_tokens: int) -> StoredKVCache:
         """The cache with `n_tokens` pseudo-random tokens in every row: for benches, no prefill."""
         self._check_current(cache)

@@ -1,0 +1,248 @@
+"""Files that keep a prefilled prefix: their format, and nothing about stores.
+
+    magic, 8 bytes
+    header: its size and checksum, then JSON, the fields of PrefixHeader
+    chunks, each: its number, size and checksum, the checksum of these three; then its bytes
+    end magic, 8 bytes
+
+Numbers are uint32, little-endian; checksums are CRC-32C. For each layer there are chunks of whole
+tiles, as the store keeps them, [tile, KV head, head_bytes]; then one of the tokens that fill no
+tile, K and V, [2, token, KV head, head_dim] in the dtype that is appended. What a chunk holds
+follows from its number and the header.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+import orjson
+
+from nspjax import _engine
+from nspjax.errors import InvalidArgumentError, StoreDamagedError
+from nspjax.runtime.new_file import new_file, os_errors
+
+MAGIC = b"NSPJAXPF"
+END_MAGIC = b"NSPJAXPE"
+FORMAT = 1
+HEADER_FRAME = struct.Struct("<II")
+CHUNK_FRAME = struct.Struct("<IIII")
+CHUNK_BYTES = 4 << 20
+"""What a chunk of tiles has at most, unless one tile has more."""
+
+_MOST_HEADER_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixHeader:
+    """What must be the same where a prefix is loaded; and, last, how long it is."""
+
+    model: str
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+    dtype: str
+    kv_dtype: str
+    tile_tokens: int
+    tile_layout: int
+    """fingerprint of the order inside a tile"""
+    head_bytes: int
+    """of one head in one tile"""
+    n_tokens: int
+
+    @property
+    def n_tiles(self) -> int:
+        return self.n_tokens // self.tile_tokens
+
+    @property
+    def tile_bytes(self) -> int:
+        return self.n_kv_heads * self.head_bytes
+
+    @property
+    def tail_shape(self) -> tuple[int, int, int, int]:
+        return 2, self.n_tokens % self.tile_tokens, self.n_kv_heads, self.head_dim
+
+    @property
+    def tail_bytes(self) -> int:
+        return int(np.prod(self.tail_shape)) * (4 if self.dtype == "f32" else 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Tiles [begin, end) of a layer, or its tail: then both are the number of tiles."""
+
+    layer: int
+    begin: int
+    end: int
+    n_bytes: int
+
+
+def chunks(header: PrefixHeader) -> Iterator[Chunk]:
+    """All chunks of a file, in order."""
+    step = max(1, CHUNK_BYTES // header.tile_bytes)
+    for layer in range(header.n_layers):
+        for begin in range(0, header.n_tiles, step):
+            end = min(begin + step, header.n_tiles)
+            yield Chunk(layer, begin, end, (end - begin) * header.tile_bytes)
+        if header.tail_bytes:
+            yield Chunk(layer, header.n_tiles, header.n_tiles, header.tail_bytes)
+
+
+def check_same(path: Path, saved: PrefixHeader, wanted: PrefixHeader) -> None:
+    """Refuse a prefix that is not one of these caches'; `n_tokens` may differ.
+
+    Raises:
+      InvalidArgumentError: names what differs, and both sides.
+    """
+    for field in dataclasses.fields(PrefixHeader):
+        name = field.name
+        there, here = getattr(saved, name), getattr(wanted, name)
+        if name == "n_tokens" or there == here:
+            continue
+        todo = "load it where it was saved for, or prefill the prompt again"
+        if name == "tile_tokens":
+            todo = f"make the caches with interval_tokens={there}, or prefill the prompt again"
+        raise InvalidArgumentError(
+            f"the prefix in {path} is not one of these caches: its {name} is {there!r}, "
+            f"theirs is {here!r}; {todo}"
+        )
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+class PrefixWriter:
+    """The new file, under its temporary name until it is whole; see `new_prefix_file`."""
+
+    def __init__(self, fd: int, path: Path, header: PrefixHeader) -> None:
+        self._fd, self._path, self._offset, self._index = fd, path, 0, 0
+        text = orjson.dumps({"format": FORMAT, **dataclasses.asdict(header)})
+        size = struct.pack("<I", len(text))
+        self._write(MAGIC + HEADER_FRAME.pack(len(text), _engine.crc32c(size + text)) + text)
+
+    def add(self, data: np.ndarray) -> None:
+        """The next chunk."""
+        data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        frame = struct.pack("<III", self._index, data.nbytes, _engine.crc32c(data))
+        self._write(frame + struct.pack("<I", _engine.crc32c(frame)))
+        self._write(data.data)
+        self._index += 1
+
+    def finish(self) -> None:
+        self._write(END_MAGIC)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            where = f"write of {len(rest)} bytes at offset {self._offset} of {self._path}"
+            with os_errors(where):
+                n_bytes = os.write(self._fd, rest)
+            self._offset += n_bytes
+            rest = rest[n_bytes:]
+
+
+@contextlib.contextmanager
+def new_prefix_file(path: Path, header: PrefixHeader) -> Iterator[PrefixWriter]:
+    """A writer whose file gets its name when the block ends well; see `new_file`."""
+    with new_file(path) as (fd, temporary):
+        writer = PrefixWriter(fd, temporary, header)
+        yield writer
+        writer.finish()
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+class PrefixReader:
+    """A file that was opened: its header, and its chunks in order.
+
+    Raises:
+      StoreDamagedError: says where, from which offset on, and what is wrong.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path, self._offset = file, path, 0
+        with os_errors(f"stat of {path}"):
+            self._n_bytes = os.fstat(file.fileno()).st_size
+        self.header = self._read_header()
+        self._check_size()
+
+    def chunks(self) -> Iterator[tuple[Chunk, np.ndarray]]:
+        """Each chunk and its bytes, as uint8, verified."""
+        for index, chunk in enumerate(chunks(self.header)):
+            begin = self._offset
+            frame = bytes(self._read(CHUNK_FRAME.size))
+            number, n_bytes, checksum, frame_checksum = CHUNK_FRAME.unpack(frame)
+            if frame_checksum != _engine.crc32c(frame[:-4]):
+                self._fail(begin, f"the frame of chunk {index} has a wrong checksum")
+            if (number, n_bytes) != (index, chunk.n_bytes):
+                self._fail(begin, f"it has chunk {number} of {n_bytes} bytes where chunk {index} "
+                                  f"of {chunk.n_bytes} bytes belongs")  # fmt: skip
+            data = self._read(n_bytes)
+            if checksum != _engine.crc32c(data):
+                self._fail(begin + len(frame), f"chunk {index}, of {n_bytes} bytes, has a wrong "
+                                               "checksum")  # fmt: skip
+            yield chunk, data
+        begin = self._offset
+        if bytes(self._read(len(END_MAGIC))) != END_MAGIC:
+            self._fail(begin, "its end mark is wrong")
+
+    def _read_header(self) -> PrefixHeader:
+        if bytes(self._read(len(MAGIC))) != MAGIC:
+            self._fail(0, "it is no prefix that nspjax saved")
+        n_bytes, checksum = HEADER_FRAME.unpack(bytes(self._read(HEADER_FRAME.size)))
+        if n_bytes > _MOST_HEADER_BYTES:
+            self._fail(len(MAGIC), f"its header cannot have {n_bytes} bytes")
+        text = bytes(self._read(n_bytes))
+        if checksum != _engine.crc32c(struct.pack("<I", n_bytes) + text):
+            self._fail(len(MAGIC), f"its header, of {n_bytes} bytes, has a wrong checksum")
+        values = orjson.loads(text)
+        if (found := values.pop("format", None)) != FORMAT:
+            raise InvalidArgumentError(
+                f"{self._path} is a saved prefix of format {found}, this nspjax reads format "
+                f"{FORMAT}: prefill the prompt again"
+            )
+        return PrefixHeader(**values)
+
+    def _check_size(self) -> None:
+        """Before anything is loaded, as far as that can be told."""
+        n_bytes = self._offset + len(END_MAGIC)
+        n_bytes += sum(CHUNK_FRAME.size + chunk.n_bytes for chunk in chunks(self.header))
+        if n_bytes != self._n_bytes:
+            self._fail(min(n_bytes, self._n_bytes), f"it has {self._n_bytes} bytes, not {n_bytes}")
+
+    def _read(self, n_bytes: int) -> np.ndarray:
+        data = np.empty(n_bytes, np.uint8)
+        rest = data.data
+        while rest:
+            with os_errors(f"read of {len(rest)} bytes at offset {self._offset} of {self._path}"):
+                n_read = self._file.readinto(rest)  # pyright: ignore[reportAttributeAccessIssue]
+            if not n_read:
+                self._fail(self._offset, f"it ends there, {len(rest)} bytes are missing")
+            self._offset += n_read
+            rest = rest[n_read:]
+        return data
+
+    def _fail(self, offset: int, why: str) -> NoReturn:
+        raise StoreDamagedError(
+            f"{self._path} is damaged at offset {offset}: {why}; remove it, and prefill the "
+            "prompt again"
+        )
+
+
+@contextlib.contextmanager
+def open_prefix_file(path: Path) -> Iterator[PrefixReader]:
+    """Raises:
+    StorePathError, StorageIOError: the file cannot be opened or read.
+    StoreDamagedError: it is not ours, cut, or damaged, as far as its header tells.
+    """
+    with os_errors(f"opening {path}"):
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    with file:
+        yield PrefixReader(file, path)  # pyright: ignore[reportArgumentType]
