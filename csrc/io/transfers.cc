@@ -8,6 +8,7 @@ namespace nspjax {
 namespace {
 
 constexpr int kMostStalls = 8;
+constexpr const char* kFileEnds = "the file ends there; it was cut by something other than nspjax";
 
 }  // namespace
 
@@ -81,8 +82,7 @@ std::optional<TransferDone> Transfers::advance(const IoCompletion& completion) {
     return failed(kind_of_errno(error), errno_text(error));
   }
   if (completion.result == 0 && t.op == IoOp::kRead) {
-    return failed(ErrorKind::kStorageIO,
-                  "the file ends there; it was cut by something other than nspjax");
+    return failed(ErrorKind::kStorageIO, kFileEnds);
   }
   const int64_t reached = active.done_bytes + std::max<int64_t>(completion.result, 0);
   if (reached == t.bytes) return TransferDone{tag, std::nullopt};
@@ -90,7 +90,9 @@ std::optional<TransferDone> Transfers::advance(const IoCompletion& completion) {
   const int64_t resume = round_down(reached, kPageBytes);
   active.stalls = resume > active.done_bytes ? 0 : active.stalls + 1;
   if (active.stalls > kMostStalls) {
-    return failed(ErrorKind::kStorageIO, "the device makes no progress");
+    // a file that was cut inside a page gives the same few bytes again and again
+    const bool ends = t.op == IoOp::kRead && file_.size_bytes() < t.offset + t.bytes;
+    return failed(ErrorKind::kStorageIO, ends ? kFileEnds : "the device makes no progress");
   }
   active.done_bytes = resume;
   unsent_.push_back(request_for(active));
