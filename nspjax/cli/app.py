@@ -19,16 +19,18 @@ app = typer.Typer(
 )
 
 
-class Dtype(enum.StrEnum):
-    """Element types of weights and caches."""
+class KVDtype(enum.StrEnum):
+    """Element types of KV caches; the integers are a store's."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    int8 = "int8"
+    int4 = "int4"
 
 
 class WeightDtype(enum.StrEnum):
-    """`Dtype`, or the checkpoint's own."""
+    """Element types of weights; auto is the checkpoint's own."""
 
     auto = "auto"
     float32 = "float32"
@@ -93,10 +95,11 @@ def run_batch(
         WeightDtype, typer.Option(metavar="TYPE", help="Weights: auto, float32, bfloat16, float16.")
     ] = WeightDtype.auto,
     kv_dtype: Annotated[
-        Dtype | None,
+        KVDtype | None,
         typer.Option(
             metavar="TYPE",
-            help="KV cache: float32, bfloat16, float16; as the weights if not given.",
+            help="KV cache: float32, bfloat16, float16 or, in a store, int8, int4; as the weights "
+            "if not given.",
         ),
     ] = None,
     max_model_len: Annotated[
@@ -125,6 +128,13 @@ def run_batch(
     progress: Annotated[
         ProgressStyle, typer.Option(metavar="HOW", help="On stderr: auto, plain or none.")
     ] = ProgressStyle.auto,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what the store read, wrote and computed at the end, for ui.perfetto.dev.",
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")
     ] = False,
@@ -165,6 +175,7 @@ def run_batch(
             seed,
             progress,
             debug,
+            trace,
         )
     )
     raise typer.Exit(code)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nspjax.generate.batch.job import BatchJob
     from nspjax.runtime import Store
 
+_STORED_DTYPES = ("int8", "int4")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -45,6 +46,7 @@ class RunBatch:
     seed: int = 0
     progress: ProgressStyle = ProgressStyle.auto
     debug: bool = False
+    trace: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -106,7 +108,10 @@ class _Run:
 
         with load_engine(self._options) as (llm, store):
             self.began = True
-            with self._reporter.watching(lambda: _sample(job, llm, store)):
+            with (
+                self._tracing(store),
+                self._reporter.watching(lambda: _sample(job, llm, store)),
+            ):
                 job.run(llm)
             stored = store.stats() if store is not None else None
             self._reporter.note(
@@ -123,6 +128,20 @@ class _Run:
                     f"note: {requests(job.other_models.total())} named another model, such as "
                     f"{shown(min(job.other_models))}; this one answered them"
                 )
+
+    @contextlib.contextmanager
+    def _tracing(self, store: Store | None) -> Iterator[None]:
+        """Write the trace at the end, of a job that failed too; the answers matter more than it."""
+        try:
+            yield
+        finally:
+            if self._options.trace is not None and store is not None:
+                try:
+                    store.save_trace(self._options.trace)
+                except OSError as error:
+                    self._reporter.say(
+                        f"warning: cannot write the trace {self._options.trace}: {error.strerror}"
+                    )
 
     def what_is_kept(self) -> str:
         """The end of an error message: what there is to resume."""
@@ -175,6 +194,9 @@ def _check_options(options: RunBatch) -> None:
         if not options.store:
             raise InvalidArgumentError("--host-memory is a store's: it needs --store")
         parse_bytes(options.host_memory)
+    if options.kv_dtype in _STORED_DTYPES and not options.store:
+        raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")
+    _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):
         return
@@ -184,6 +206,19 @@ def _check_options(options: RunBatch) -> None:
         raise CheckpointError(
             f"--model {options.model}: there is no such directory, and a hub id reads owner/name"
         )
+
+
+def _check_trace(options: RunBatch) -> None:
+    if options.trace is None:
+        return
+    if not options.store:
+        raise InvalidArgumentError("--trace shows what a store does: it needs --store")
+    folder = os.path.dirname(options.trace) or "."
+    if os.path.isdir(options.trace) or not os.path.isdir(folder):
+        what = "is a directory" if os.path.isdir(options.trace) else f"has no directory {folder}"
+        raise InvalidArgumentError(f"--trace {options.trace} {what}: give a file to write")
+    if os.path.realpath(options.trace) in map(os.path.realpath, (options.input, options.output)):
+        raise InvalidArgumentError(f"--trace {options.trace} is the input or the output")
 
 
 def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:

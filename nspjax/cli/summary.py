@@ -34,6 +34,11 @@ def summary(
             f"  KV cache  {format_bytes(stored.bytes_written)} written, "
             f"{format_bytes(stored.bytes_read)} read, {gb_per_s:.2f} GB/s of decode time"
         )
+        lines.append(
+            f"  host      {format_bytes(stored.host_bytes)} of the store's: "
+            f"{format_bytes(stored.staging_bytes)} staging, {format_bytes(stored.tail_bytes)} "
+            f"tails, {format_bytes(stored.pinned_bytes)} pinned"
+        )
     return "\n".join([*lines, f"  memory    {format_bytes(peak_memory_bytes())} at its peak"])
 
 

@@ -13,6 +13,7 @@ from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.chat_template import ChatTemplate
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
+from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput
 from nspjax.generate.prefill_plan import PrefillPlan
@@ -45,7 +46,10 @@ class LLM:
         None: token-id prompts only.
       dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
         keeps its own.
-      kv_dtype: of the KV cache; None: as the weights.
+      kv_dtype: of the KV cache: a float dtype or, in a store, "int8" or "int4" for all tokens but
+        each row's newest; None: as the weights.
+      interval_tokens: how many tokens a row gains between two writes to a store's device, see
+        `Store.kv_caches`; None: the store chooses.
       max_model_len: the most tokens of a prompt and its answer; None: the model's context.
       max_num_seqs: rows, that is sequences generated at the same time.
       prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
@@ -66,6 +70,7 @@ class LLM:
         tokenizer: Tokenizer | str | None = "auto",
         dtype: str = "auto",
         kv_dtype: DTypeLike | None = None,
+        interval_tokens: int | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         prefill_budget_tokens: int = 2048,
@@ -74,6 +79,7 @@ class LLM:
         for name, value in (("max_num_seqs", max_num_seqs), ("steps_per_call", steps_per_call)):
             if value < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
+        kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
         if isinstance(model, str | Path):
             directory = resolve_checkpoint(model)
             decoder = load_decoder(directory, dtype=dtype)
@@ -99,7 +105,7 @@ class LLM:
             store=store,
             n_rows=max_num_seqs,
             capacity_tokens=self.max_model_len,
-            kv_dtype=kv_dtype,
+            kv_format=kv_format,
             steps_per_call=steps_per_call,
         )
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 
 from nspjax.byte_size import format_bytes
 from nspjax.errors import (
@@ -23,6 +22,7 @@ from nspjax.errors import (
     StoreFullError,
     engine_errors,
 )
+from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class ModelRunner:
         store: Store | None,
         n_rows: int,
         capacity_tokens: int,
-        kv_dtype: DTypeLike | None,
+        kv_format: KVFormat,
         steps_per_call: int,
     ) -> None:
         self._store = store
         self._new_caches = functools.partial(
-            _new_caches, model, store, n_rows, capacity_tokens, kv_dtype
+            _new_caches, model, store, n_rows, capacity_tokens, kv_format
         )
         graph, self._weights = nnx.split(model)
 
@@ -117,12 +117,13 @@ def _new_caches(
     store: Store | None,
     n_rows: int,
     capacity_tokens: int,
-    kv_dtype: DTypeLike | None,
+    kv_format: KVFormat,
 ) -> list[Any]:
-    shapes = jax.eval_shape(lambda: model.init_caches(n_rows, capacity_tokens, kv_dtype))
+    dtype = kv_format.appended
+    shapes = jax.eval_shape(lambda: model.init_caches(n_rows, capacity_tokens, dtype))
     if store is None:
         _check_memory(shapes, n_rows, capacity_tokens)
-        return model.init_caches(n_rows, capacity_tokens, kv_dtype)
+        return model.init_caches(n_rows, capacity_tokens, dtype)
     return store.kv_caches(
         len(shapes),
         batch=n_rows,
@@ -130,6 +131,8 @@ def _new_caches(
         n_kv_heads=shapes[0].k.shape[2],
         head_dim=shapes[0].k.shape[3],
         dtype=shapes[0].k.dtype,
+        kv_dtype=kv_format.stored,
+        interval_tokens=kv_format.interval_tokens,
     )
 
 

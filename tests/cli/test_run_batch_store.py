@@ -1,0 +1,70 @@
+"""`nspjax run-batch` over a real model and a real store: the options that are a store's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jobs import request_line, results
+from tiny_llama import write_tiny_llama
+from typer.testing import CliRunner, Result
+
+from nspjax.cli import app
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_llama(tmp_path_factory.mktemp("model") / "tiny-llama")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Callable[..., Result]:
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text(
+        "".join(
+            request_line(str(i), prompt=[i + 1] * 70, max_tokens=6, temperature=0) for i in range(3)
+        )
+    )
+
+    def run(*options: str) -> Result:
+        given = ["-i", "in.jsonl", "-o", "out.jsonl", "--model", str(model), *options]
+        return CliRunner().invoke(app, ["run-batch", *given, "--max-num-seqs", "2"])
+
+    return run
+
+
+def test_the_trace_and_where_host_memory_went(run: Callable[..., Result]):
+    result = run("--store", "memory:", "--host-memory", "64MiB", "--trace", "trace.json")
+    assert result.exit_code == 0, result.stderr
+    assert len(results(Path("out.jsonl"))) == 3
+    names = {event["name"] for event in json.loads(Path("trace.json").read_text())["traceEvents"]}
+    assert {"append", "attend"} <= {name.split()[0] for name in names}
+    assert "of the store's: " in result.stderr
+    for part in ("staging", "tails", "pinned"):
+        assert part in result.stderr
+
+
+def test_a_trace_that_cannot_be_written_costs_no_answer(run: Callable[..., Result]):
+    result = run("--store", "memory:", "--trace", "/dev/full")
+    assert result.exit_code == 0
+    assert "warning: cannot write the trace /dev/full: No space left" in result.stderr
+    assert len(results(Path("out.jsonl"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kv-dtype", "int8"], "--kv-dtype int8 is a store's: it needs --store"),
+        (["--kv-dtype", "int4"], "--kv-dtype int4 is a store's: it needs --store"),
+        (["--kv-dtype", "int7"], "'int7' is not one of"),
+        (["--trace", "trace.json"], "--trace shows what a store does: it needs --store"),
+        (["--store", "memory:", "--trace", "none/trace.json"], "has no directory none"),
+        (["--store", "memory:", "--trace", "in.jsonl"], "is the input or the output"),
+    ],
+)
+def test_refused_before_work_starts(run: Callable[..., Result], options: list[str], message: str):
+    result = run(*options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "loading" not in result.stderr
+    assert not Path("out.jsonl").exists()
