@@ -128,6 +128,14 @@ def run_batch(
     progress: Annotated[
         ProgressStyle, typer.Option(metavar="HOW", help="On stderr: auto, plain or none.")
     ] = ProgressStyle.auto,
+    share_prefixes: Annotated[
+        bool,
+        typer.Option(
+            " /--no-share-prefixes",
+            metavar="",
+            help="Compute and keep every prompt whole, in a store as well.",
+        ),
+    ] = True,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -176,6 +184,7 @@ def run_batch(
             progress,
             debug,
             trace,
+            share_prefixes,
         )
     )
     raise typer.Exit(code)

@@ -47,6 +47,7 @@ class RunBatch:
     progress: ProgressStyle = ProgressStyle.auto
     debug: bool = False
     trace: str | None = None
+    share_prefixes: bool = True
 
 
 def execute(options: RunBatch) -> int:
@@ -172,7 +173,13 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
         )
-        llm = nspjax.LLM(options.model, store=store, dtype=options.dtype, **sizes)
+        llm = nspjax.LLM(
+            options.model,
+            store=store,
+            dtype=options.dtype,
+            share_prefixes=options.share_prefixes,
+            **sizes,
+        )
         yield opened.enter_context(llm), store
 
 

@@ -25,7 +25,8 @@ def summary(
     """Requests, speeds, KV traffic and memory of this run. stored: None without a store."""
     lines = [
         _requests(progress, seconds, output),
-        _speed("prefill", generated.prompt_tokens, generated.prefill_seconds),
+        _speed("prefill", generated.prompt_tokens, generated.prefill_seconds)
+        + _shared(generated.shared_prompt_tokens),
         _speed("decode", generated.generated_tokens, generated.decode_seconds),
     ]
     if stored is not None:
@@ -59,6 +60,10 @@ def _requests(progress: BatchProgress, seconds: float, output: str) -> str:
     if progress.refused:
         text += f"; {progress.refused} could not be served: see their error lines"
     return text
+
+
+def _shared(n_tokens: int) -> str:
+    return f"; {n_tokens:,} more shared" if n_tokens else ""
 
 
 def _speed(name: str, n_tokens: int, seconds: float) -> str:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-
-import jax.numpy as jnp
-import numpy as np
+from collections.abc import Generator, Iterator, Sequence
 
 from nspjax.generate.answer import Answer
 from nspjax.generate.model_runner import ModelRunner
-from nspjax.generate.model_steps import DecodeRows, PrefillRows
+from nspjax.generate.operands import decode_rows, prefill_rows
 from nspjax.generate.outputs import GenerationStats
 from nspjax.generate.prefill_plan import Group, PrefillPlan
-from nspjax.generate.sampler import Sampling
+from nspjax.generate.shared_prefixes import plan_turns
 from nspjax.generate.slots import Slots
-
-STOP_TABLE_TOKENS = 8
-"""Stop tokens of a row that the compiled loop knows. A row with more may run on until the call
-returns, when `Answer.accept` sees the others and drops what came after."""
-
 
 FIRST_STEPS = 4
 CALL_SECONDS = 2.0
@@ -62,6 +54,9 @@ class ContinuousBatch:
         self._slots = Slots(plan.n_rows, source)
         self._progress = progress
         self._n_steps = FIRST_STEPS
+        self._resident: dict[
+            int, Sequence[int]
+        ] = {}  # row -> the prompt that its tokens begin with
 
     def run(self) -> Generator[Answer]:
         """Each answer when it has finished."""
@@ -94,19 +89,33 @@ class ContinuousBatch:
         """Give free rows to waiting answers and run their prompts, first tokens included."""
         admitted = self._slots.admit()
         self._count_rows()
-        prompts = [(row, len(answer.prompt)) for row, answer in admitted.items()]
-        for group in self._plan.groups(prompts):
-            began = time.perf_counter()
-            tokens = self._runner.prefill(_prefill_rows(group, admitted))
-            self._progress.add(
-                prefill_seconds=time.perf_counter() - began,
-                prefill_calls=1,
-                prompt_tokens=sum(piece.n_tokens for piece in group.pieces),
-            )
-            for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
-                if piece.last:
-                    admitted[piece.row].accept(token)
-                    self._progress.add(generated_tokens=1)
+        if not admitted:
+            return
+        prompts = {row: answer.prompt for row, answer in admitted.items()}
+        turns = plan_turns(prompts, self._resident, self._runner.may_share)
+        for row in admitted:
+            self._resident.pop(row, None)
+        for turn in turns:
+            for loan in turn.loans:
+                self._runner.share_prefix(loan.from_row, loan.rows, loan.n_tokens)
+            lengths = [(row, len(prompts[row])) for row in turn.starts]
+            for group in self._plan.groups(lengths, turn.starts):
+                self._prefill(group, admitted)
+            self._progress.add(shared_prompt_tokens=sum(turn.starts.values()))
+            self._resident.update((row, prompts[row]) for row in turn.starts)
+
+    def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
+        began = time.perf_counter()
+        tokens = self._runner.prefill(prefill_rows(group, admitted))
+        self._progress.add(
+            prefill_seconds=time.perf_counter() - began,
+            prefill_calls=1,
+            prompt_tokens=sum(piece.n_tokens for piece in group.pieces),
+        )
+        for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
+            if piece.last:
+                admitted[piece.row].accept(token)
+                self._progress.add(generated_tokens=1)
 
     # ---- decode ---------------------------------------------------------------------------------
 
@@ -114,7 +123,7 @@ class ContinuousBatch:
         """Run the compiled loop once and hand its tokens to the answers."""
         began = time.perf_counter()
         tokens, counts = self._runner.decode(
-            _decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
+            decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
         )
         seconds = time.perf_counter() - began
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
@@ -144,68 +153,3 @@ def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int
     as the first call's time is that of its compilation."""
     wanted = int(CALL_SECONDS / max(seconds_per_step, 1e-9))
     return max(1, min(wanted, 4 * n_steps, most))
-
-
-def _prefill_rows(group: Group, answers: Mapping[int, Answer]) -> PrefillRows:
-    """The group's operands; idle rows stand last."""
-    rows = [piece.row for piece in group.pieces] + list(group.idle_rows)
-    tokens = np.zeros((len(rows), group.bucket_tokens), np.int32)
-    start = np.zeros(len(rows), np.int32)
-    n_new = np.zeros(len(rows), np.int32)
-    for i, piece in enumerate(group.pieces):
-        prompt = answers[piece.row].prompt
-        tokens[i, : piece.n_tokens] = prompt[piece.start : piece.start + piece.n_tokens]
-        start[i], n_new[i] = piece.start, piece.n_tokens
-    settings = [answers[piece.row] for piece in group.pieces]
-    return PrefillRows(
-        tokens=jnp.asarray(tokens),
-        rows=jnp.asarray(rows, jnp.int32),
-        start=jnp.asarray(start),
-        n_new=jnp.asarray(n_new),
-        sampling=_sampling(enumerate(settings), len(rows)),
-    )
-
-
-def _decode_rows(
-    running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int
-) -> DecodeRows:
-    last, generated, limit = (np.zeros(n_rows, np.int32) for _ in range(3))
-    active = np.zeros(n_rows, np.bool_)
-    stop_tokens = np.full((n_rows, STOP_TABLE_TOKENS), -1, np.int32)
-    for row, answer in running.items():
-        last[row], generated[row] = answer.token_ids[-1], len(answer.token_ids)
-        limit[row], active[row] = answer.max_tokens, True
-        stops = answer.stop_tokens[:STOP_TABLE_TOKENS]
-        stop_tokens[row, : len(stops)] = stops
-    return DecodeRows(
-        last_token=jnp.asarray(last),
-        n_generated=jnp.asarray(generated),
-        max_tokens=jnp.asarray(limit),
-        active=jnp.asarray(active),
-        stop_tokens=jnp.asarray(stop_tokens),
-        leave_at=jnp.int32(leave_at),
-        n_steps=jnp.int32(n_steps),
-        sampling=_sampling(running.items(), n_rows),
-    )
-
-
-def _sampling(answers: Iterable[tuple[int, Answer]], n_rows: int) -> Sampling:
-    """The settings of n_rows rows; those not named are greedy."""
-    temperature, top_p, min_p = (np.zeros(n_rows, np.float32) for _ in range(3))
-    top_p[:] = 1.0
-    top_k = np.zeros(n_rows, np.int32)
-    key = np.zeros((n_rows, 2), np.uint32)
-    for row, answer in answers:
-        params = answer.params
-        if params.greedy:
-            continue
-        temperature[row], top_p[row], min_p[row] = params.temperature, params.top_p, params.min_p
-        top_k[row] = min(max(params.top_k, 0), 2**31 - 1)
-        key[row] = answer.key_words
-    return Sampling(
-        temperature=jnp.asarray(temperature),
-        top_k=jnp.asarray(top_k),
-        top_p=jnp.asarray(top_p),
-        min_p=jnp.asarray(min_p),
-        key=jnp.asarray(key),
-    )

@@ -50,6 +50,9 @@ class LLM:
         each row's newest; None: as the weights.
       interval_tokens: how many tokens a row gains between two writes to a store's device, see
         `Store.kv_caches`; None: the store chooses.
+      share_prefixes: in a store, prompts that begin with the same 64 tokens or more compute and
+        keep what they have in common once. That changes what is added to what, so the last bits of
+        an answer's numbers then depend on what it shared; False: never.
       max_model_len: the most tokens of a prompt and its answer; None: the model's context.
       max_num_seqs: rows, that is sequences generated at the same time.
       prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
@@ -71,6 +74,7 @@ class LLM:
         dtype: str = "auto",
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
+        share_prefixes: bool = True,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         prefill_budget_tokens: int = 2048,
@@ -106,6 +110,7 @@ class LLM:
             n_rows=max_num_seqs,
             capacity_tokens=self.max_model_len,
             kv_format=kv_format,
+            share_prefixes=share_prefixes,
             steps_per_call=steps_per_call,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -47,9 +47,11 @@ class ModelRunner:
         n_rows: int,
         capacity_tokens: int,
         kv_format: KVFormat,
+        share_prefixes: bool,
         steps_per_call: int,
     ) -> None:
         self._store = store
+        self._share_prefixes = share_prefixes
         self._new_caches = functools.partial(
             _new_caches, model, store, n_rows, capacity_tokens, kv_format
         )
@@ -77,6 +79,22 @@ class ModelRunner:
         tokens, counts = self._run(self._decode, batch)
         return tokens, counts
 
+    def may_share(self, from_row: int, row: int) -> bool:
+        """Whether a row may begin with another's tokens: in a store, if their heads lie alike."""
+        if self._store is None or not self._share_prefixes:
+            return False
+        n_devices = len(self._store.devices())
+        return (from_row - row) * self._caches[0].shape[2] % n_devices == 0
+
+    def share_prefix(self, from_row: int, rows: Sequence[int], n_tokens: int) -> None:
+        """Make the first tokens of a row the first and only ones of others."""
+        assert self._store is not None
+        self._check_usable()
+        self._intact = False
+        for i, cache in enumerate(self._caches):
+            self._caches[i] = self._store.share_prefix(cache, from_row, rows, n_tokens)
+        self._intact = True
+
     def close(self) -> None:
         """Give the caches' room back. Nothing runs afterwards."""
         self._closed = True
@@ -84,17 +102,20 @@ class ModelRunner:
             self._drop_caches()
 
     def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[np.ndarray]:
-        if self._closed:
-            raise InvalidArgumentError("this LLM is closed: make another one")
-        if not self._intact:
-            self._drop_caches()
-            self._caches = self._new_caches()
+        self._check_usable()
         self._intact = False  # until the call is through: it consumes the caches
         with engine_errors():
             caches, *results = call(self._weights, self._caches, batch)
             arrays = [np.asarray(result) for result in results]
         self._caches, self._intact = caches, True
         return arrays
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise InvalidArgumentError("this LLM is closed: make another one")
+        if not self._intact:
+            self._drop_caches()
+            self._caches = self._new_caches()
 
     def _drop_caches(self) -> None:
         if self._store is not None:

@@ -54,11 +54,13 @@ class RequestOutput:
 class GenerationStats:
     """Counts since the LLM was made, but for `*_running` and `*_waiting`: as of now.
 
-    A prompt counts once for each of its `n` answers, as that is how often it is prefilled.
+    A prompt counts once for each of its `n` answers, but for the tokens it shares: those that it
+    began with in another row already count as `shared_prompt_tokens` alone.
     Seconds are wall time of the compiled calls, the compilation of a new shape included.
     """
 
     prompt_tokens: int = 0
+    shared_prompt_tokens: int = 0
     generated_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0

@@ -9,7 +9,7 @@ to a bucket, and a bucket always runs with the same number of rows, filled up wi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nspjax.errors import InvalidArgumentError
 
@@ -73,18 +73,24 @@ class PrefillPlan:
         """How many rows a call of this bucket has, idle ones included."""
         return max(1, min(self.budget_tokens // bucket_tokens, self.n_rows))
 
-    def pieces(self, row: int, n_tokens: int) -> tuple[Piece, ...]:
-        """A prompt of n_tokens >= 1, cut into pieces of the largest bucket and a rest."""
+    def pieces(self, row: int, n_tokens: int, begin: int = 0) -> tuple[Piece, ...]:
+        """A prompt of n_tokens, from `begin` on: pieces of the largest bucket and a rest."""
         largest = self.buckets[-1]
-        starts = range(0, n_tokens, largest)
+        starts = range(begin, n_tokens, largest)
         return tuple(
             Piece(row, start, min(largest, n_tokens - start), start + largest >= n_tokens)
             for start in starts
         )
 
-    def groups(self, prompts: Sequence[tuple[int, int]]) -> list[Group]:
-        """The calls that prefill the (row, n_tokens) given, a prompt's pieces in their order."""
-        cut = [self.pieces(row, n_tokens) for row, n_tokens in prompts]
+    def groups(
+        self, prompts: Sequence[tuple[int, int]], begins: Mapping[int, int] | None = None
+    ) -> list[Group]:
+        """The calls that prefill the (row, n_tokens) given, a prompt's pieces in their order.
+
+        begins: row -> how many tokens it has already.
+        """
+        begins = begins or {}
+        cut = [self.pieces(row, n_tokens, begins.get(row, 0)) for row, n_tokens in prompts]
         groups = []
         for turn in range(max(map(len, cut), default=0)):
             by_bucket: dict[int, list[Piece]] = {}

@@ -191,7 +191,9 @@ class Store:
         ids = np.asarray(rows, np.int32)
         _, cache_id, version = np.asarray(cache.k).tolist()
         version = self._engine.share_prefix(cache_id, version, from_row, ids, n_tokens)
-        return cache.at_version(version, cache.lengths.at[ids].set(n_tokens))
+        lengths = np.array(cache.lengths)
+        lengths[ids] = n_tokens
+        return cache.at_version(version, jnp.asarray(lengths))
 
     def save_prefix(
         self,

@@ -1,0 +1,83 @@
+"""The operands of the compiled functions: what runs in which row, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from nspjax.generate.answer import Answer
+from nspjax.generate.model_steps import DecodeRows, PrefillRows
+from nspjax.generate.prefill_plan import Group
+from nspjax.generate.sampler import Sampling
+
+STOP_TABLE_TOKENS = 8
+"""Stop tokens of a row that the compiled loop knows. A row with more may run on until the call
+returns, when `Answer.accept` sees the others and drops what came after."""
+
+
+def prefill_rows(group: Group, answers: Mapping[int, Answer]) -> PrefillRows:
+    """The group's operands; idle rows stand last."""
+    rows = [piece.row for piece in group.pieces] + list(group.idle_rows)
+    tokens = np.zeros((len(rows), group.bucket_tokens), np.int32)
+    start = np.zeros(len(rows), np.int32)
+    n_new = np.zeros(len(rows), np.int32)
+    for i, piece in enumerate(group.pieces):
+        prompt = answers[piece.row].prompt
+        tokens[i, : piece.n_tokens] = prompt[piece.start : piece.start + piece.n_tokens]
+        start[i], n_new[i] = piece.start, piece.n_tokens
+    settings = [answers[piece.row] for piece in group.pieces]
+    return PrefillRows(
+        tokens=jnp.asarray(tokens),
+        rows=jnp.asarray(rows, jnp.int32),
+        start=jnp.asarray(start),
+        n_new=jnp.asarray(n_new),
+        sampling=_sampling(enumerate(settings), len(rows)),
+    )
+
+
+def decode_rows(
+    running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int
+) -> DecodeRows:
+    """The operands of a decode call; rows that are not `running` are idle."""
+    last, generated, limit = (np.zeros(n_rows, np.int32) for _ in range(3))
+    active = np.zeros(n_rows, np.bool_)
+    stop_tokens = np.full((n_rows, STOP_TABLE_TOKENS), -1, np.int32)
+    for row, answer in running.items():
+        last[row], generated[row] = answer.token_ids[-1], len(answer.token_ids)
+        limit[row], active[row] = answer.max_tokens, True
+        stops = answer.stop_tokens[:STOP_TABLE_TOKENS]
+        stop_tokens[row, : len(stops)] = stops
+    return DecodeRows(
+        last_token=jnp.asarray(last),
+        n_generated=jnp.asarray(generated),
+        max_tokens=jnp.asarray(limit),
+        active=jnp.asarray(active),
+        stop_tokens=jnp.asarray(stop_tokens),
+        leave_at=jnp.int32(leave_at),
+        n_steps=jnp.int32(n_steps),
+        sampling=_sampling(running.items(), n_rows),
+    )
+
+
+def _sampling(answers: Iterable[tuple[int, Answer]], n_rows: int) -> Sampling:
+    """The settings of n_rows rows; those not named are greedy."""
+    temperature, top_p, min_p = (np.zeros(n_rows, np.float32) for _ in range(3))
+    top_p[:] = 1.0
+    top_k = np.zeros(n_rows, np.int32)
+    key = np.zeros((n_rows, 2), np.uint32)
+    for row, answer in answers:
+        params = answer.params
+        if params.greedy:
+            continue
+        temperature[row], top_p[row], min_p[row] = params.temperature, params.top_p, params.min_p
+        top_k[row] = min(max(params.top_k, 0), 2**31 - 1)
+        key[row] = answer.key_words
+    return Sampling(
+        temperature=jnp.asarray(temperature),
+        top_k=jnp.asarray(top_k),
+        top_p=jnp.asarray(top_p),
+        min_p=jnp.asarray(min_p),
+        key=jnp.asarray(key),
+    )
