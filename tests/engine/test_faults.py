@@ -89,7 +89,10 @@ def test_a_write_that_fails_behind_the_append(open_store, io):
     k, v = contents(2)
     version = append(store, cache, 0, k[:, :16], v[:, :16], [0, 1], [0, 0], [16, 0])
     out, _ = attend(store, cache, version, [0], 16)
-    for call in (store.flush, lambda: append(store, cache, version, k, v, [0, 1], [16, 0], [16, 8])):
+    for call in (
+        store.flush,
+        lambda: append(store, cache, version, k, v, [0, 1], [16, 0], [16, 8]),
+    ):
         with pytest.raises(StorageIOError, match=r"write of \d+ bytes at offset 4096 of .*kv"):
             call()
     again, _ = attend(store, cache, version, [0], 16)

@@ -22,7 +22,8 @@ def as_read(store, cache, lengths, dtype="f32"):
 
 @pytest.mark.parametrize("kv_dtype", LARGEST_ERROR)
 @pytest.mark.parametrize(
-    "kind", [{"n_directories": 0}, {"n_directories": 2}, {"n_directories": 1, "pinned_bytes": 40000}]
+    "kind",
+    [{"n_directories": 0}, {"n_directories": 2}, {"n_directories": 1, "pinned_bytes": 40000}],
 )
 def test_attention_is_over_what_is_stored(open_store, kind, kv_dtype):
     """float64 attention over the tokens as read gives the same; and those are near the appended."""

@@ -15,7 +15,6 @@ from prefix_cases import (
     assert_same,
     attention,
     filled,
-    has_kv_dtype,
     new_caches,
     opened,
     tokens,
@@ -49,8 +48,6 @@ def small_chunks(monkeypatch):
 @pytest.mark.parametrize("kv_dtype", [None, "int8", "int4"])
 @pytest.mark.parametrize(("n_from", "n_to"), [(0, 2), (1, 0), (2, 1), (2, 3), (3, 2)])
 def test_another_number_of_devices(tmp_path, small_chunks, n_from, n_to, kv_dtype):
-    if not has_kv_dtype(kv_dtype):
-        pytest.skip(f"the engine has no {kv_dtype} yet")
     path = tmp_path / "prefix"
     with opened(tmp_path, n_from) as store, opened(tmp_path, n_to) as other:
         caches = filled(store, LENGTHS, kv_dtype=kv_dtype)
@@ -68,8 +65,10 @@ def test_another_number_of_devices(tmp_path, small_chunks, n_from, n_to, kv_dtyp
             )
         np.testing.assert_array_equal(tokens(other, others[0], 0, 40), kept)
         others = [append(other, cache, 1, 30, np.random.default_rng(5), 57) for cache in others]
+        # the tile that is full now is stored in fewer bits; those before it are as they were
+        n = 57 if kv_dtype is None else 57 // TILE * TILE
         np.testing.assert_array_equal(
-            tokens(other, others[0], 1, 57), tokens(store, caches[0], 2, 57)
+            tokens(other, others[0], 1, n), tokens(store, caches[0], 2, n)
         )
     assert [p.name for p in tmp_path.iterdir() if not p.is_dir()] == ["prefix"]
 
@@ -156,8 +155,6 @@ def test_a_save_replaces_the_one_before(tmp_path):
     ],
 )
 def test_other_caches_are_refused(tmp_path, changes, message):
-    if not has_kv_dtype(changes.get("kv_dtype")):
-        pytest.skip("the engine has no int8 yet")
     path = tmp_path / "prefix"
     with opened(tmp_path, 0) as store:
         store.save_prefix(path, filled(store, LENGTHS), 0, model=MODEL)
