@@ -10,11 +10,11 @@
 #include "bindings/attend_tile.h"
 #include "bindings/checksum.h"
 #include "bindings/ffi_handlers.h"
+#include "bindings/head_tile.h"
+#include "bindings/measure.h"
 #include "bindings/profiles.h"
 #include "bindings/tile_transfer.h"
 #include "bindings/trace_arrays.h"
-#include "bindings/head_tile.h"
-#include "bindings/measure.h"
 #include "store/registry.h"
 
 namespace nspjax {
@@ -251,15 +251,17 @@ NB_MODULE(_engine, m) {
       .def("warnings", &Store::warnings)
       .def("devices", &devices)
       .def("stats", &stats)
-      .def("trace", [](const Store& store) { return trace_arrays(store.trace().events()); },
-           "The newest events: an array for each field.")
+      .def(
+          "trace", [](const Store& store) { return trace_arrays(store.trace().events()); },
+          "The newest events: an array for each field.")
       .def(
           "create_caches",
           [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
-             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype,
-             int64_t tile_tokens, const std::string& kv_dtype) {
+             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
+             const std::string& kv_dtype) {
             return store.create_caches(
-                n_layers, cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
+                n_layers,
+                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
                 tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
@@ -267,11 +269,12 @@ NB_MODULE(_engine, m) {
       .def(
           "cache_needs",
           [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
-             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype,
-             int64_t tile_tokens, const std::string& kv_dtype) {
-            return cache_needs(store, n_layers,
-                               cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
-                               tile_tokens);
+             int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
+             const std::string& kv_dtype) {
+            return cache_needs(
+                store, n_layers,
+                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
+                tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
           "tile_tokens"_a = 0, "kv_dtype"_a = "")
@@ -296,9 +299,8 @@ NB_MODULE(_engine, m) {
           "share_prefix",
           [](Store& store, int32_t cache, int32_t version, int64_t from, const Int32Array& rows,
              int64_t n_tokens) {
-            return without_gil([&] {
-              return store.share_prefix(cache, version, from, values(rows), n_tokens);
-            });
+            return without_gil(
+                [&] { return store.share_prefix(cache, version, from, values(rows), n_tokens); });
           },
           "cache"_a, "version"_a, "from_row"_a, "rows"_a, "n_tokens"_a,
           "The first tokens of a row become those of others; returns the cache's new version.")

@@ -45,8 +45,8 @@ void FileDevice::scan(std::span<const TileRange> ranges, std::span<const TileRan
 }
 
 // What is in flight or read already is taken for this scan and the next; the rest is dropped. After
-// a scan that failed there may be two reads of a range, its own and one ahead: one of them is taken.
-// One that failed is not: nobody had asked for it yet, and now it is tried again.
+// a scan that failed there may be two reads of a range, its own and one ahead: one of them is
+// taken. One that failed is not: nobody had asked for it yet, and now it is tried again.
 void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const TileRange> next,
                              std::vector<bool>& begun) {
   std::unordered_map<int64_t, size_t> index_of;
@@ -71,8 +71,8 @@ void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const 
 
 bool FileDevice::begin_read(const TileRange& range, std::optional<size_t> index) {
   std::vector<Overlay> overlays;
-  for (auto write = first_write_in(range);
-       write != writes_.end() && write->first < range.end(); ++write) {
+  for (auto write = first_write_in(range); write != writes_.end() && write->first < range.end();
+       ++write) {
     overlays.push_back({write->second.range, write->second.data});
   }
   StagingRing::Slot slot = staging_.try_acquire();

@@ -64,10 +64,10 @@ void FileDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
         for (++i; i < next && writes[i].range.offset == range.end(); ++i) {
           range.bytes += writes[i].range.bytes;
         }
-        const auto write = writes_.emplace(
-            range.offset, Write{.range = range,
-                                .data = std::shared_ptr<std::byte>(slot, data),
-                                .begin_ns = traces() ? trace_clock_ns() : 0});
+        const auto write =
+            writes_.emplace(range.offset, Write{.range = range,
+                                                .data = std::shared_ptr<std::byte>(slot, data),
+                                                .begin_ns = traces() ? trace_clock_ns() : 0});
         begun.push_back(range.offset);
         start(IoOp::kWrite, data, range, write.first);
         data += range.bytes;
@@ -163,8 +163,8 @@ void FileDevice::forget_write_in(Writes::iterator write, const TileRange& range)
     if (begin >= end) return;
     Write part = failed;
     part.range = {begin, end - begin};
-    part.data = std::shared_ptr<std::byte>(failed.data,
-                                           failed.data.get() + (begin - failed.range.offset));
+    part.data =
+        std::shared_ptr<std::byte>(failed.data, failed.data.get() + (begin - failed.range.offset));
     writes_.emplace(begin, std::move(part));
   };
   keep(failed.range.offset, range.offset);

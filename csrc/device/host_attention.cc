@@ -82,8 +82,8 @@ class HostScan final : public ScanVisitor {
   }
 
   void run() {
-    const auto next = std::span<const TileRange>(
-        call_.next_reads[static_cast<size_t>(device_index_)]);
+    const auto next =
+        std::span<const TileRange>(call_.next_reads[static_cast<size_t>(device_index_)]);
     for (const Segment& segment : unread_) attend_later(segment, nullptr, 0);
     device_.scan(ranges_, next, *this);
     tasks_.wait();
@@ -186,8 +186,7 @@ class HostScan final : public ScanVisitor {
     for (int64_t i = 0; i < on_device.count; ++i) {
       const int64_t first_result = i * n_queries;
       call_.kernels.of(order.type())({
-          .queries =
-              pass.queries.data() + on_device.head(i) * n_queries * call_.padded_dim,
+          .queries = pass.queries.data() + on_device.head(i) * n_queries * call_.padded_dim,
           .scale = call_.scale,
           .n_queries = static_cast<int>(n_queries),
           .head_dim = static_cast<int>(order.head_dim()),

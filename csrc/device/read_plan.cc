@@ -15,8 +15,8 @@ std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& s
   const int64_t last = std::min(span.end, stored_tiles);
   for (int64_t begin = std::max(span.begin, region.pinned_tiles); begin < last;) {
     const int64_t end = std::min(round_down(begin, stride) + stride, last);
-    reads.push_back({{tile_offset(geometry, region, device, begin), (end - begin) * tile_bytes},
-                     begin, end});
+    reads.push_back(
+        {{tile_offset(geometry, region, device, begin), (end - begin) * tile_bytes}, begin, end});
     begin = end;
   }
   return reads;

@@ -17,7 +17,8 @@ struct TileRead {
 };
 
 // The reads of what is stored of the span on the device: cut at multiples of segments, each at most
-// `read_bytes` (but a segment at least). Pinned tiles and those from `stored_tiles` on are left out.
+// `read_bytes` (but a segment at least). Pinned tiles and those from `stored_tiles` on are left
+// out.
 std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& span,
                                  int64_t stored_tiles, int64_t device, int64_t read_bytes);
 

@@ -39,8 +39,7 @@ Fault parse(std::string_view spec) {
     const std::string_view name = value.substr(0, std::min(value.find('='), value.size()));
     value.remove_prefix(std::min(name.size() + 1, value.size()));
     int& number = name == "times" ? fault.times : fault.after;
-    const auto [end, error] =
-        std::from_chars(value.data(), value.data() + value.size(), number);
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
     good &= (name == "after" || name == "times") && error == std::errc() &&
             end == value.data() + value.size();
   }
@@ -83,9 +82,7 @@ class FaultyQueue final : public IoQueue {
   // A failure takes its time: only who waits sees it.
   void poll(std::vector<IoCompletion>& into) override { queue_->poll(into); }
 
-  bool register_arena(std::span<std::byte> arena) override {
-    return queue_->register_arena(arena);
-  }
+  bool register_arena(std::span<std::byte> arena) override { return queue_->register_arena(arena); }
 
  private:
   std::unique_ptr<IoQueue> queue_;

@@ -37,8 +37,8 @@ class IoQueue {
   virtual void wait(std::vector<IoCompletion>& into) = 0;
   // Appends those that are complete, perhaps none.
   virtual void poll(std::vector<IoCompletion>& into) = 0;
-  // All buffers will lie in this arena, which outlives the queue: the kernel may pin it once instead
-  // of at every request. Returns whether it did.
+  // All buffers will lie in this arena, which outlives the queue: the kernel may pin it once
+  // instead of at every request. Returns whether it did.
   virtual bool register_arena(std::span<std::byte>) { return false; }
 };
 

@@ -115,8 +115,8 @@ class UringQueue final : public IoQueue {
   bool open_ = false;
   bool registered_ = false;
   int broken_ = 0;
-  std::deque<uint64_t> prepared_;     // in the submission ring, not yet taken by the kernel
-  std::vector<IoCompletion> done_;    // taken early, or never reached the kernel
+  std::deque<uint64_t> prepared_;   // in the submission ring, not yet taken by the kernel
+  std::vector<IoCompletion> done_;  // taken early, or never reached the kernel
 };
 
 }  // namespace

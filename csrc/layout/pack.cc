@@ -26,9 +26,8 @@ void pack_tail(const TileGeometry& geometry, HeadSet heads, const TokenRun<const
                int64_t begin, int64_t end, std::byte* tail) {
   const int64_t first = round_down(begin, geometry.tile_tokens());
   for (int64_t i = 0; i < heads.count; ++i) {
-    pack_head(geometry.tail(),
-              head_rows<HeadRows>(geometry.shape(), from, begin, heads.head(i)), begin - first,
-              end - first, tail + i * geometry.tail().bytes());
+    pack_head(geometry.tail(), head_rows<HeadRows>(geometry.shape(), from, begin, heads.head(i)),
+              begin - first, end - first, tail + i * geometry.tail().bytes());
   }
 }
 

@@ -31,7 +31,8 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64
          " is too little for staging buffers: give at least ",
          bytes_text(kStagingShare * n_devices * kFewestSlots * kPageBytes));
   }
-  budget.slots = std::max(kFewestSlots, std::min(per_device, kMostStagingBytes) / budget.slot_bytes);
+  budget.slots =
+      std::max(kFewestSlots, std::min(per_device, kMostStagingBytes) / budget.slot_bytes);
   budget.staging_bytes = n_devices * budget.slots * budget.slot_bytes;
   budget.cache_bytes = host_memory_bytes - budget.staging_bytes;
   return budget;

@@ -56,8 +56,7 @@ void join(AttendPass& pass, const AttendCall& call, size_t unit_index, int64_t f
 // q [B, T, n_q_heads, head_dim] -> float32 [n_kv_heads, the members' queries, padded_dim].
 void pack_queries(AttendPass& pass, const AttendCall& call, const AttendArgs& args) {
   const CacheShape& shape = call.geometry.shape();
-  pass.queries.resize(
-      static_cast<size_t>(shape.n_kv_heads * pass.n_queries() * call.padded_dim));
+  pass.queries.resize(static_cast<size_t>(shape.n_kv_heads * pass.n_queries() * call.padded_dim));
   float* to = pass.queries.data();
   for (int64_t kv_head = 0; kv_head < shape.n_kv_heads; ++kv_head) {
     for (const AttendPass::Member& member : pass.members) {
@@ -126,8 +125,8 @@ std::vector<std::vector<TileRange>> Store::next_reads(Cache& cache, int32_t id,
          tile_spans(next->second, row, from, stored * geometry.tile_tokens())) {
       if (!seen.insert({span.region, span.begin}).second) continue;
       for (size_t d = 0; d < devices_.size(); ++d) {
-        for (const TileRead& read : plan_reads(geometry, span, stored, static_cast<int64_t>(d),
-                                               budget_.slot_bytes)) {
+        for (const TileRead& read :
+             plan_reads(geometry, span, stored, static_cast<int64_t>(d), budget_.slot_bytes)) {
           if (std::ssize(reads[d]) < budget_.slots) reads[d].push_back(read.range);
         }
       }
@@ -197,16 +196,16 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
           shared_passes[key] = pass;
         }
         if (pass == call.passes.size()) {
-          call.passes.push_back({.members = {},
-                                 .tiles = span,
-                                 .token_begin = 0,
-                                 .token_end = 0,
-                                 .stored_tiles = own ? row.length / found.geometry.tile_tokens()
-                                                     : span.end,
-                                 .tail = own ? row.tail.data() : nullptr,
-                                 .first = {},
-                                 .last = {},
-                                 .queries = {}});
+          call.passes.push_back(
+              {.members = {},
+               .tiles = span,
+               .token_begin = 0,
+               .token_end = 0,
+               .stored_tiles = own ? row.length / found.geometry.tile_tokens() : span.end,
+               .tail = own ? row.tail.data() : nullptr,
+               .first = {},
+               .last = {},
+               .queries = {}});
         }
         join(call.passes[pass], call, call.units.size() - 1, segment);
         segment += count_segments(found.geometry, span.begin, span.end);

@@ -102,15 +102,15 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
   try {
     for (int64_t layer = 0; layer < n_layers; ++layer) {
       const int32_t id = next_cache_++;
-      Cache& cache = caches_
-                         .emplace(id, Cache{.geometry = geometry,
-                                            .extents = {},
-                                            .rows = std::vector<Row>(
-                                                static_cast<size_t>(shape.batch)),
-                                            .regions = {},
-                                            .more_extents = {},
-                                            .pinned = {}})
-                         .first->second;
+      Cache& cache =
+          caches_
+              .emplace(id, Cache{.geometry = geometry,
+                                 .extents = {},
+                                 .rows = std::vector<Row>(static_cast<size_t>(shape.batch)),
+                                 .regions = {},
+                                 .more_extents = {},
+                                 .pinned = {}})
+              .first->second;
       ids.push_back(id);
       cache.tail_bytes = report.needs.tail_bytes / n_layers;
       reserved_tail_bytes_ += cache.tail_bytes;

@@ -82,8 +82,8 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
   return ++found.version;
 }
 
-// The row keeps n_tiles full tiles. Those of its own that other rows share stay theirs: what the row
-// writes from now on goes elsewhere.
+// The row keeps n_tiles full tiles. Those of its own that other rows share stay theirs: what the
+// row writes from now on goes elsewhere.
 void Store::drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles) {
   Row& state = cache.rows[static_cast<size_t>(row)];
   const auto ours = std::ranges::count(state.shared, state.own, &Row::Shared::region);

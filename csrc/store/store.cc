@@ -63,7 +63,8 @@ Store::Store(const StoreOptions& options)
 
 Store::~Store() = default;
 
-// ---- what it is and has --------------------------------------------------------------------------
+// ---- what it is and has
+// --------------------------------------------------------------------------
 
 std::vector<DeviceInfo> Store::devices() const {
   std::lock_guard lock(mutex_);
@@ -126,7 +127,8 @@ std::vector<int64_t> Store::lengths(int32_t cache) const {
   return lengths;
 }
 
-// ---- the end -------------------------------------------------------------------------------------
+// ---- the end
+// -------------------------------------------------------------------------------------
 
 void Store::flush() {
   std::lock_guard lock(mutex_);
@@ -160,7 +162,8 @@ bool Store::closed() const {
   return closed_;
 }
 
-// ---- helpers -------------------------------------------------------------------------------------
+// ---- helpers
+// -------------------------------------------------------------------------------------
 
 void Store::check_open() const {
   if (closed_) fail(ErrorKind::kStoreClosed, "store ", id_, " is closed: open another");

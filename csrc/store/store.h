@@ -28,8 +28,8 @@ struct StoreOptions {
   int threads = 0;  // 0: one a core
   std::string io = "auto";
   std::string kernel = "auto";
-  bool checksums = true;      // verify what is read from devices
-  int64_t pinned_bytes = -1;  // of host memory at most, for pinned tiles; -1: what is left
+  bool checksums = true;           // verify what is read from devices
+  int64_t pinned_bytes = -1;       // of host memory at most, for pinned tiles; -1: what is left
   int64_t trace_events = 1 << 16;  // the newest kept; 0: none
   StoreRateLimit rate_limit = {};
   std::string fault;  // for tests, see io/fault.h
@@ -90,8 +90,8 @@ struct StoreStats {
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
   int64_t attend_ns;
   int64_t append_ns;
-  int64_t kv_bytes_stored;  // of the caches that there are
-  int64_t host_bytes;       // staging buffers, tails, pinned tiles
+  int64_t kv_bytes_stored;                          // of the caches that there are
+  int64_t host_bytes;                               // staging buffers, tails, pinned tiles
   int64_t staging_bytes, tail_bytes, pinned_bytes;  // of these
 };
 
@@ -132,13 +132,13 @@ class Store {
   // Full tiles [begin, end) of a row as TileLayout has them, their checksums verified.
   std::vector<uint8_t> export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
                                     int64_t end);
-  // Such tiles become the row's from tile `begin` on, where it must end; 0 empties it first, also of
-  // its tail. The version stays, so that what fails half-way leaves the other rows' handle good: the
-  // append of the rest makes the next one.
+  // Such tiles become the row's from tile `begin` on, where it must end; 0 empties it first, also
+  // of its tail. The version stays, so that what fails half-way leaves the other rows' handle good:
+  // the append of the rest makes the next one.
   void import_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
                     std::span<const std::byte> tiles);
-  // The first n_tokens of `from` become the first tokens of `rows`, whatever those had. Full tiles are
-  // shared, not copied, and one scan serves all rows that share them.
+  // The first n_tokens of `from` become the first tokens of `rows`, whatever those had. Full tiles
+  // are shared, not copied, and one scan serves all rows that share them.
   int32_t share_prefix(int32_t cache, int32_t version, int64_t from, std::span<const int32_t> rows,
                        int64_t n_tokens);
   // Sets every row to n_tokens pseudo-random tokens.
@@ -170,12 +170,12 @@ class Store {
     TileGeometry geometry;
     std::vector<Extent> extents;  // [device]
     std::vector<Row> rows;
-    std::vector<std::shared_ptr<Region>> regions;  // one that is only here is free
+    std::vector<std::shared_ptr<Region>> regions;   // one that is only here is free
     std::vector<std::vector<Extent>> more_extents;  // of regions beyond one a row
     MappedRegion pinned;
     int32_t version = 0;
-    int64_t tail_bytes = 0;    // when every row has one
-    int64_t pinned_bytes = 0;  // when all are full
+    int64_t tail_bytes = 0;      // when every row has one
+    int64_t pinned_bytes = 0;    // when all are full
     int32_t attended_next = -1;  // the cache that was attended over after this one
   };
 
