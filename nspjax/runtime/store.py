@@ -302,7 +302,7 @@ class Store:
         return record_from(StoreStats, self._engine.stats())
 
     def trace(self) -> np.ndarray:
-        """The newest events, an array of `runtime.trace.TRACE_DTYPE`, in the order of their begin."""
+        """The newest events, an array of `runtime.trace.TRACE_DTYPE`, as they began."""
         return trace_events(self._engine.trace())
 
     def save_trace(self, path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Sequences of appends, cuts, shared prefixes and attention on every device kind, against arrays."""
+"""Sequences of appends, cuts, shares and attention on every device kind, against arrays."""
 
 import dataclasses
 
