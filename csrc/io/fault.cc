@@ -58,6 +58,7 @@ class FaultyQueue final : public IoQueue {
   std::string_view name() const override { return queue_->name(); }
 
   void submit(std::span<const IoRequest> requests) override {
+    if (!requests.empty()) n_old_ = failed_.size();
     std::vector<IoRequest> passed;
     for (IoRequest request : requests) {
       const bool hit = request.op == fault_.op && fault_.after-- <= 0;
@@ -75,19 +76,30 @@ class FaultyQueue final : public IoQueue {
 
   void wait(std::vector<IoCompletion>& into) override {
     if (failed_.empty()) return queue_->wait(into);
-    into.insert(into.end(), failed_.begin(), failed_.end());
-    failed_.clear();
+    take_failed(failed_.size(), into);
   }
 
-  // A failure takes its time: only who waits sees it.
-  void poll(std::vector<IoCompletion>& into) override { queue_->poll(into); }
+  // A failure takes its time: who does not wait sees it when more was submitted after it. So
+  // whether a call meets it depends on what the call does, and not on how fast the device is.
+  void poll(std::vector<IoCompletion>& into) override {
+    take_failed(n_old_, into);
+    queue_->poll(into);
+  }
 
   bool register_arena(std::span<std::byte> arena) override { return queue_->register_arena(arena); }
 
  private:
+  void take_failed(size_t n, std::vector<IoCompletion>& into) {
+    const auto end = failed_.begin() + static_cast<std::ptrdiff_t>(n);
+    into.insert(into.end(), failed_.begin(), end);
+    failed_.erase(failed_.begin(), end);
+    n_old_ = 0;
+  }
+
   std::unique_ptr<IoQueue> queue_;
   Fault fault_;
   std::vector<IoCompletion> failed_;
+  size_t n_old_ = 0;  // of them, those from before the latest submission
 };
 
 }  // namespace

@@ -167,13 +167,13 @@ def test_writes_that_never_succeed(open_store, io):
     cache = one_cache(store, 1, 4096)
     k, v = contents(1, 4096)
     version, n_taken = 0, 0
-    for begin in range(0, 4096, 128):
-        part = slice(begin, begin + 128)
+    for begin in range(0, 4096, TILE):
+        part = slice(begin, begin + TILE)
         try:
-            version = append(store, cache, version, k[:, part], v[:, part], [0], [begin], [128])
+            version = append(store, cache, version, k[:, part], v[:, part], [0], [begin], [TILE])
         except StorageIOError:
             break
-        n_taken = begin + 128
+        n_taken = begin + TILE
     assert 0 < n_taken < 4096
     assert store.lengths(cache) == [n_taken]
     np.testing.assert_array_equal(store.read(cache, 0, 0, n_taken)[0], k[0, :n_taken])
