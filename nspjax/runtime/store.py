@@ -38,7 +38,7 @@ class Store:
       threads: attention workers; 0 is one a core.
       io: "uring", "pread", or "auto": io_uring where it is built in and allowed.
       kernel: "avx512", "avx2", "scalar", or "auto": the best this CPU has.
-      checksums: verify every tile that is read from a device.
+      checksums: verify every tile that is read from a device; without, damage goes unnoticed.
       trace_events: how many of the newest reads, writes, waits and computations `trace` has.
       rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
