@@ -17,7 +17,7 @@ def one_row(store, tokens, heads=4, head_dim=64, dtype="bf16", tile_tokens=16, c
     (cache,) = store.create_caches(1, 1, capacity, heads, head_dim, dtype, tile_tokens)
     k, v = (normal(rng, (1, tokens, heads, head_dim), dtype) for _ in "kv")
     version = fill(store, cache, k, v, [tokens])
-    store.flush()  # writes go on after the append: what is on the device is counted when it is there
+    store.flush()  # writes go on after the append, and are counted when they have ended
     return cache, version, bits(k), bits(v)
 
 

@@ -1,5 +1,7 @@
 """The next call's tiles are read while the present one computes, and while nobody calls."""
 
+import itertools
+
 import numpy as np
 import pytest
 from engine_oracle import int32
@@ -40,7 +42,7 @@ def test_reads_of_the_next_layer_begin_in_this_one(open_store):
     events = trace_events(store.trace())
     calls = events[events["kind"] == TraceKind.attend][-LAYERS:]
     ahead = events[events["kind"] == TraceKind.read_ahead]
-    for call, following in zip(calls[:-1], calls[1:], strict=True):
+    for call, following in itertools.pairwise(calls):
         begun = ahead[(ahead["begin_ns"] > call["begin_ns"]) & (ahead["begin_ns"] < call["end_ns"])]
         assert len(begun) > 0
         assert np.all(begun["begin_ns"] < following["begin_ns"])
