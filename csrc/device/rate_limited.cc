@@ -186,6 +186,9 @@ void RateLimitedDevice::take_stats() {
   stats_.n_writes = inner.n_writes.load();
   stats_.read_ns = inner.read_ns.load() + read_wait_ns_;
   stats_.write_ns = inner.write_ns.load() + write_wait_ns_;
+  stats_.bytes_read_ahead = inner.bytes_read_ahead.load();
+  stats_.bytes_read_in_vain = inner.bytes_read_in_vain.load();
+  stats_.n_write_retries = inner.n_write_retries.load();
 }
 
 void limit_rates(std::vector<std::unique_ptr<Device>>& devices, const StoreRateLimit& limit,
