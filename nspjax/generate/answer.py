@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nspjax.errors import NspjaxError
 from nspjax.generate import tokenization
 from nspjax.generate.outputs import CompletionOutput
 from nspjax.generate.sampling_params import SamplingParams
@@ -36,6 +37,7 @@ class Answer:
         self.params = params
         self.max_tokens = max_tokens
         self.token_ids: list[int] = []
+        self.error: NspjaxError | None = None
         self._index = index
         self._seed = (seed + index) % 2**64
         self._end_tokens = frozenset(() if params.ignore_eos else end_tokens)
@@ -70,6 +72,15 @@ class Answer:
         elif len(self.token_ids) >= self.max_tokens:
             self._finish("length", None)
         return self.finished
+
+    def fail(self, error: NspjaxError) -> None:
+        """End the answer without one."""
+        self.error = error
+        self._finish("error", None)
+
+    def restart(self) -> None:
+        """Forget the tokens: the same ones come again."""
+        self.token_ids.clear()
 
     def output(self) -> CompletionOutput:
         """The finished answer."""

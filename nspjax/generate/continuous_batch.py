@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 
+from nspjax.errors import StoreError, StoreFullError
 from nspjax.generate.answer import Answer
+from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import decode_rows, prefill_rows
 from nspjax.generate.outputs import GenerationStats
@@ -54,20 +57,25 @@ class ContinuousBatch:
         self._slots = Slots(plan.n_rows, source)
         self._progress = progress
         self._n_steps = FIRST_STEPS
-        self._resident: dict[
-            int, Sequence[int]
-        ] = {}  # row -> the prompt that its tokens begin with
+        # row -> the prompt that its tokens begin with
+        self._resident: dict[int, Sequence[int]] = {}
+        self._in_call: Sequence[int] = ()  # rows of the latest call
+        self._borrowers: Set[int] = set()  # of them, those that began with another's tokens
+        self._n_failures = 0
 
     def run(self) -> Generator[Answer]:
         """Each answer when it has finished."""
         try:
             while True:
-                self._admit()
+                self._slots.admit()
+                self._count_rows()
                 if not self._slots.running:
                     return
-                yield from self._retire()  # some end with their first token
-                if self._slots.running:
-                    self._decode()
+                if self._new_rows():
+                    self._attempt(self._prefill_new)
+                    yield from self._retire()  # some end with their first token
+                if self._slots.running and not self._new_rows():
+                    self._attempt(self._decode)
                     yield from self._retire()
         finally:
             self._progress.set(rows_running=0, rows_waiting=0)
@@ -75,6 +83,8 @@ class ContinuousBatch:
     def _retire(self) -> list[Answer]:
         done = [row for row, answer in self._slots.running.items() if answer.finished]
         released = [self._slots.release(row) for row in done]
+        if any(answer.error is None for answer in released):
+            self._n_failures = 0
         self._count_rows()
         return released
 
@@ -85,18 +95,21 @@ class ContinuousBatch:
 
     # ---- prefill --------------------------------------------------------------------------------
 
-    def _admit(self) -> None:
-        """Give free rows to waiting answers and run their prompts, first tokens included."""
-        admitted = self._slots.admit()
-        self._count_rows()
-        if not admitted:
-            return
+    def _new_rows(self) -> dict[int, Answer]:
+        """The answers whose prompt has to run yet, or again."""
+        return {row: each for row, each in self._slots.running.items() if not each.token_ids}
+
+    def _prefill_new(self) -> None:
+        """Run their prompts, first tokens included."""
+        admitted = self._new_rows()
         prompts = {row: answer.prompt for row, answer in admitted.items()}
         turns = plan_turns(prompts, self._resident, self._runner.may_share)
         for row in admitted:
             self._resident.pop(row, None)
+        self._borrowers = {row for turn in turns for row, start in turn.starts.items() if start}
         for turn in turns:
             for loan in turn.loans:
+                self._in_call = loan.rows
                 self._runner.share_prefix(loan.from_row, loan.rows, loan.n_tokens)
             lengths = [(row, len(prompts[row])) for row in turn.starts]
             for group in self._plan.groups(lengths, turn.starts):
@@ -106,6 +119,7 @@ class ContinuousBatch:
 
     def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
         began = time.perf_counter()
+        self._in_call = [piece.row for piece in group.pieces]
         tokens = self._runner.prefill(prefill_rows(group, admitted))
         self._progress.add(
             prefill_seconds=time.perf_counter() - began,
@@ -122,6 +136,7 @@ class ContinuousBatch:
     def _decode(self) -> None:
         """Run the compiled loop once and hand its tokens to the answers."""
         began = time.perf_counter()
+        self._in_call, self._borrowers = list(self._slots.running), set()
         tokens, counts = self._runner.decode(
             decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
         )
@@ -146,6 +161,44 @@ class ContinuousBatch:
             return self._plan.n_rows + 1
         first_piece = self._plan.pieces(0, len(waiting.prompt))[0]
         return self._plan.rows_per_call(self._plan.bucket_tokens(first_piece.n_tokens))
+
+    # ---- failures -------------------------------------------------------------------------------
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Run a step. If the store fails, it costs the answers concerned; the rest is run again."""
+        try:
+            step()
+        except ISOLATED as error:
+            if not self._runner.recover():
+                raise
+            self._resident.clear()  # whoever begins anew depends on no other row
+            if isinstance(error, StoreFullError):
+                self._run_fewer_rows(error)
+            else:
+                self._isolate(error)
+            warnings.warn(f"{error}; going on", RuntimeWarning, stacklevel=2)
+
+    def _isolate(self, error: StoreError) -> None:
+        self._n_failures += 1
+        unreadable = self._runner.unreadable(self._in_call)
+        verdict = judge(unreadable, len(self._in_call), self._borrowers)
+        if verdict is None or self._n_failures > MOST_FAILURES:
+            raise error
+        for row, reason in verdict.failed.items():
+            self._slots.running[row].fail(reason)
+        for row in verdict.restarted:
+            self._restart(self._slots.running[row])
+
+    def _run_fewer_rows(self, error: StoreFullError) -> None:
+        """The newest answer gives up its row, for good, and starts over when another is free."""
+        if len(self._slots.running) == 1:
+            raise error
+        newest = list(self._slots.running)[-1]
+        self._restart(self._slots.withdraw(newest))
+
+    def _restart(self, answer: Answer) -> None:
+        self._progress.add(generated_tokens=-len(answer.token_ids))
+        answer.restart()
 
 
 def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int:

@@ -125,6 +125,8 @@ class LLM:
 
         params: for all prompts, or one a prompt; None: `SamplingParams()`.
 
+        An answer that a store lost on its device has an `error` instead of outputs.
+
         Raises:
           RequestError: one of the requests cannot be served (says which); nothing has run then.
         """
@@ -204,11 +206,13 @@ class LLM:
                 prepared, siblings = pending.pop(answer)
                 if not any(sibling in pending for sibling in siblings):
                     self._progress.add(requests_finished=1)
+                    error = next((each.error for each in siblings if each.error), None)
                     yield RequestOutput(
                         prepared.request.request_id,
                         prepared.text,
                         prepared.token_ids,
-                        tuple(sibling.output() for sibling in siblings),
+                        () if error else tuple(sibling.output() for sibling in siblings),
+                        error,
                     )
 
     # ---- life time ------------------------------------------------------------------------------

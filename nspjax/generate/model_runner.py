@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from nspjax.byte_size import format_bytes
 from nspjax.errors import (
     InvalidArgumentError,
+    StorageIOError,
     StoreClosedError,
+    StoreDamagedError,
+    StoreError,
     StoreFullError,
     engine_errors,
 )
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 class ModelRunner:
     """Runs prefill and decode calls on caches of `n_rows` rows of `capacity_tokens` each.
 
-    After a call that failed, all rows are empty: what ran in them has to start over.
+    After a call that failed, all rows are empty, unless `recover` says that they are not.
 
     Raises:
       StoreFullError: the caches do not fit; says what is needed and what fits.
@@ -94,6 +98,31 @@ class ModelRunner:
         for i, cache in enumerate(self._caches):
             self._caches[i] = self._store.share_prefix(cache, from_row, rows, n_tokens)
         self._intact = True
+
+    def recover(self) -> bool:
+        """After a call that failed: have the rows as they were before it, but for those that it
+        began anew. False where that cannot be, as in memory."""
+        if self._store is None or self._closed:
+            return False
+        now = map(self._store.current, self._caches)
+        self._caches = [
+            cache.with_lengths(jnp.minimum(cache.lengths, before.lengths))
+            for cache, before in zip(now, self._caches, strict=True)
+        ]
+        self._intact = True
+        return True
+
+    def unreadable(self, rows: Iterable[int]) -> dict[int, StoreError]:
+        """Those of the rows that cannot be read back, and why."""
+        assert self._store is not None
+        found: dict[int, StoreError] = {}
+        for row in rows:
+            try:
+                for cache in self._caches:
+                    self._store.check_row(cache, row)
+            except (StorageIOError, StoreDamagedError) as error:
+                found[row] = error
+        return found
 
     def close(self) -> None:
         """Give the caches' room back. Nothing runs afterwards."""

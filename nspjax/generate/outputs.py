@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nspjax.errors import NspjaxError
 from nspjax.generate.sampling_params import SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -42,12 +43,16 @@ class CompletionOutput:
 
 @dataclasses.dataclass(frozen=True)
 class RequestOutput:
-    """A request's answers, `params.n` of them. prompt: its text, None for a token-id prompt."""
+    """A request's answers, `params.n` of them. prompt: its text, None for a token-id prompt.
+
+    error: why there are none, where the store lost what the request needed; others went on.
+    """
 
     request_id: str
     prompt: str | None
     prompt_token_ids: tuple[int, ...]
     outputs: tuple[CompletionOutput, ...]
+    error: NspjaxError | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,12 @@ class Slots(Generic[Item]):
         self._free.append(row)
         return item
 
+    def withdraw(self, row: int) -> Item:
+        """Put the item back at the head of those that wait. The row is not used again."""
+        item = self._rows.pop(row)
+        self._waiting.appendleft(item)
+        return item
+
     def _read_ahead(self, n_items: int) -> None:
         while len(self._waiting) < n_items:
             try:

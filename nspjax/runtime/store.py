@@ -23,6 +23,7 @@ from nspjax.runtime.trace import save_chrome_trace, trace_events
 
 _ENGINE_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _QUANTISED = ("int8", "int4")
+_CHECKED_TOKENS = 4096
 
 
 class Store:
@@ -258,6 +259,29 @@ class Store:
         self._check_current(cache)
         version = self._engine.fill_synthetic(_cache_id(cache), n_tokens)
         return cache.at_version(version, jnp.full((cache.batch,), n_tokens, jnp.int32))
+
+    def current(self, cache: StoredKVCache) -> StoredKVCache:
+        """The cache as the engine has it now: after a call that failed, whose results are lost.
+
+        Its rows may hold more than before that call, and other layers' other numbers of tokens;
+        what they held before is there, unless the call began rows anew: `with_lengths` cuts back.
+        """
+        self.check_owns(cache)
+        lengths = jnp.asarray(self._engine.lengths(_cache_id(cache)), jnp.int32)
+        return cache.at_version(self._engine.version(_cache_id(cache)), lengths)
+
+    def check_row(self, cache: StoredKVCache, row: int) -> None:
+        """Read all that the engine has of a row, whatever version the handle is of.
+
+        Raises:
+          StorageIOError, StoreDamagedError: a part cannot be read, or its checksum is wrong; says
+            where it lies.
+        """
+        self.check_owns(cache)
+        n_tokens = self._engine.lengths(_cache_id(cache))[row]
+        for begin in range(0, n_tokens, _CHECKED_TOKENS):
+            end = min(n_tokens, begin + _CHECKED_TOKENS)
+            self._engine.read(_cache_id(cache), row, begin, end)
 
     def drop(self, cache: StoredKVCache) -> None:
         """Give the cache's room back; its handles are refused from now on.

@@ -45,6 +45,7 @@ def test_no_room_for_all_rows_is_said_before_anything_runs(model, store):
         LLM(model, store=store, max_num_seqs=10**6)
 
 
+@pytest.mark.filterwarnings("ignore:the disk is gone; going on")
 @pytest.mark.parametrize("in_store", [False, True], ids=["in memory", "in a store"])
 def test_after_a_failed_call_the_llm_goes_on(model, in_memory, store, monkeypatch, in_store):
     with LLM(model, store=store if in_store else None, **OPTIONS) as llm:

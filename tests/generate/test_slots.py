@@ -38,3 +38,14 @@ def test_free_rows_are_given_from_the_lowest():
     assert slots.release(1) == "b"
     assert slots.admit() == {1: "d"}
     assert dict(slots.running) == {0: "a", 2: "c", 1: "d"}
+
+
+def test_a_withdrawn_item_is_next_and_its_row_is_gone():
+    slots = Slots(3, iter("abcde"))
+    assert slots.admit() == {0: "a", 1: "b", 2: "c"}
+    assert slots.withdraw(2) == "c"
+    assert slots.admit() == {}
+    slots.release(0)
+    assert slots.admit() == {0: "c"}
+    slots.release(1)
+    assert slots.admit() == {1: "d"}

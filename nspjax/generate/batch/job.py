@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Protocol
 
-from nspjax.errors import BatchFileError, RequestError
+from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.input import BatchInput, scan_input
 from nspjax.generate.batch.lines import BatchLine
@@ -167,6 +167,10 @@ class BatchJob:
     def _answer(self, finished: _InFlight) -> None:
         request = finished.request
         outputs = [finished.outputs[i] for i in range(len(request.prompts))]
+        error = next((output.error for output in outputs if output.error), None)
+        if error is not None:
+            self._refuse(finished.line, error)
+            return
         self._output.append(
             answer_line(
                 finished.line, request, outputs, model=self._model, created=int(time.time())
@@ -174,7 +178,7 @@ class BatchJob:
         )
         self._count(answered=self._progress.answered + 1)
 
-    def _refuse(self, line: BatchLine, error: RequestError) -> None:
+    def _refuse(self, line: BatchLine, error: NspjaxError) -> None:
         self._output.append(error_line(line, error))
         self._count(refused=self._progress.refused + 1)
 

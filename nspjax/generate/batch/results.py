@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from nspjax.errors import RequestError
+from nspjax.errors import NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.outputs import CompletionOutput, RequestOutput
@@ -57,21 +57,24 @@ def answer_line(
     return _result_line(line, 200, body, None)
 
 
-def error_line(line: BatchLine, error: RequestError) -> bytes:
-    """The result line of a request that cannot be served.
+def error_line(line: BatchLine, error: NspjaxError) -> bytes:
+    """The result line of a request that cannot be served (400), or whose answer was lost (500).
 
     OpenAI's clients read `response`, vLLM's read `error`: both say it.
     """
-    code = getattr(error, "code", "invalid_request")
+    asked_wrong = isinstance(error, RequestError)
+    code = getattr(error, "code", "invalid_request" if asked_wrong else "storage_error")
     body = {
         "error": {
             "message": str(error),
-            "type": "invalid_request_error",
+            "type": "invalid_request_error" if asked_wrong else "server_error",
             "param": getattr(error, "param", None),
             "code": code,
         }
     }
-    return _result_line(line, 400, body, {"code": code, "message": str(error)})
+    return _result_line(
+        line, 400 if asked_wrong else 500, body, {"code": code, "message": str(error)}
+    )
 
 
 def _choice(
