@@ -98,8 +98,9 @@ struct Avx2 {
   static Words add_pair_products(Words sum, Words a, Words b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
   }
+  template <int QB>
   static void prefetch(const uint32_t* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes<QB>, _MM_HINT_T1);
   }
 };
 

@@ -84,8 +84,9 @@ struct Avx512 {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
   }
+  template <int QB>
   static void prefetch(const uint32_t* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes<QB>, _MM_HINT_T1);
   }
 };
 

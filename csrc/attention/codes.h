@@ -180,7 +180,7 @@ class CodeValues {
       for (int w = block.begin / kPerWord; w * kPerWord < block.end; ++w) {
         for (int j = 0; j < N; ++j) {
           const uint32_t* p = v + int64_t{w} * tile.head_dim + j * Simd::kWidth;
-          Simd::prefetch(p);
+          Simd::template prefetch<QB>(p);
           const CodePairs<Simd, kBits> codes(load(p));
           for (int i = 0; i < QB; ++i) {
             const int32_t* weight = pairs[i] + w * (kPerWord / 2);

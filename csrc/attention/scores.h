@@ -56,7 +56,7 @@ class BlockScores {
       const Query* q = queries + w * Dot::kQueryElements;
       for (int j = 0; j < N; ++j) {
         const uint32_t* p = k[j] + int64_t{w} * tile.lanes;
-        Simd::prefetch(p);
+        Simd::template prefetch<QB>(p);
         const auto parts =
             Dot::split(kNarrow ? Simd::load_words(p, tile.lanes) : Simd::load_words(p));
         for (int i = 0; i < QB; ++i) sum[i][j] = dot.add(sum[i][j], parts, q + i * stride);

@@ -25,8 +25,9 @@ struct TileView {
 };
 
 // Memory is read in the order in which it lies, tile after tile, so what lies this far behind a
-// word that is read now will be read soon. It is fetched into the second-level cache: with less
-// ahead or into the first level the attention of a group of 4 was slower (bench/kernel.py).
-inline constexpr int kPrefetchBytes = 8192;
+// word that is read now will be read soon. It is fetched into the second-level cache. How far ahead
+// was measured (bench/kernel.py): one query leaves a word quickly, several stay with it.
+template <int QB>
+inline constexpr int kPrefetchBytes = QB == 1 ? 3072 : 16384;
 
 }  // namespace nspjax

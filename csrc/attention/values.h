@@ -93,7 +93,7 @@ class FloatValues {
       const float* weight = weights + word * kPerWord;
       for (int j = 0; j < N; ++j) {
         const uint32_t* p = v + int64_t{word} * tile.head_dim + j * Simd::kWidth;
-        Simd::prefetch(p);
+        Simd::template prefetch<QB>(p);
         Vector element[kPerWord];
         Elements::widen(load(p), element);
         for (int i = 0; i < QB; ++i) {
