@@ -2,7 +2,8 @@
 
 Random bfloat16 weights of two shapes; the prompt's KV is synthetic, decode is real. None of the KV
 stays in host memory (pinned="0"), so that every step reads all of it: KV bytes read per second of
-the whole step, the model's own work included. fio reads with its best setting of a sweep.
+the whole step, the model's own work included. fio reads the store's own file, with its best setting
+of a sweep.
 
     python bench/end_to_end.py --store /path/on/nvme
     python bench/end_to_end.py --store /path/on/nvme --kv 64MiB --host-memory 32MiB --layers 2 \\
@@ -42,17 +43,12 @@ def main() -> None:
         parser.error("--kv must be at least twice --host-memory")
 
     args.store.mkdir(parents=True, exist_ok=True)
-    fio_file: Path = args.store / "fio"
-    fio.transfer("write", fio_file, parse_bytes(args.fio), fio.SETTINGS[0], fresh=True)
-    rates = fio.sweep("read", fio_file, parse_bytes(args.fio))
-    setting = fio.best(rates)
-    print(f"{args.rounds} rounds of {args.steps} steps\n{fio.sweep_text(rates)}\n")
+    print(f"{args.rounds} rounds of {args.steps} steps\n")
     rows, rounds = [], {}
     for name in args.models.split(","):
-        measured = measure(name, args, fio_file, setting)
+        measured = measure(name, args)
         rounds[name] = measured
         rows.append(row(name, args, measured))
-    fio_file.unlink()
     columns = (
         "model",
         "KV",
@@ -64,12 +60,10 @@ def main() -> None:
         "of fio",
         "attention's part of the step",
     )
-    publish(args, [Table(columns, rows)], {"models": rounds, "fio_sweep": fio.sweep_json(rates)})
+    publish(args, [Table(columns, rows)], {"models": rounds})
 
 
-def measure(
-    name: str, args: argparse.Namespace, fio_file: Path, setting: fio.FioSetting
-) -> dict[str, list[Any]]:
+def measure(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     most_steps = (args.rounds + WARM_UPS) * args.steps
     config = shape_named(name, 1, args.layers)
     context = parse_bytes(args.kv) // (args.batch * kv_token_bytes(config))
@@ -78,9 +72,13 @@ def measure(
         decode = make_decode(
             weights, store, batch=args.batch, context_tokens=context, most_steps=most_steps
         )
+        file = Path(store.devices()[0].path)
+        rates = fio.sweep("read", file, parse_bytes(args.fio) // 4)
+        print(f"{name}: {fio.sweep_text(rates)}\n")
+        setting = fio.best(rates)
         return in_turn(
             {
-                "fio": lambda: fio.transfer("read", fio_file, parse_bytes(args.fio), setting),
+                "fio": lambda: fio.transfer("read", file, parse_bytes(args.fio), setting),
                 name: lambda: decode(args.steps),
             },
             args.rounds,

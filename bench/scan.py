@@ -1,38 +1,33 @@
-"""The raw scan: attention over KV in a file, against fio reading a file of the same size.
+"""The raw scan: attention over KV in a file, against fio reading the very same file.
 
 KV is synthetic, batch rows of bfloat16 in Llama 3.2 1B's heads; the engine attends one layer after
 the other with nothing between, and nothing of the KV stays in host memory (pinned="0"). fio reads
-with its best setting of a sweep. Further arms leave out checksums, and tracing.
+the store's file, so that both have the same blocks of the same disk, with its best setting of a
+sweep. A further arm does not compare checksums. What tracing costs is measured in memory, where
+nothing is waited for.
 
-    python bench/scan.py --store /path/on/nvme                      # 4 GiB, four files of it
-    python bench/scan.py --store /path/on/nvme --kv 64MiB --sweep 64MiB --rounds 1   # does it run
+    python bench/scan.py --store /path/on/nvme                      # 4 GiB
+    python bench/scan.py --store /path/on/nvme --kv 64MiB --rounds 1                 # does it run
 """
 
 from __future__ import annotations
 
-import contextlib
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fio
-from raw_attention import Heads, attend, filled_layers
+from raw_attention import Heads, Pass, attend, filled_layers
 from report import Table, bench_parser, publish
 from turns import in_turn, median_ratio, spread
 
 from nspjax import Store
 from nspjax.byte_size import format_bytes, parse_bytes
 
-ARMS = {
-    "attend": {},
-    "attend, no checksums": {"checksums": False},
-    "attend, no trace": {"trace_events": 0},
-}
-
 
 def main() -> None:
     parser = bench_parser(__doc__)
     parser.add_argument("--kv", default="4GiB", help="KV bytes (default %(default)s)")
-    parser.add_argument("--sweep", default="1GiB", help="of fio's sweep (default %(default)s)")
     parser.add_argument("--batch", default=32, type=int, help="rows (default %(default)s)")
     parser.add_argument("--layers", default=8, type=int, help="default %(default)s")
     parser.add_argument("--host-memory", default="1GiB", help="default %(default)s")
@@ -42,42 +37,67 @@ def main() -> None:
     context = parse_bytes(args.kv) // (args.layers * args.batch * heads.kv_token_bytes)
     kv_bytes = context * args.layers * args.batch * heads.kv_token_bytes
     args.store.mkdir(parents=True, exist_ok=True)
-    fio_file: Path = args.store / "fio"
-    fio.transfer("write", fio_file, parse_bytes(args.sweep), fio.SETTINGS[0], fresh=True)
-    rates = fio.sweep("read", fio_file, parse_bytes(args.sweep))
-    setting = fio.best(rates)
-    # fresh, as the stores' files are
-    fio.transfer("write", fio_file, kv_bytes, fio.SETTINGS[0], fresh=True)
-
-    with contextlib.ExitStack() as stores:
-        arms = {"fio": lambda: fio.transfer("read", fio_file, kv_bytes, setting).gb_per_second}
-        for name, options in ARMS.items():
-            directory = args.store / name.replace(", ", "-").replace(" ", "-")
-            directory.mkdir(exist_ok=True)
-            store = stores.enter_context(
-                Store(directory, host_memory=args.host_memory, pinned="0", **options)
-            )
-            layers = filled_layers(store, args.layers, args.batch, context, heads)
-            arms[name] = partial(lambda layers: attend(layers).kv_gb_per_second, layers)
-        gb_per_second = in_turn(arms, args.rounds)
-    fio_file.unlink()
+    with Store(args.store, host_memory=args.host_memory, pinned="0") as store:
+        layers = filled_layers(store, args.layers, args.batch, context, heads)
+        file = Path(store.devices()[0].path)
+        rates = fio.sweep("read", file, kv_bytes)
+        setting = fio.best(rates)
+        on_disk = in_turn(
+            {
+                f"fio, {setting}": lambda: fio.transfer("read", file, kv_bytes, setting),
+                "attend": lambda: attend(layers),
+                "attend, checksums not compared": without(
+                    store._engine.verify_reads, lambda: attend(layers)
+                ),
+            },
+            args.rounds,
+        )
+    with Store("memory:") as store:
+        layers = filled_layers(store, 2, args.batch, context, heads)
+        untraced = without(store._engine.record_events, lambda: attend(layers))
+        arms = {
+            "attend in memory": lambda: attend(layers),
+            "attend in memory, no trace": untraced,
+        }
+        in_memory = in_turn(arms, 3 * args.rounds)
 
     print(
         f"{format_bytes(kv_bytes)}: {args.layers} layers × {args.batch} rows × {context} tokens; "
         f"{args.rounds} rounds\n{fio.sweep_text(rates)}\n"
     )
-    fio_rates, ours = gb_per_second["fio"], gb_per_second["attend"]
+    tables = [table(measured) for measured in (on_disk, in_memory)]
+    rounds = {
+        name: [rate(each) for each in results] for name, results in (on_disk | in_memory).items()
+    }
+    publish(args, tables, {"gb_per_second": rounds, "fio_sweep": fio.sweep_json(rates)})
+
+
+def without(switch: Callable[[bool], None], measure: Callable[[], Pass]) -> Callable[[], Pass]:
+    """`measure` with something of the store switched off."""
+
+    def measured() -> Pass:
+        switch(False)
+        try:
+            return measure()
+        finally:
+            switch(True)
+
+    return measured
+
+
+def rate(result: Pass | fio.Transfer) -> float:
+    return result.gb_per_second if isinstance(result, fio.Transfer) else result.kv_gb_per_second
+
+
+def table(measured: dict[str, list[Any]]) -> Table:
+    """Rates, and each round's ratio to the first arm's of the same round."""
+    rates = {name: [rate(each) for each in results] for name, results in measured.items()}
+    first = next(iter(rates))
     rows = [
-        (
-            name if name != "fio" else f"fio, {setting}",
-            spread(measured),
-            f"{median_ratio(measured, fio_rates):.3f}",
-            f"{median_ratio(measured, ours):.3f}",
-        )
-        for name, measured in gb_per_second.items()
+        (name, spread(each), f"{median_ratio(each, rates[first]):.3f}")
+        for name, each in rates.items()
     ]
-    table = Table(("", "GB/s, median (range)", "of fio", "of attend"), rows)
-    publish(args, [table], {"gb_per_second": gb_per_second, "fio_sweep": fio.sweep_json(rates)})
+    return Table(("", "GB/s, median (range)", f"of {first}"), rows)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ class Trace {
   // capacity: events, rounded up to a power of two; 0 records nothing.
   explicit Trace(int64_t capacity);
 
-  bool on() const { return !slots_.empty(); }
+  bool on() const { return !slots_.empty() && recording_.load(std::memory_order_relaxed); }
+  // Goes on recording, or stops; for measuring what it costs.
+  void record(bool recording) { recording_ = recording; }
   // From any thread, without a lock.
   void add(const TraceEvent& event) noexcept;
   // In order of begin_ns. Events that are being written or replaced meanwhile are left out.
@@ -56,6 +58,7 @@ class Trace {
   static bool read(const Slot& slot, TraceEvent& into);
 
   std::vector<Slot> slots_;
+  std::atomic<bool> recording_ = true;
   alignas(64) std::atomic<int64_t> n_added_ = 0;
 };
 

@@ -306,6 +306,9 @@ NB_MODULE(_engine, m) {
           "The first tokens of a row become those of others; returns the cache's new version.")
       .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, release_gil,
            "Gives every row n_tokens pseudo-random tokens; returns the cache's new version.")
+      .def("verify_reads", &Store::verify_reads, "verify"_a,
+           "Whether checksums are compared; for measuring what that costs.")
+      .def("record_events", &Store::record_events, "record"_a, "The same for the trace.")
       .def("flush", &Store::flush, release_gil)
       .def("close", &Store::close, release_gil);
 

@@ -152,7 +152,7 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
   AttendCall call{.geometry = found.geometry,
                   .kernels = kernels_,
                   .trace = trace_,
-                  .verify = checksums_,
+                  .verify = checksums_ && verifies_,
                   .cache = cache,
                   .read_bytes = budget_.slot_bytes,
                   .n_tokens = args.n_tokens,

@@ -37,6 +37,7 @@ Store::Store(const StoreOptions& options)
     : id_(next_store_id()),
       trace_(options.trace_events),
       checksums_(options.checksums),
+      verifies_(options.checksums),
       most_pinned_bytes_(options.pinned_bytes) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");

@@ -108,6 +108,10 @@ class Store {
   std::vector<DeviceInfo> devices() const;
   StoreStats stats() const;
   const Trace& trace() const { return trace_; }
+  // Whether checksums of what is read are compared; for measuring what that costs.
+  void verify_reads(bool verify) { verifies_ = verify; }
+  // The same for events.
+  void record_events(bool record) { trace_.record(record); }
   // How the devices' drives are best read, as far as it was looked at: [device].
   const std::vector<DeviceProfile>& profiles() const { return profiles_; }
   std::vector<const DeviceStats*> device_stats() const;
@@ -218,7 +222,8 @@ class Store {
   Trace trace_;
   std::vector<DeviceProfile> profiles_;
   HostBudget budget_;
-  bool checksums_;
+  bool checksums_;  // are made
+  std::atomic<bool> verifies_;
   int64_t most_pinned_bytes_;
   KernelSet kernels_;
   std::vector<std::string> warnings_;

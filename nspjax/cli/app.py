@@ -131,11 +131,11 @@ def run_batch(
     share_prefixes: Annotated[
         bool,
         typer.Option(
-            " /--no-share-prefixes",
+            "--share-prefixes",
             metavar="",
-            help="Compute and keep every prompt whole, in a store as well.",
+            help="With --store: compute and keep once what prompts have in common at their begin.",
         ),
-    ] = True,
+    ] = False,
     trace: Annotated[
         str | None,
         typer.Option(

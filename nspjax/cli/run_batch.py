@@ -47,7 +47,7 @@ class RunBatch:
     progress: ProgressStyle = ProgressStyle.auto
     debug: bool = False
     trace: str | None = None
-    share_prefixes: bool = True
+    share_prefixes: bool = False
 
 
 def execute(options: RunBatch) -> int:

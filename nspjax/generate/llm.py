@@ -52,7 +52,7 @@ class LLM:
         `Store.kv_caches`; None: the store chooses.
       share_prefixes: in a store, prompts that begin with the same 64 tokens or more compute and
         keep what they have in common once. That changes what is added to what, so the last bits of
-        an answer's numbers then depend on what it shared; False: never.
+        an answer's numbers then depend on what it shared.
       max_model_len: the most tokens of a prompt and its answer; None: the model's context.
       max_num_seqs: rows, that is sequences generated at the same time.
       prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
@@ -74,7 +74,7 @@ class LLM:
         dtype: str = "auto",
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
-        share_prefixes: bool = True,
+        share_prefixes: bool = False,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         prefill_budget_tokens: int = 2048,

@@ -25,6 +25,7 @@ OPTIONS = {
     "prefill_budget_tokens": 64,
     "steps_per_call": 4,
     "interval_tokens": 16,
+    "share_prefixes": True,
 }
 FIRST_TILE = 4096
 """Where the first tile of row 0 lies in the first layer."""

@@ -39,7 +39,6 @@ def make_llm(store, dtype) -> LLM:
         max_num_seqs=N_ROWS,
         prefill_budget_tokens=64,
         steps_per_call=8,
-        share_prefixes=False,  # what is shared depends on the neighbours
     )
 
 

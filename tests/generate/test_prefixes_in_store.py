@@ -8,7 +8,12 @@ from tiny_decoder import TinyConfig, TinyDecoder
 import nspjax
 from nspjax.generate import LLM, SamplingParams
 
-OPTIONS = {"max_num_seqs": 4, "prefill_budget_tokens": 256, "steps_per_call": 8}
+OPTIONS = {
+    "max_num_seqs": 4,
+    "prefill_budget_tokens": 256,
+    "steps_per_call": 8,
+    "share_prefixes": True,
+}
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 SHARED = random.Random(0).choices(range(48), k=300)
 OTHER = random.Random(1).choices(range(48), k=200)
