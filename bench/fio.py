@@ -1,7 +1,7 @@
 """fio (github.com/axboe/fio) as the measure of a disk: whole files, O_DIRECT, io_uring.
 
-Its buffers are registered with the kernel (--fixedbufs), as the engine's are: without that fio reads
-this machine's disk at half to two thirds of the rate.
+Its buffers are registered with the kernel (--fixedbufs), as the engine's are: without that fio
+reads this machine's disk at half to two thirds of the rate.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def spill(
     """Seconds to append n_chunks to every layer of a new store and to flush."""
     batch, chunk_tokens = k.shape[:2]
     directory.mkdir()
-    with Store(directory, host_memory=args.host_memory) as store:
+    with Store(directory, host_memory=args.host_memory, pinned="0") as store:
         layers = make_layers(store, args.layers, batch, n_chunks * chunk_tokens, heads)
         rows = np.arange(batch, dtype=np.int32)
         begin = time.perf_counter()

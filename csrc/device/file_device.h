@@ -8,7 +8,6 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <unordered_map>
 #include <variant>
 
 #include "device/device.h"
@@ -79,7 +78,7 @@ class FileDevice final : public Device {
   void claim_reads(std::span<const TileRange> ranges, std::span<const TileRange> next,
                    std::vector<bool>& begun);
   size_t deliver(ScanVisitor& visitor);
-  void read_ahead(std::span<const TileRange> next);
+  bool begin_ahead(const TileRange& range);
   void forget_reads(const TileRange& range);
   void drop_read(Reads::iterator read);
 

@@ -1,6 +1,8 @@
 // The file device's reads: the present scan's, and the next one's ahead of it.
 #include <algorithm>
 #include <cstring>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "device/file_device.h"
 
@@ -8,6 +10,34 @@ namespace nspjax {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// Goes through what the next scan will ask for, but for what is being read already.
+class AheadReads {
+ public:
+  template <class Reads>
+  AheadReads(std::span<const TileRange> next, const Reads& reads) : next_(next) {
+    for (const auto& read : reads) {
+      if (read.wanted && !read.index) begun_.insert(read.range.offset);
+    }
+    skip();
+  }
+
+  bool done() const { return at_ == next_.size(); }
+  const TileRange& range() const { return next_[at_]; }
+  void pass() {
+    ++at_;
+    skip();
+  }
+
+ private:
+  void skip() {
+    while (!done() && begun_.contains(range().offset)) ++at_;
+  }
+
+  std::span<const TileRange> next_;
+  std::unordered_set<int64_t> begun_;
+  size_t at_ = 0;
+};
 
 }  // namespace
 
@@ -17,11 +47,14 @@ void FileDevice::scan(std::span<const TileRange> ranges, std::span<const TileRan
   std::vector<bool> begun(ranges.size());
   claim_reads(ranges, next, begun);
   size_t n_begun = 0, n_delivered = 0;
+  AheadReads to_come(next, reads_);
   while (true) {
     for (; n_begun < ranges.size(); ++n_begun) {
       if (!begun[n_begun] && !begin_read(ranges[n_begun], n_begun)) break;
     }
-    if (n_begun == ranges.size()) read_ahead(next);
+    while (n_begun == ranges.size() && !to_come.done() && begin_ahead(to_come.range())) {
+      to_come.pass();
+    }
     n_delivered += deliver(visitor);
     if (n_delivered == ranges.size()) break;
     if (transfers_.in_flight() == 0) {
@@ -51,6 +84,8 @@ void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const 
                              std::vector<bool>& begun) {
   std::unordered_map<int64_t, size_t> index_of;
   for (size_t i = 0; i < ranges.size(); ++i) index_of.emplace(ranges[i].offset, i);
+  std::unordered_set<int64_t> is_next;
+  for (const TileRange& range : next) is_next.insert(range.offset);
   for (auto read = reads_.begin(); read != reads_.end();) {
     const auto here = read++;
     const auto found = index_of.find(here->range.offset);
@@ -61,7 +96,7 @@ void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const 
       here->index = found->second;
       begun[found->second] = true;
       stats_.bytes_read_ahead += here->range.bytes;
-    } else if (std::ranges::find(next, here->range) == next.end()) {
+    } else if (!is_next.contains(here->range.offset)) {
       drop_read(here);
     } else {
       here->index.reset();
@@ -130,16 +165,9 @@ size_t FileDevice::deliver(ScanVisitor& visitor) {
   return n;
 }
 
-void FileDevice::read_ahead(std::span<const TileRange> next) {
-  for (const TileRange& range : next) {
-    const bool begun = std::ranges::any_of(reads_, [&](const Read& read) {
-      return read.wanted && !read.index && read.range == range;
-    });
-    if (begun) continue;
-    // some buffers stay free, so that writes need not throw away what was read
-    if (staging_.n_free() <= staging_.n_slots() / 8) return;
-    if (!begin_read(range, std::nullopt)) return;
-  }
+// Some buffers stay free, so that writes need not throw away what was read.
+bool FileDevice::begin_ahead(const TileRange& range) {
+  return staging_.n_free() > staging_.n_slots() / 8 && begin_read(range, std::nullopt);
 }
 
 // Tiles of the range are about to change.

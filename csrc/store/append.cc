@@ -92,52 +92,64 @@ void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
   }
 }
 
-// Stores the tiles that the call fills: the first ones of a row in host memory, the others in runs
-// on the devices. Tails are only read: until all is stored, the rows are as they were.
+// Stores the tiles that the call fills. Tails are only read: until all is stored, the rows are as
+// they were.
 void Store::write_full_tiles(Cache& cache, const AppendArgs& args) {
   const TileGeometry& geometry = cache.geometry;
   const int64_t tile_tokens = geometry.tile_tokens();
-  std::vector<std::vector<TileWrite>> writes(devices_.size());
-  TaskGroup pinning(*workers_);
-  int64_t padding_bytes = 0;
+  std::vector<NewTiles> filled;
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.n_new[b] == 0) continue;
     const auto [row, begin, end, tokens] = new_tokens(args, b, geometry.shape());
     const Row& state = cache.rows[static_cast<size_t>(row)];
-    Region& region = *state.own;
-    const int64_t first_tile = begin / tile_tokens, end_tile = end / tile_tokens;
-    const int64_t pinned_end = std::clamp(region.pinned_tiles, first_tile, end_tile);
-    if (const int64_t more = pinned_end - std::max(first_tile, region.n_pinned); more > 0) {
+    const auto pack = [&geometry, &state, row = row, tokens = tokens, tile_tokens](
+                          int64_t device, int64_t tile, std::byte* to) {
+      const std::byte* tail =
+          state.tail ? state.tail.data() + geometry.tail_offset(row, device) : nullptr;
+      pack_tile(geometry, geometry.heads(row, device), tail, tokens, tile * tile_tokens,
+                geometry.tile_bytes(row, device), to);
+    };
+    filled.push_back({*state.own, begin / tile_tokens, end / tile_tokens, pack});
+  }
+  store_tiles(geometry, filled);
+}
+
+// The first tiles of a region go to host memory, the others in runs to the devices.
+void Store::store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles) {
+  std::vector<std::vector<TileWrite>> writes(devices_.size());
+  TaskGroup pinning(*workers_);
+  int64_t padding_bytes = 0;
+  for (const NewTiles& run : tiles) {
+    Region& region = run.region;
+    const int64_t pinned_end = std::clamp(region.pinned_tiles, run.begin, run.end);
+    if (const int64_t more = pinned_end - std::max(run.begin, region.n_pinned); more > 0) {
       region.n_pinned += more;
-      pinned_bytes_ += more * geometry.pinned_tile_bytes(row);
+      pinned_bytes_ += more * geometry.pinned_tile_bytes(region.row);
     }
     for (int64_t d = 0; d < geometry.n_devices(); ++d) {
-      const HeadSet heads = geometry.heads(row, d);
-      if (heads.count == 0) continue;
-      const int64_t tile_bytes = geometry.tile_bytes(row, d);
-      const std::byte* tail =
-          state.tail ? state.tail.data() + geometry.tail_offset(row, d) : nullptr;
-      const auto pack = [=, &geometry, tokens = tokens](int64_t tile, std::byte* to) {
-        pack_tile(geometry, heads, tail, tokens, tile * tile_tokens, tile_bytes, to);
-      };
-      for (int64_t tile = first_tile; tile < pinned_end; ++tile) {
-        pinning.run([=, to = pinned_tile(geometry, region, d, tile)] { pack(tile, to); });
+      const int64_t n_heads = geometry.heads(region.row, d).count;
+      if (n_heads == 0) continue;
+      for (int64_t tile = run.begin; tile < pinned_end; ++tile) {
+        pinning.run([&run, d, tile, to = pinned_tile(geometry, region, d, tile)] {
+          run.pack(d, tile, to);
+        });
       }
+      const int64_t tile_bytes = geometry.tile_bytes(region.row, d);
       std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
-      if (std::ssize(checksums) < end_tile) checksums.resize(static_cast<size_t>(end_tile));
+      if (std::ssize(checksums) < run.end) checksums.resize(static_cast<size_t>(run.end));
       const bool sums = checksums_ && !devices_[static_cast<size_t>(d)]->in_memory();
-      for (int64_t first = pinned_end; first < end_tile;) {
-        const int64_t stop = std::min(first + geometry.segment_tiles(), end_tile);
-        const auto pack_run = [=, &checksums](std::byte* to) {
+      for (int64_t first = pinned_end; first < run.end;) {
+        const int64_t stop = std::min(first + geometry.segment_tiles(), run.end);
+        const auto pack = [=, &run, &checksums](std::byte* to) {
           for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
-            pack(tile, to);
+            run.pack(d, tile, to);
             if (!sums) continue;
             checksums[static_cast<size_t>(tile)] = crc32c({to, static_cast<size_t>(tile_bytes)});
           }
         };
         writes[static_cast<size_t>(d)].push_back(
-            {{tile_offset(geometry, region, d, first), (stop - first) * tile_bytes}, pack_run});
-        padding_bytes += (stop - first) * (tile_bytes - heads.count * geometry.stored().bytes());
+            {{tile_offset(geometry, region, d, first), (stop - first) * tile_bytes}, pack});
+        padding_bytes += (stop - first) * (tile_bytes - n_heads * geometry.stored().bytes());
         first = stop;
       }
     }

@@ -198,13 +198,20 @@ class Store {
   static void check_append(const Cache& cache, const AppendArgs& args);
   void append_unlocked(Cache& cache, const AppendArgs& args);
   void cut_back(Cache& cache, int64_t row, int64_t length);
+  // Tiles [begin, end) that a region gets.
+  struct NewTiles {
+    Region& region;
+    int64_t begin;
+    int64_t end;
+    // Makes a device's part of a tile; called once each, by any thread.
+    std::function<void(int64_t device, int64_t tile, std::byte* to)> pack;
+  };
+  void store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles);
   void write_full_tiles(Cache& cache, const AppendArgs& args);
   void allocate_tail(Cache& cache, int64_t row);
   // Calls fn(tile, data) for the full tiles of a span on a device.
   void visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
                    const std::function<void(int64_t, const std::byte*)>& fn);
-  void write_stored_tiles(Cache& cache, int64_t row, int64_t begin, int64_t end,
-                          const std::byte* tiles);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail);
   std::shared_ptr<Region> free_region(Cache& cache, int64_t row);
   void drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles);

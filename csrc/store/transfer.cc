@@ -116,58 +116,20 @@ void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t be
          shape.capacity_tokens, ": give tiles that begin where it ends, or at 0");
   }
   if (begin == 0) cut_back(found, row, 0);
-  write_stored_tiles(found, row, begin, end, tiles.data());
+  const int64_t head_bytes = geometry.stored().bytes();
+  const auto pack = [&](int64_t device, int64_t tile, std::byte* to) {
+    const HeadSet heads = geometry.heads(row, device);
+    for (int64_t i = 0; i < heads.count; ++i) {
+      std::memcpy(to + i * head_bytes,
+                  tiles.data() + offset_of(geometry, begin, tile, heads.head(i)),
+                  static_cast<size_t>(head_bytes));
+    }
+    std::fill(to + heads.count * head_bytes, to + geometry.tile_bytes(row, device), std::byte{0});
+  };
+  const NewTiles run{*found.rows[static_cast<size_t>(row)].own, begin, end, pack};
+  store_tiles(geometry, {&run, 1});
   set_length(found, row, end * tile_tokens);
   bytes_appended_ += (end - begin) * tile_tokens * shape.token_bytes();
-}
-
-// As write_full_tiles() does with those that it makes.
-void Store::write_stored_tiles(Cache& cache, int64_t row, int64_t begin, int64_t end,
-                               const std::byte* tiles) {
-  const TileGeometry& geometry = cache.geometry;
-  const int64_t head_bytes = geometry.stored().bytes();
-  Region& region = *cache.rows[static_cast<size_t>(row)].own;
-  const int64_t pinned_end = std::clamp(region.pinned_tiles, begin, end);
-  if (const int64_t more = pinned_end - std::max(begin, region.n_pinned); more > 0) {
-    region.n_pinned += more;
-    pinned_bytes_ += more * geometry.pinned_tile_bytes(row);
-  }
-  on_all_devices([&](int64_t d) {
-    const HeadSet heads = geometry.heads(row, d);
-    if (heads.count == 0) return;
-    const int64_t tile_bytes = geometry.tile_bytes(row, d);
-    const int64_t used_bytes = heads.count * head_bytes;
-    const auto pack = [&, heads, tile_bytes, used_bytes](int64_t tile, std::byte* to) {
-      for (int64_t i = 0; i < heads.count; ++i) {
-        std::memcpy(to + i * head_bytes, tiles + offset_of(geometry, begin, tile, heads.head(i)),
-                    static_cast<size_t>(head_bytes));
-      }
-      std::fill(to + used_bytes, to + tile_bytes, std::byte{0});
-    };
-    for (int64_t tile = begin; tile < pinned_end; ++tile) {
-      pack(tile, pinned_tile(geometry, region, d, tile));
-    }
-    Device& device = *devices_[static_cast<size_t>(d)];
-    std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
-    if (std::ssize(checksums) < end) checksums.resize(static_cast<size_t>(end));
-    const bool sums = checksums_ && !device.in_memory();
-    std::vector<TileWrite> writes;
-    for (int64_t first = pinned_end; first < end;) {
-      const int64_t stop = std::min(first + geometry.segment_tiles(), end);
-      const auto pack_run = [&, pack, tile_bytes, sums, first, stop](std::byte* to) {
-        for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
-          pack(tile, to);
-          if (!sums) continue;
-          checksums[static_cast<size_t>(tile)] = crc32c({to, static_cast<size_t>(tile_bytes)});
-        }
-      };
-      writes.push_back(
-          {{tile_offset(geometry, region, d, first), (stop - first) * tile_bytes}, pack_run});
-      first = stop;
-    }
-    if (!writes.empty()) device.write(writes, *workers_);
-    padding_bytes_ += (end - pinned_end) * (tile_bytes - used_bytes);
-  });
 }
 
 }  // namespace nspjax

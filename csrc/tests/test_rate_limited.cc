@@ -174,34 +174,54 @@ void test_no_limit() {
   check(s.clock.ms() == 0, "nor here");
 }
 
-// One row, one KV head, two query heads over 3 tokens that are all in the tail.
+// Rows with one KV head, two query heads over 3 tokens that are all in the tail.
 struct SmallAttend {
   static constexpr int64_t kHeadDim = 64;
   explicit SmallAttend(int64_t n_rows)
-      : geometry({n_rows, 64, 1, kHeadDim, DType::kF32}, 1, 16, 1 << 20),
-        queries(static_cast<size_t>(2 * n_rows * kHeadDim)),
-        out(queries.size()),
+      : geometry({n_rows, 64, 1, kHeadDim, DType::kF32, KVType::kF32}, 1, 16, 1 << 20),
+        out(static_cast<size_t>(2 * n_rows * kHeadDim)),
         max(static_cast<size_t>(2 * n_rows), kMinusInfinity),
         sum(max.size()),
         tail(geometry.tail_bytes(0)),
-        call{geometry,
-             find_kernel("scalar").of(DType::kF32),
-             1,
-             2,
-             kHeadDim,
-             0.0f,
-             queries.data(),
-             out.data(),
-             max.data(),
-             sum.data(),
-             {}} {
+        regions(static_cast<size_t>(n_rows)),
+        call{.geometry = geometry,
+             .kernels = find_kernel("scalar"),
+             .trace = trace,
+             .verify = false,
+             .cache = 0,
+             .read_bytes = 1 << 20,
+             .n_tokens = 1,
+             .group = 2,
+             .padded_dim = kHeadDim,
+             .scale = 1.0f,
+             .softcap = 0.0f,
+             .out = out.data(),
+             .max = max.data(),
+             .sum = sum.data(),
+             .units = {},
+             .passes = {},
+             .next_reads = {{}}} {
     for (int64_t row = 0; row < n_rows; ++row) {
-      call.passes.push_back({row, row, 0, 1, {0, 0}, {3, 3}, 0, 3, 0, tail.data()});
+      Region& region = regions[static_cast<size_t>(row)];
+      region.row = row;
+      region.offsets = {0};
+      call.units.push_back({row, row, 0, 1, {0, 0}, {3, 3}, 0, 3});
+      call.passes.push_back({.members = {{static_cast<size_t>(row), 0}},
+                             .tiles = {&region, 0, 1},
+                             .token_begin = 0,
+                             .token_end = 3,
+                             .stored_tiles = 0,
+                             .tail = tail.data(),
+                             .first = {0, 0},
+                             .last = {3, 3},
+                             .queries = std::vector<float>(2 * kHeadDim)});
     }
   }
   TileGeometry geometry;
-  std::vector<float> queries, out, max, sum;
+  Trace trace{0};
+  std::vector<float> out, max, sum;
   AlignedBuffer tail;
+  std::vector<Region> regions;
   AttendCall call;
 };
 
@@ -211,7 +231,7 @@ void test_near_storage_only_queries_and_results_cross() {
   Setup s({.limit = {.read_bytes_per_s = kGBPerS}, .link = link});
   check(s.scan(0, 3) == Times{1, 2, 3}, "a scan does not use the link");
   SmallAttend small(10);
-  s.device.attend(small.call, 0, 0, s.workers);
+  s.device.attend(small.call, 0, s.workers);
   check(small.sum[0] == 3.0f, "attended");
   const auto us =
       std::chrono::duration_cast<std::chrono::microseconds>(s.clock.now.time_since_epoch());
@@ -226,7 +246,7 @@ void test_attention_on_the_host_hauls_kv() {
   Setup s({.limit = {.read_bytes_per_s = kGBPerS}, .link = link, .kv_over_link = true});
   check(s.scan(0, 4) == Times{3, 5, 7, 9}, "drive, then link; the link is the slower");
   SmallAttend small(10);
-  s.device.attend(small.call, 0, 0, s.workers);
+  s.device.attend(small.call, 0, s.workers);
   check(s.clock.ms() == 9, "q and results stay on the host");
 }
 
