@@ -67,7 +67,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
     most_steps = (args.rounds + WARM_UPS) * args.steps
     config = shape_named(name, 1, args.layers)
     context = parse_bytes(args.kv) // (args.batch * kv_token_bytes(config))
-    weights = random_weights(shape_named(name, context + most_steps, args.layers))
+    weights = random_weights(shape_named(name, context + 2 * most_steps, args.layers))
     with Store(args.store, host_memory=args.host_memory, pinned="0") as store:
         decode = make_decode(
             weights, store, batch=args.batch, context_tokens=context, most_steps=most_steps

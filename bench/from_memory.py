@@ -52,7 +52,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
 
     most_steps = (args.rounds + WARM_UPS) * args.steps + 2 * TRIAL_STEPS
-    config = shape_named(MODEL, args.context + most_steps, args.layers)
+    config = shape_named(MODEL, args.context + 2 * most_steps, args.layers)
     job = {
         "shape": shape_of(config),
         "batch": args.batch,

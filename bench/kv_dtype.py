@@ -97,7 +97,7 @@ def model_arm(
     most_steps = args.rounds + WARM_UPS
     token_bytes = kv_token_bytes(shape_named(MODEL, 1, args.layers))
     context = parse_bytes(args.kv) // (args.batch * token_bytes)
-    weights = random_weights(shape_named(MODEL, context + most_steps, args.layers))
+    weights = random_weights(shape_named(MODEL, context + 2 * most_steps, args.layers))
     decode = make_decode(
         weights,
         store,

@@ -75,14 +75,16 @@ def make_decode(
 ) -> Callable[[int], Steps]:
     """A function that runs the next so many steps, each from the last one's most likely tokens.
 
-    Each row begins with context_tokens synthetic tokens, and has room for most_steps more.
+    A step before them is not measured: so the first one begins with as much read ahead as the last
+    one leaves. Each row begins with context_tokens synthetic tokens, and has room for twice
+    most_steps more.
     cache_options: further ones of Store.kv_caches.
     """
     config = weights.config
     caches = store.kv_caches(
         config.n_layers,
         batch=batch,
-        capacity_tokens=context_tokens + most_steps,
+        capacity_tokens=context_tokens + 2 * most_steps,
         n_kv_heads=config.n_kv_heads,
         head_dim=config.head_dim,
         dtype=jnp.bfloat16,
@@ -101,6 +103,9 @@ def make_decode(
 
     def run(n_steps: int) -> Steps:
         nonlocal tokens, caches, length
+        tokens, caches = near(weights.state, tokens, caches)
+        jax.block_until_ready(tokens)
+        length += 1
         before, begin = store.stats(), time.perf_counter()
         for _ in range(n_steps):
             tokens, caches = near(weights.state, tokens, caches)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -15,14 +13,18 @@ from jax.typing import DTypeLike
 from nspjax.byte_size import parse_bytes
 from nspjax.errors import InvalidArgumentError, StaleHandleError
 from nspjax.ops.cache import KVCache
+from nspjax.runtime.engine_values import (
+    engine_dtype,
+    engine_kv_dtype,
+    engine_rates,
+    raw_elements,
+)
 from nspjax.runtime.handle import StoredKVCache
 from nspjax.runtime.rate_limit import RateLimit
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
 from nspjax.runtime.targets import register_targets
 from nspjax.runtime.trace import save_chrome_trace, trace_events
 
-_ENGINE_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_QUANTISED = ("int8", "int4")
 _CHECKED_TOKENS = 4096
 
 
@@ -75,7 +77,7 @@ class Store:
             checksums=checksums,
             pinned_bytes=-1 if pinned is None else parse_bytes(pinned, least=0),
             trace_events=trace_events,
-            **_engine_rates(rate_limit),
+            **engine_rates(rate_limit),
             fault=_fault,
         )
         for text in self._engine.warnings():
@@ -114,9 +116,9 @@ class Store:
         ids = self._engine.create_caches(
             n_layers,
             *shape,
-            _engine_dtype(dtype),
+            engine_dtype(dtype),
             tile_tokens=interval_tokens or 0,
-            kv_dtype="" if kv_dtype is None else _engine_kv_dtype(kv_dtype),
+            kv_dtype=engine_kv_dtype(kv_dtype),
         )
         return [StoredKVCache.new(self._engine.id, i, shape, jnp.dtype(dtype)) for i in ids]
 
@@ -156,7 +158,7 @@ class Store:
         lengths = np.asarray(cache.lengths, np.int32)
         rows, start = np.arange(batch, dtype=np.int32), np.zeros(batch, np.int32)
         version = self._engine.append(
-            _cache_id(made), 0, _raw(cache.k), _raw(cache.v), rows, start, lengths
+            _cache_id(made), 0, raw_elements(cache.k), raw_elements(cache.v), rows, start, lengths
         )
         return made.at_version(version, jnp.array(cache.lengths, copy=True))
 
@@ -348,31 +350,5 @@ class Store:
         self.close()
 
 
-def _engine_dtype(dtype: DTypeLike) -> str:
-    name = jnp.dtype(dtype).name
-    if name not in _ENGINE_DTYPES:
-        raise InvalidArgumentError(
-            f"a KV cache cannot be {name}: choose one of {', '.join(_ENGINE_DTYPES)}"
-        )
-    return _ENGINE_DTYPES[name]
-
-
-def _engine_rates(limit: RateLimit | None) -> dict[str, Any]:
-    if limit is None:
-        return {}
-    names = ("read_bytes_per_s", "write_bytes_per_s", "link_bytes_per_s", "kv_over_link")
-    return {name: getattr(limit, name) for name in names}
-
-
-def _engine_kv_dtype(dtype: DTypeLike) -> str:
-    return str(dtype) if dtype in _QUANTISED else _engine_dtype(dtype)
-
-
 def _cache_id(cache: StoredKVCache) -> int:
     return int(cache.k[1])
-
-
-def _raw(values: jax.Array) -> np.ndarray:
-    """The elements as the engine takes them: 16-bit floats travel as uint16."""
-    array = np.ascontiguousarray(values)
-    return array if array.dtype == np.float32 else array.view(np.uint16)
