@@ -75,7 +75,7 @@ def decode_rates(
                         rate_limit=RateLimit(device_read=args.device_read, **limit),
                     )
                 )
-                spare = args.rounds + WARM_UPS
+                spare = 2 * (args.rounds + WARM_UPS)  # a lead-in before each
                 layers = filled_layers(store, args.layers, args.batch, context, heads, spare)
                 arms[f"{name} {count}"] = partial(
                     lambda layers: decode(layers).kv_gb_per_second, layers

@@ -78,7 +78,9 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, list[Any]]:
         setting = fio.best(rates)
         return in_turn(
             {
-                "fio": lambda: fio.transfer("read", file, parse_bytes(args.fio), setting),
+                "fio": lambda: fio.transfer(
+                    "read", file, parse_bytes(args.fio), setting, loops=args.steps + 1
+                ),
                 name: lambda: decode(args.steps),
             },
             args.rounds,

@@ -49,9 +49,15 @@ SETTINGS = tuple(
 
 
 def transfer(
-    direction: Direction, path: Path, n_bytes: int, setting: FioSetting, *, fresh: bool = False
+    direction: Direction,
+    path: Path,
+    n_bytes: int,
+    setting: FioSetting,
+    *,
+    fresh: bool = False,
+    loops: int = 1,
 ) -> Transfer:
-    """Read or write the file once from its begin to its end.
+    """Read or write the file from its begin to its end, `loops` times.
 
     A write ends with fsync, which is part of its time. fresh: write a new file, not over an old
     one's blocks.
@@ -69,6 +75,7 @@ def transfer(
         "--ioengine=io_uring",
         "--fixedbufs=1",
         "--direct=1",
+        f"--loops={loops}",
         "--output-format=json",
     ]
     if direction == "write":
@@ -76,11 +83,12 @@ def transfer(
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     report = json.loads(done.stdout[done.stdout.index("{") :])  # a warning may stand before it
     job = report["jobs"][0]
-    if job["error"] or job[direction]["io_bytes"] != n_bytes:
-        raise RuntimeError(f"fio moved {job[direction]['io_bytes']} of {n_bytes} bytes: {command}")
+    if job["error"] or job[direction]["io_bytes"] != loops * n_bytes:
+        moved = job[direction]["io_bytes"]
+        raise RuntimeError(f"fio moved {moved} of {loops * n_bytes} bytes: {command}")
     # job_runtime holds the fsync of a write; a read's own runtime has no start-up in it
     milliseconds = job[direction]["runtime"] if direction == "read" else job["job_runtime"]
-    return Transfer(n_bytes, milliseconds / 1e3)
+    return Transfer(loops * n_bytes, milliseconds / 1e3)
 
 
 def sweep(

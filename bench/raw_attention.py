@@ -99,15 +99,15 @@ def random_bits(shape: Sequence[int], seed: int = 0) -> np.ndarray:
     return values.astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
-def attend(layers: Layers, rows: Sequence[int] | None = None) -> Pass:
+def attend(layers: Layers, rows: Sequence[int] | None = None, *, lead_in: bool = True) -> Pass:
     """One query token of each row (of `rows`; None: all) over all that the row holds."""
     chosen = np.arange(layers.batch) if rows is None else np.asarray(rows)
-    return _timed(layers, chosen.astype(np.int32), append=False)
+    return _timed(layers, chosen.astype(np.int32), append=False, lead_in=lead_in)
 
 
-def decode(layers: Layers) -> Pass:
+def decode(layers: Layers, *, lead_in: bool = True) -> Pass:
     """What a decode step does in every layer: append one token to each row, then attend."""
-    return _timed(layers, np.arange(layers.batch, dtype=np.int32), append=True)
+    return _timed(layers, np.arange(layers.batch, dtype=np.int32), append=True, lead_in=lead_in)
 
 
 def append(layers: Layers, rows: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
@@ -116,10 +116,12 @@ def append(layers: Layers, rows: np.ndarray, k: np.ndarray, v: np.ndarray) -> No
         _append(layers, cache_id, rows, k, v)
 
 
-def _timed(layers: Layers, rows: np.ndarray, *, append: bool) -> Pass:
-    """A pass right after another, so that it begins and ends with as much read ahead: what was read
-    ahead while something else was measured is not given to it for nothing."""
-    _pass(layers, rows, append=append)
+def _timed(layers: Layers, rows: np.ndarray, *, append: bool, lead_in: bool) -> Pass:
+    """A pass, after another that is not measured if `lead_in`: it begins and ends with as much read
+    ahead, so what was read ahead while something else was measured is not given to it for nothing.
+    """
+    if lead_in:
+        _pass(layers, rows, append=append)
     return _pass(layers, rows, append=append)
 
 

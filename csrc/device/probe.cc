@@ -31,6 +31,9 @@ constexpr milliseconds kWriteTime{120}, kTotalTime{420}, kPassTime{10};
 // More in flight than the drive transfers in this time makes it no faster.
 constexpr double kMostInFlightSeconds = 0.02;
 constexpr double kAsGood = 0.97;
+// Large blocks that are this near to the best are taken: over minutes they were the faster ones,
+// whatever half a second said.
+constexpr double kNearlyAsGood = 0.85;
 constexpr int kRounds = 2;
 
 struct Setting {
@@ -175,6 +178,13 @@ class Probe {
         best = std::max(best, setting.bytes_per_s);
       }
     }
+    int64_t block_bytes = 0;
+    for (const Setting& setting : all) {
+      if (setting.bytes_per_s < kNearlyAsGood * best) continue;
+      block_bytes = std::max(block_bytes, setting.block_bytes);
+    }
+    std::erase_if(all, [&](const Setting& setting) { return setting.block_bytes != block_bytes; });
+    best = std::ranges::max(all, {}, &Setting::bytes_per_s).bytes_per_s;
     return *std::ranges::find_if(
         all, [&](const Setting& setting) { return setting.bytes_per_s >= kAsGood * best; });
   }
