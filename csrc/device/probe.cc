@@ -33,7 +33,7 @@ constexpr double kMostInFlightSeconds = 0.02;
 constexpr double kAsGood = 0.97;
 // Large blocks that are this near to the best are taken: over minutes they were the faster ones,
 // whatever half a second said.
-constexpr double kNearlyAsGood = 0.85;
+constexpr double kNearlyAsGood = 0.7;
 constexpr int kRounds = 2;
 
 struct Setting {
