@@ -2,28 +2,10 @@
 // until the medium has them.
 #include <algorithm>
 
+#include "base/scoped_timer.h"
 #include "device/file_device.h"
 
 namespace nspjax {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-// Adds the time until destruction to a counter.
-class Waiting {
- public:
-  explicit Waiting(std::atomic<int64_t>& ns) : ns_(ns) {}
-  ~Waiting() { ns_ += std::chrono::nanoseconds(Clock::now() - begun_).count(); }
-  Waiting(const Waiting&) = delete;
-  Waiting& operator=(const Waiting&) = delete;
-
- private:
-  std::atomic<int64_t>& ns_;
-  Clock::time_point begun_ = Clock::now();
-};
-
-}  // namespace
-
 void FileDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
   complete(false);
   retry_writes();
@@ -87,7 +69,7 @@ StagingRing::Slot FileDevice::write_slot() {
     std::erase_if(write_slots_, [](const auto& slot) { return slot.expired(); });
     return write_slots_.size();
   };
-  const Waiting waiting(stats_.write_ns);
+  const ScopedTimer waiting(stats_.write_ns);
   for (;;) {
     if (n_used() < n_most) {
       if (StagingRing::Slot slot = staging_.try_acquire()) {
@@ -147,7 +129,7 @@ void FileDevice::settle_writes(const TileRange& range) {
     auto write = first_write_in(range);
     if (write == writes_.end() || write->first >= range.end()) return;
     if (write->second.in_flight) {
-      const Waiting waiting(stats_.write_ns);
+      const ScopedTimer waiting(stats_.write_ns);
       complete(true);
     } else {
       forget_write_in(write, range);
@@ -194,7 +176,7 @@ void FileDevice::flush() {
   retry_writes();
   const auto in_flight = [](const auto& write) { return write.second.in_flight; };
   {
-    const Waiting waiting(stats_.write_ns);
+    const ScopedTimer waiting(stats_.write_ns);
     while (std::ranges::any_of(writes_, in_flight)) complete(true);
   }
   retry_writes();

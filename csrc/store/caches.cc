@@ -92,11 +92,9 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
          ") free", fitting);
   }
 
-  reserved_tail_bytes_ += report.needs.tail_bytes;
   const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens,
                               segment_bytes(budget_));
-  const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers);
-  reserved_tail_bytes_ -= report.needs.tail_bytes;
+  const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers, report.needs.tail_bytes);
 
   std::vector<int32_t> ids;
   try {
@@ -131,12 +129,13 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
 }
 
 // How many of a row's first tiles stay in host memory: the same share of every row and layer, so
-// that no part of a step waits longer for a device than another.
-int64_t Store::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers) const {
+// that no part of a step waits longer for a device than another. Tails of tail_bytes come first.
+int64_t Store::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
+                                int64_t tail_bytes) const {
   if (std::ranges::all_of(devices_, [](const auto& device) { return device->in_memory(); })) {
     return 0;
   }
-  int64_t free = std::max<int64_t>(0, free_tail_bytes() - budget_.later_tails_bytes());
+  int64_t free = std::max<int64_t>(0, free_tail_bytes() - tail_bytes - budget_.later_tails_bytes());
   if (most_pinned_bytes_ >= 0) {
     free = std::min(free, std::max<int64_t>(0, most_pinned_bytes_ - reserved_pinned_bytes_));
   }

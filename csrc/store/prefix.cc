@@ -29,10 +29,7 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
   Cache& found = find_current(cache, version);
   const TileGeometry& geometry = found.geometry;
   const int64_t batch = geometry.shape().batch;
-  if (from < 0 || from >= batch) {
-    fail(ErrorKind::kInvalidArgument, "share_prefix from row ", from, ": the cache has rows 0 to ",
-         batch - 1);
-  }
+  check_row("share_prefix from", found, from);
   Row& source = found.rows[static_cast<size_t>(from)];
   if (n_tokens < 0 || n_tokens > source.length) {
     fail(ErrorKind::kInvalidArgument, "share_prefix of ", n_tokens, " tokens: row ", from, " has ",

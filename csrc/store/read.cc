@@ -65,10 +65,7 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
   std::lock_guard lock(mutex_);
   const Cache& found = find(cache);
   const TileGeometry& geometry = found.geometry;
-  if (row < 0 || row >= geometry.shape().batch) {
-    fail(ErrorKind::kInvalidArgument, "read of row ", row, ": the cache has rows 0 to ",
-         geometry.shape().batch - 1);
-  }
+  check_row("read of", found, row);
   const Row& state = found.rows[static_cast<size_t>(row)];
   if (begin < 0 || begin > end || end > state.length) {
     fail(ErrorKind::kInvalidArgument, "read of tokens ", begin, " to ", end, " of row ", row,

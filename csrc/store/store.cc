@@ -5,25 +5,24 @@
 #include <algorithm>
 #include <thread>
 
+#include "device/profile.h"
+
 namespace nspjax {
 namespace {
 
 // From this budget on a device's buffers can be as large as its drive likes best.
 constexpr int64_t kWorthAProbe = 256 << 20;
 
-// Looks at the drives where there is memory to do as they like.
-std::vector<DeviceProfile> profiles_of(const StoreOptions& options) {
-  std::vector<DeviceProfile> profiles;
+// How large reads the drives like, where there is memory to do as they like.
+int64_t block_bytes_for(const StoreOptions& options) {
+  int64_t bytes = 0;
   for (const std::string& spec : options.devices) {
     const auto directory = directory_of(spec);
     const bool look = directory && options.host_memory_bytes >= kWorthAProbe;
-    profiles.push_back(look ? profile_of(*directory, options.io) : DeviceProfile{});
+    const DeviceProfile profile = look ? profile_of(*directory, options.io) : DeviceProfile{};
+    bytes = std::max(bytes, profile.block_bytes);
   }
-  return profiles;
-}
-
-int64_t largest_block_bytes(const std::vector<DeviceProfile>& profiles) {
-  return std::ranges::max(profiles, {}, &DeviceProfile::block_bytes).block_bytes;
+  return bytes;
 }
 
 int32_t next_store_id() {
@@ -47,8 +46,7 @@ Store::Store(const StoreOptions& options)
   }
   kernels_ = find_kernel(options.kernel);
   const auto n_devices = std::ssize(options.devices);
-  profiles_ = profiles_of(options);
-  budget_ = split_host_memory(options.host_memory_bytes, n_devices, largest_block_bytes(profiles_));
+  budget_ = split_host_memory(options.host_memory_bytes, n_devices, block_bytes_for(options));
   for (const std::string& spec : options.devices) {
     devices_.push_back(open_device(spec, budget_, options.io, options.fault, warnings_));
   }
@@ -181,6 +179,12 @@ const Store::Cache& Store::find(int32_t id) const {
 }
 
 Store::Cache& Store::find(int32_t id) { return const_cast<Cache&>(std::as_const(*this).find(id)); }
+
+void Store::check_row(const char* what, const Cache& cache, int64_t row) {
+  const int64_t batch = cache.geometry.shape().batch;
+  if (row >= 0 && row < batch) return;
+  fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ", batch - 1);
+}
 
 Store::Cache& Store::find_current(int32_t id, int32_t version) {
   Cache& cache = find(id);

@@ -15,7 +15,6 @@
 #include "attention/kernel.h"
 #include "base/trace.h"
 #include "device/device.h"
-#include "device/profile.h"
 #include "device/rate_limited.h"
 #include "layout/plan.h"
 #include "layout/region.h"
@@ -112,8 +111,6 @@ class Store {
   void verify_reads(bool verify) { verifies_ = verify; }
   // The same for events.
   void record_events(bool record) { trace_.record(record); }
-  // How the devices' drives are best read, as far as it was looked at: [device].
-  const std::vector<DeviceProfile>& profiles() const { return profiles_; }
   std::vector<const DeviceStats*> device_stats() const;
 
   // All or nothing. tile_tokens: 0 chooses.
@@ -192,9 +189,12 @@ class Store {
   CacheNeeds plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const;
   RoomReport room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const;
   void make_regions(Cache& cache, int64_t pinned_tiles);
-  int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers) const;
+  int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
+                           int64_t tail_bytes) const;
   void release(Cache& cache);
 
+  // what: "read of", for the error.
+  static void check_row(const char* what, const Cache& cache, int64_t row);
   static void check_append(const Cache& cache, const AppendArgs& args);
   void append_unlocked(Cache& cache, const AppendArgs& args);
   void cut_back(Cache& cache, int64_t row, int64_t length);
@@ -227,7 +227,6 @@ class Store {
 
   const int32_t id_;
   Trace trace_;
-  std::vector<DeviceProfile> profiles_;
   HostBudget budget_;
   bool checksums_;  // are made
   std::atomic<bool> verifies_;

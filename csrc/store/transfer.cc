@@ -49,12 +49,6 @@ int64_t offset_of(const TileGeometry& geometry, int64_t first, int64_t tile, int
   return ((tile - first) * geometry.shape().n_kv_heads + head) * geometry.stored().bytes();
 }
 
-void check_row(const char* what, const CacheShape& shape, int64_t row) {
-  if (row >= 0 && row < shape.batch) return;
-  fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ",
-       shape.batch - 1);
-}
-
 }  // namespace
 
 TileLayout Store::tile_layout(int32_t cache) const {
@@ -69,7 +63,7 @@ std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t
   std::lock_guard lock(mutex_);
   const Cache& found = find_current(cache, version);
   const TileGeometry& geometry = found.geometry;
-  check_row("export of tiles of", geometry.shape(), row);
+  check_row("export of tiles of", found, row);
   const Row& state = found.rows[static_cast<size_t>(row)];
   const int64_t tile_tokens = geometry.tile_tokens();
   if (begin < 0 || begin > end || end > state.length / tile_tokens) {
@@ -101,7 +95,7 @@ void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t be
   Cache& found = find_current(cache, version);
   const TileGeometry& geometry = found.geometry;
   const CacheShape& shape = geometry.shape();
-  check_row("import of tiles into", shape, row);
+  check_row("import of tiles into", found, row);
   const int64_t tile_bytes = offset_of(geometry, 0, 1, 0), tile_tokens = geometry.tile_tokens();
   if (std::ssize(tiles) % tile_bytes != 0) {
     fail(ErrorKind::kInvalidArgument, "import of ", tiles.size(), " bytes: a tile has ",
