@@ -9,9 +9,9 @@ namespace nspjax {
 
 // Target names and handlers; both run on the host.
 //
-// nspjax.kv.append: (hk S32[3], hv S32[3], k [B,T,H,D], v [B,T,H,D], rows S32[B], start S32[B],
+// nspjax.append: (hk S32[3], hv S32[3], k [B,T,H,D], v [B,T,H,D], rows S32[B], start S32[B],
 //   n_new S32[B]) -> (hk' S32[3], hv' S32[3])
-// nspjax.kv.attend: (hk, hv, q [B,T,Hq,D], rows, position, length S32[B])
+// nspjax.attend: (hk, hv, q [B,T,Hq,D], rows, position, length S32[B])
 //   {scale f32, window i64, softcap f32} -> (out F32[B,T,Hq,D], lse F32[B,T,Hq], hk', hv')
 //
 // hk and hv are handles {store, cache, version} and must be equal: K and V live together.

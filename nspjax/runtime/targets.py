@@ -1,13 +1,10 @@
-"""The engine's custom-call targets, and their registration with XLA."""
+"""The registration of the engine's custom-call targets with XLA."""
 
 from __future__ import annotations
 
 import functools
 
 import jax
-
-APPEND_TARGET = "nspjax.kv.append"
-ATTEND_TARGET = "nspjax.kv.attend"
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from engine_oracle import append, fill, int32, normal
 
 from nspjax import _engine
 from nspjax.errors import StoreClosedError, StoreDamagedError
-from nspjax.runtime.targets import ATTEND_TARGET, register_targets
+from nspjax.runtime.targets import register_targets
 
 HEADS, D, TOKENS = 2, 64, 2000
 
@@ -153,8 +153,10 @@ def test_a_forgotten_store_in_a_compiled_program():
             jax.ShapeDtypeStruct(q.shape[:3], jnp.float32),
             handle, handle,
         ]  # fmt: skip
-        attributes = {"scale": np.float32(0.1), "window": 0, "softcap": np.float32(0)}
-        return jax.ffi.ffi_call(ATTEND_TARGET, results)(
+        attributes = {
+            "scale": np.float32(0.1), "window": 0, "softcap": np.float32(0), "read_ahead": 1,
+        }  # fmt: skip
+        return jax.ffi.ffi_call("nspjax.attend", results)(
             handle, handle, q, one, length, length, **attributes
         )
 

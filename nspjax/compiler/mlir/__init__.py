@@ -29,6 +29,7 @@ from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder
+from nspjax.compiler.mlir.writing import attribute as attribute
 from nspjax.compiler.mlir.writing import cache_arguments as cache_arguments
 from nspjax.compiler.mlir.writing import custom_call as custom_call
 from nspjax.compiler.mlir.writing import mark_cache_arguments as mark_cache_arguments

@@ -32,6 +32,18 @@ def tensor_type(shape: Sequence[int], element: str, context: ir.Context) -> Type
         return ir.RankedTensorType.get(shape, Type.parse(element, context))
 
 
+def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute:
+    """A value as an attribute: i1, i64, f64 or text."""
+    with context:
+        if isinstance(value, bool):
+            return ir.BoolAttr.get(value)
+        if isinstance(value, int):
+            return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+        if isinstance(value, float):
+            return ir.FloatAttr.get(ir.F64Type.get(), value, ir.Location.unknown(context))
+        return ir.StringAttr.get(value)
+
+
 CACHE_ARGUMENT = "nspjax.kv_cache"
 """Attribute of those arguments of main that are a cache, whether a mark uses them or not."""
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from nspjax.compiler import mlir
-from nspjax.compiler.passes.offload_kv import APPEND, ATTEND
-from nspjax.runtime.targets import APPEND_TARGET, ATTEND_TARGET
-
-_TARGETS = {APPEND: APPEND_TARGET, ATTEND: ATTEND_TARGET}
+from nspjax.compiler import mlir, nsp
 
 
 @dataclasses.dataclass(frozen=True)
 class LowerToFFI:
-    """Turn every `nsp` operation into a `stablehlo.custom_call`; the last pass of a pipeline."""
+    """Turn every `nsp` operation into a `stablehlo.custom_call`; the last pass of a pipeline.
+
+    `nsp.append` calls the engine's `nspjax.append`, and so on. Its operands go along, those that
+    only order it too; so do its attributes.
+    """
 
     name: ClassVar[str] = "lower-to-ffi"
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for op in mlir.operations(module):
-            if op.name in _TARGETS:
-                mlir.replace(op, mlir.custom_call(op, _TARGETS[op.name]))
+            if nsp.kind(op) is not None:
+                mlir.replace(op, mlir.custom_call(op, op.name.replace("nsp.", "nspjax.", 1)))
         return module

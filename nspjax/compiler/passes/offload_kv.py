@@ -9,17 +9,11 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from nspjax.compiler import mlir
+from nspjax.compiler import mlir, nsp
 from nspjax.compiler.cache_flow import cache_values
 from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
 from nspjax.runtime.handle import HANDLE_INTEGERS
-
-APPEND = "nsp.append"
-"""(handle k, handle v, k, v, rows, start, n_new) -> (handle k, handle v)"""
-ATTEND = "nsp.attend"
-"""(handle k, handle v, q, rows, position, length) {scale, window, softcap}
--> (out f32 [B, T, Hq, D], lse f32 [B, T, Hq], handle k, handle v)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +73,10 @@ def _extend(module: mlir.Module, mark: mlir.Operation) -> None:
 
 def _append(build: mlir.Builder, handles, k, v, rows, start, n_new) -> list[mlir.Value]:
     return build.op(
-        APPEND, [*handles, k, v, rows, start, n_new], [handle.type for handle in handles]
+        nsp.APPEND.name,
+        [*handles, k, v, rows, start, n_new],
+        [handle.type for handle in handles],
+        {"hold": mlir.attribute(False, build.anchor.context)},
     )
 
 
@@ -93,7 +90,8 @@ def _attend(build, mark, handles, q, rows, position, length) -> list[mlir.Value]
     ]
     given = mlir.attributes_of(mark)
     attributes = {name: given[name] for name in ("scale", "window", "softcap")}
-    return build.op(ATTEND, [*handles, q, rows, position, length], results, attributes)
+    attributes["read_ahead"] = mlir.attribute(True, context)
+    return build.op(nsp.ATTEND.name, [*handles, q, rows, position, length], results, attributes)
 
 
 # ---- computation that the pass inserts, as JAX functions ----------------------------------------

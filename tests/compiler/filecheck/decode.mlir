@@ -6,7 +6,7 @@
 // CHECK-SAME: -> (tensor<2x1x4x8xbf16>, tensor<3xi32>, tensor<3xi32>)
 // CHECK: %[[LENGTH:.+]] = call @nsp.decode_length{{.*}}(%[[START]], %[[N]])
 // CHECK: %[[A:.+]]:2 = "nsp.append"(%[[K]], %[[V]], %[[NEWK]], %[[NEWV]], %[[ROWS]], %[[START]], %[[N]])
-// CHECK: %[[O:.+]]:4 = "nsp.attend"(%[[A]]#0, %[[A]]#1, %[[Q]], %[[ROWS]], %[[START]], %[[LENGTH]]) {scale = 3.535000e-01 : f64, softcap = 0.000000e+00 : f64, window = 0 : i64}
+// CHECK: %[[O:.+]]:4 = "nsp.attend"(%[[A]]#0, %[[A]]#1, %[[Q]], %[[ROWS]], %[[START]], %[[LENGTH]]) {read_ahead = true, scale = 3.535000e-01 : f64, softcap = 0.000000e+00 : f64, window = 0 : i64}
 // CHECK: %[[OUT:.+]] = stablehlo.convert %[[O]]#0 : (tensor<2x1x4x8xf32>) -> tensor<2x1x4x8xbf16>
 // CHECK: return %[[OUT]], %[[O]]#2, %[[O]]#3
 // CHECK-NOT: @reference

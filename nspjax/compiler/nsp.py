@@ -1,0 +1,105 @@
+"""The `nsp` operations: what the passes speak of between offload-kv and lower-to-ffi.
+
+A handle is int32 [3], of K and of V alike. An operation that takes handles and gives handles is the
+only user of those that it takes. Every operation may have further operands of any type behind its
+own, which are never read: they say what must have happened before (`after`). A token is int32 [1],
+and means nothing but that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nspjax.compiler import mlir
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One kind of operation: its name, its own operands and results, its attributes."""
+
+    name: str
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+
+
+_QUERY = ("handle_k", "handle_v", "q", "rows", "position", "length")
+_ATTENDED = ("out", "lse", "handle_k", "handle_v")
+
+APPEND = Op(
+    "nsp.append",
+    ("handle_k", "handle_v", "k", "v", "rows", "start", "n_new"),
+    ("handle_k", "handle_v"),
+    ("hold",),
+)
+"""k, v [B, T, Hkv, D] go behind what the rows have. hold, a bool: full tiles stay in host memory
+until an nsp.writeback; otherwise they go out now."""
+
+ATTEND = Op("nsp.attend", _QUERY, _ATTENDED, ("scale", "window", "softcap", "read_ahead"))
+"""q [B, T, Hq, D] over the first `length` tokens of each row, at the device: out float32
+[B, T, Hq, D], lse float32 [B, T, Hq]. read_ahead, a bool: the engine guesses what is read next; set
+it to false where nsp.prefetch says it."""
+
+ATTEND_START = Op(
+    "nsp.attend_start",
+    _QUERY,
+    ("ticket", "handle_k", "handle_v"),
+    ("scale", "window", "softcap", "read_ahead"),
+)
+"""The same, begun: it returns at once. ticket: int32 [1], for exactly one nsp.attend_wait."""
+
+ATTEND_WAIT = Op("nsp.attend_wait", ("ticket",), ("out", "lse"))
+"""Waits for what nsp.attend_start began."""
+
+PREFETCH = Op(
+    "nsp.prefetch", ("handle_k", "handle_v", "rows", "length"), ("token",), ("most_bytes",)
+)
+"""The device may begin to read what an attention over these rows (length > 0) will need, in the
+order of the calls, most_bytes of it (0: all that there is room for). It does not use the handles
+up."""
+
+WRITEBACK = Op(
+    "nsp.writeback", ("handle_k", "handle_v"), ("token",), ("interval_tokens", "exclusive")
+)
+"""Rows with interval_tokens or more that were held back and not written go out. exclusive, a bool:
+no scan of the store begins until they are on the medium. It does not use the handles up."""
+
+HAUL = Op(
+    "nsp.haul", _QUERY, _ATTENDED, ("scale", "window", "softcap", "read_ahead", "chunk_tokens")
+)
+"""nsp.attend, but K and V are brought to the compute device in chunks, and attended there."""
+
+X_CACHE = Op("nsp.x_cache", ("handle_k", "handle_v"), ("x_k", "x_v"), ("n_heads", "head_dim"))
+"""The handles of the cache that keeps X for rows of this one: the first half of each token's X is
+its "K", the second its "V". It does not use the handles up."""
+
+LOAD = Op("nsp.load", ("weight",), ("value",))
+"""A weight that is on storage, as a tensor."""
+
+LOAD_AHEAD = Op("nsp.load_ahead", ("weight",), ("token",))
+"""The engine may begin to read the weight that an nsp.load will ask for."""
+
+READS = (ATTEND, ATTEND_START, HAUL)
+"""What scans a cache."""
+
+_OURS = {op.name: op for op in globals().copy().values() if isinstance(op, Op)}
+
+
+def kind(op: mlir.Operation) -> Op | None:
+    """What an operation is, None if it is none of ours."""
+    return _OURS.get(op.name)
+
+
+def operand(op: mlir.Operation, name: str) -> mlir.Value:
+    """The operand that its kind calls `name`."""
+    return op.operands[_OURS[op.name].operands.index(name)]
+
+
+def result(op: mlir.Operation, name: str) -> mlir.Value:
+    """The result that its kind calls `name`."""
+    return op.results[_OURS[op.name].results.index(name)]
+
+
+def after(op: mlir.Operation) -> list[mlir.Value]:
+    """The operands that only say what must have happened before."""
+    return list(op.operands)[len(_OURS[op.name].operands) :]
