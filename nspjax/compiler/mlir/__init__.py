@@ -19,6 +19,7 @@ from nspjax.compiler.mlir.reading import composite_name as composite_name
 from nspjax.compiler.mlir.reading import composites as composites
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
+from nspjax.compiler.mlir.reading import integers as integers
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
 from nspjax.compiler.mlir.reading import parent as parent

@@ -112,6 +112,11 @@ def function_type(fn: Operation) -> ir.FunctionType:
     return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
 
 
+def integers(attribute: Attribute) -> tuple[int, ...]:
+    """The Python values of an array of i64."""
+    return tuple(ir.DenseI64ArrayAttr(attribute))
+
+
 def number(attribute: Attribute) -> float | int | bool:
     """The Python value of a float, integer or bool attribute."""
     if not isinstance(attribute, ir.FloatAttr | ir.BoolAttr | ir.IntegerAttr):

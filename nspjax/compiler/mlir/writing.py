@@ -32,8 +32,8 @@ def tensor_type(shape: Sequence[int], element: str, context: ir.Context) -> Type
         return ir.RankedTensorType.get(shape, Type.parse(element, context))
 
 
-def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute:
-    """A value as an attribute: i1, i64, f64 or text."""
+def attribute(value: bool | int | float | str | tuple[int, ...], context: ir.Context) -> Attribute:
+    """A value as an attribute: i1, i64, f64, text or an array of i64."""
     with context:
         if isinstance(value, bool):
             return ir.BoolAttr.get(value)
@@ -41,6 +41,8 @@ def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute
             return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
         if isinstance(value, float):
             return ir.FloatAttr.get(ir.F64Type.get(), value, ir.Location.unknown(context))
+        if isinstance(value, tuple):
+            return ir.DenseI64ArrayAttr.get(list(value))
         return ir.StringAttr.get(value)
 
 
@@ -162,14 +164,17 @@ def _spec(value: Value) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jax.numpy.dtype(_DTYPES[element]))
 
 
-def custom_call(op: Operation, target: str) -> list[Value]:
-    """A typed-FFI custom call (API version 4) in front of `op`, with its operands and attributes.
+def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]:
+    """A typed-FFI custom call (API version 4) in front of `op`: its operands, and the attributes
+    that `names` names.
 
     Layouts are pinned to row-major, as the handlers read them; XLA may otherwise choose others.
     The call has a side effect, so that XLA keeps every one.
     """
     with op.location:
-        config = {name: _ffi_attribute(op.attributes[name]) for name in _names(op)}
+        config = {
+            name: _ffi_attribute(op.attributes[name]) for name in names if name in op.attributes
+        }
         attributes = {
             "call_target_name": ir.StringAttr.get(target),
             "has_side_effect": ir.BoolAttr.get(True),
@@ -181,10 +186,6 @@ def custom_call(op: Operation, target: str) -> list[Value]:
     return Builder(op).op(
         "stablehlo.custom_call", list(op.operands), [v.type for v in op.results], attributes
     )
-
-
-def _names(op: Operation) -> list[str]:
-    return [item if isinstance(item, str) else item.name for item in op.attributes]
 
 
 def _ffi_attribute(attribute: Attribute) -> Attribute:
