@@ -278,9 +278,7 @@ def _checked_pipeline(pipeline: str | Pipeline | None, *, in_store: bool) -> Pip
     if pipeline is None:
         return None
     if not in_store:
-        raise InvalidArgumentError(
-            f"pipeline={str(pipeline)!r} is of passes for a store: give store="
-        )
+        raise InvalidArgumentError(f"pipeline={str(pipeline)!r} needs a store: give store=")
     from nspjax.compiler import Pipeline
 
     return Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
