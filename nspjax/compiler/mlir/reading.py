@@ -81,6 +81,13 @@ def tensor(value: Value) -> tuple[tuple[int, ...], str]:
     return tuple(kind.shape), str(kind.element_type)
 
 
+def element_type(value: Value) -> str:
+    """The element type of a value: "bf16"; "" for one that is no tensor."""
+    if not isinstance(value.type, ir.RankedTensorType):
+        return ""
+    return str(value.type.element_type)
+
+
 _OWN_SOURCES = str(Path(__file__).resolve().parents[2])
 
 
@@ -110,6 +117,11 @@ def _places(op: Operation) -> Iterator[Operation]:
 
 def function_type(fn: Operation) -> ir.FunctionType:
     return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
+
+
+def integers(attribute: Attribute) -> tuple[int, ...]:
+    """The Python values of an array of i64."""
+    return tuple(ir.DenseI64ArrayAttr(attribute))
 
 
 def number(attribute: Attribute) -> float | int | bool:

@@ -32,8 +32,8 @@ def tensor_type(shape: Sequence[int], element: str, context: ir.Context) -> Type
         return ir.RankedTensorType.get(shape, Type.parse(element, context))
 
 
-def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute:
-    """A value as an attribute: i1, i64, f64 or text."""
+def attribute(value: bool | int | float | str | tuple[int, ...], context: ir.Context) -> Attribute:
+    """A value as an attribute: i1, i64, f64, text or an array of i64."""
     with context:
         if isinstance(value, bool):
             return ir.BoolAttr.get(value)
@@ -41,6 +41,8 @@ def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute
             return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
         if isinstance(value, float):
             return ir.FloatAttr.get(ir.F64Type.get(), value, ir.Location.unknown(context))
+        if isinstance(value, tuple):
+            return ir.DenseI64ArrayAttr.get(list(value))
         return ir.StringAttr.get(value)
 
 
@@ -89,9 +91,10 @@ def update_function_types(module: Module) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Builder:
-    """Inserts operations before `anchor`, at its source location."""
+    """Inserts operations before `anchor`, at its source location; or each right behind it."""
 
     anchor: Operation
+    behind: bool = False
 
     def op(
         self,
@@ -104,6 +107,8 @@ class Builder:
             made = Operation.create(
                 name, results=results, operands=operands, attributes=attributes or {}
             )
+        if self.behind:
+            made.move_after(self.anchor)
         return list(made.results)
 
     def call(self, callee: Operation, operands: Sequence[Value]) -> list[Value]:
@@ -113,11 +118,38 @@ class Builder:
         return self.op("func.call", operands, kind.results, {"callee": name})
 
 
+def add_operands(op: Operation, values: Sequence[Value]) -> Operation:
+    """Give an operation further operands; returns the one that now stands in its place."""
+    attributes = {
+        name: op.attributes[name]
+        for name in (a if isinstance(a, str) else a.name for a in op.attributes)
+    }
+    kinds = [result.type for result in op.results]
+    made = Builder(op).op(op.name, [*op.operands, *values], kinds, attributes)
+    replace(op, made)
+    return made[0].owner.operation
+
+
 def replace(op: Operation, values: Sequence[Value]) -> None:
     """Put `values` where the results of `op` were used, and erase it."""
     for old, new in zip(op.results, values, strict=True):
         old.replace_all_uses_with(new)
     op.erase()
+
+
+def inline_call(call: Operation, callee: Operation) -> None:
+    """Put the operations of `callee` where it is called."""
+    body = callee.regions[0].blocks[0]
+    values = dict(zip(body.arguments, call.operands, strict=True))
+    with ir.InsertionPoint(call):
+        for op in list(body.operations)[:-1]:
+            made = op.operation.clone()
+            for inner in operations(made):
+                for i, value in enumerate(inner.operands):
+                    if value in values:
+                        inner.operands[i] = values[value]
+            values |= dict(zip(op.operation.results, made.results, strict=True))
+    replace(call, [values.get(value, value) for value in terminator(body).operands])
 
 
 def splice(module: Module, name: str, fn: Callable, *operands: Value) -> Operation:
@@ -153,23 +185,35 @@ def _type_text(value: Value) -> str:
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i32": "int32", "i1": "bool"}
 
 
-def _spec(value: Value) -> jax.ShapeDtypeStruct:
-    shape, element = tensor(value)
+def dtype(element: str) -> jax.numpy.dtype:
+    """JAX's dtype of an element type.
+
+    Raises:
+      CompilerError: it is none that nspjax attends in.
+    """
     if element not in _DTYPES:
         raise CompilerError(
             f"nspjax attends in {', '.join(_DTYPES)}, not in {element}: cast q, k and v first"
         )
-    return jax.ShapeDtypeStruct(shape, jax.numpy.dtype(_DTYPES[element]))
+    return jax.numpy.dtype(_DTYPES[element])
 
 
-def custom_call(op: Operation, target: str) -> list[Value]:
-    """A typed-FFI custom call (API version 4) in front of `op`, with its operands and attributes.
+def _spec(value: Value) -> jax.ShapeDtypeStruct:
+    shape, element = tensor(value)
+    return jax.ShapeDtypeStruct(shape, dtype(element))
+
+
+def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]:
+    """A typed-FFI custom call (API version 4) in front of `op`: its operands, and the attributes
+    that `names` names.
 
     Layouts are pinned to row-major, as the handlers read them; XLA may otherwise choose others.
     The call has a side effect, so that XLA keeps every one.
     """
     with op.location:
-        config = {name: _ffi_attribute(op.attributes[name]) for name in _names(op)}
+        config = {
+            name: _ffi_attribute(op.attributes[name]) for name in names if name in op.attributes
+        }
         attributes = {
             "call_target_name": ir.StringAttr.get(target),
             "has_side_effect": ir.BoolAttr.get(True),
@@ -181,10 +225,6 @@ def custom_call(op: Operation, target: str) -> list[Value]:
     return Builder(op).op(
         "stablehlo.custom_call", list(op.operands), [v.type for v in op.results], attributes
     )
-
-
-def _names(op: Operation) -> list[str]:
-    return [item if isinstance(item, str) else item.name for item in op.attributes]
 
 
 def _ffi_attribute(attribute: Attribute) -> Attribute:

@@ -13,13 +13,14 @@ class LowerToFFI:
     """Turn every `nsp` operation into a `stablehlo.custom_call`; the last pass of a pipeline.
 
     `nsp.append` calls the engine's `nspjax.append`, and so on. Its operands go along, those that
-    only order it too; so do its attributes.
+    only order it too; so do the attributes of its kind, which are numbers, and no others.
     """
 
     name: ClassVar[str] = "lower-to-ffi"
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for op in mlir.operations(module):
-            if nsp.kind(op) is not None:
-                mlir.replace(op, mlir.custom_call(op, op.name.replace("nsp.", "nspjax.", 1)))
+            if (kind := nsp.kind(op)) is not None:
+                target = op.name.replace("nsp.", "nspjax.", 1)
+                mlir.replace(op, mlir.custom_call(op, target, kind.attributes))
         return module
