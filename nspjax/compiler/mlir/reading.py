@@ -30,6 +30,11 @@ def operations(module: Module | Operation) -> Iterator[Operation]:
     return iter(found)
 
 
+def blocks(module: Module) -> Iterator[Block]:
+    """All blocks, those of outer operations first."""
+    return (block for op in operations(module) for region in op.regions for block in region.blocks)
+
+
 def functions(module: Module) -> dict[str, Operation]:
     return {
         string(op.attributes["sym_name"]): op.operation
@@ -57,6 +62,12 @@ def composite_name(op: Operation) -> str | None:
 
 def composites(module: Module, name: str) -> list[Operation]:
     return [op for op in operations(module) if composite_name(op) == name]
+
+
+def own_attributes(op: Operation) -> dict[str, Attribute]:
+    """What an operation of no dialect was made with."""
+    names = (item if isinstance(item, str) else item.name for item in op.attributes)
+    return {name: op.attributes[name] for name in names}
 
 
 def attributes_of(composite: Operation) -> dict[str, Attribute]:
