@@ -135,13 +135,13 @@ def sort_by_use(block: Block) -> None:
 def erase_unused(block: Block) -> None:
     """Drop the StableHLO operations that nothing reads, and what only they read."""
     for op in reversed([op.operation for op in block.operations]):
-        pure = op.name.startswith("stablehlo.") and op.name not in _EFFECTS
-        if pure and unused(op) and not any(inner.name in _EFFECTS for inner in _inside(op)):
+        if op.name != "stablehlo.return" and unused(op) and _only_computes(op):
             op.erase()
 
 
-_EFFECTS = {"stablehlo.return", "stablehlo.custom_call", "stablehlo.composite"}
+def _only_computes(op: Operation) -> bool:
+    inside = operations(op) if len(op.regions) else (op,)
+    return all(o.name.startswith("stablehlo.") and o.name not in _MAY_ACT for o in inside)
 
 
-def _inside(op: Operation) -> list[Operation]:
-    return [] if not len(op.regions) else list(operations(op))[1:]
+_MAY_ACT = {"stablehlo.custom_call", "stablehlo.composite"}

@@ -34,8 +34,9 @@ class Interleave:
         if self.groups == 1 or not any(map(_decodes_a_batch, mlir.operations(module))):
             return module
         mlir.inline_calls(module)
-        for block in list(mlir.blocks(module)):
-            if splits := _splits(block):
+        # all found before any is changed: other blocks may go with what is dropped
+        for block, splits in [(block, _splits(block)) for block in mlir.blocks(module)]:
+            if splits:
                 _Block(block, splits, self.groups).interleave()
         mlir.remove_unused_functions(module)
         return module
