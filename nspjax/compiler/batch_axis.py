@@ -104,10 +104,10 @@ def _sliced(value: mlir.Value, part: Part) -> mlir.Value:
     shape, element = mlir.tensor(value)
     start, limit = [0] * len(shape), list(shape)
     start[part.axis], limit[part.axis] = part.begin, part.end
-    with_block = isinstance(value.owner, mlir.Block)
-    behind = value.owner.operations[0] if with_block else value.owner
-    context = behind.operation.context
-    (made,) = mlir.Builder(behind.operation).op(
+    is_argument = isinstance(value.owner, mlir.Block)
+    beside = (value.owner.operations[0] if is_argument else value.owner).operation
+    context = beside.context
+    return mlir.Builder(beside, behind=not is_argument).op(
         "stablehlo.slice",
         [value],
         [mlir.tensor_type(part.shape(shape), element, context)],
@@ -116,10 +116,7 @@ def _sliced(value: mlir.Value, part: Part) -> mlir.Value:
             "limit_indices": mlir.attribute(tuple(limit), context),
             "strides": mlir.attribute((1,) * len(shape), context),
         },
-    )
-    if not with_block:
-        made.owner.operation.move_after(value.owner.operation)
-    return made
+    )[0]
 
 
 def joined(parts: list[mlir.Value], axis: int, anchor: mlir.Operation) -> mlir.Value:

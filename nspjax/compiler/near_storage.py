@@ -11,7 +11,8 @@ import jax
 from jax import core, export
 
 from nspjax.compiler import mlir
-from nspjax.compiler.pipeline import Observer, Pipeline, dump_to, print_after
+from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_after
+from nspjax.compiler.rates import set_rates
 from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, engine_errors
 from nspjax.ops.cache import KVCache
 from nspjax.runtime import Store, StoredKVCache, register_targets
@@ -114,6 +115,8 @@ class NearStorage:
         observers = self.observers
         if self.dump_dir is not None:
             observers += (dump_to(self.dump_dir / f"program-{len(self._programs) + 1}"),)
+        if any(map(_asks_for_rates, self.pipeline.passes)):
+            set_rates(module, self.store.rates)
         module = self.pipeline.run(module, observers)
         _check_lowered(module, self.pipeline)
         results = jax.tree.unflatten(result_tree, exported.out_avals)
@@ -149,6 +152,12 @@ def _cache_leaves(specs: Sequence[Any]) -> list[int]:
             found += [at, at + 1]  # k, v, lengths
         at += len(jax.tree.leaves(spec))
     return found
+
+
+def _asks_for_rates(step: Pass) -> bool:
+    """By the class attribute `needs_rates`, or by an option whose value is auto."""
+    options = [getattr(step, field.name) for field in dataclasses.fields(step)]  # pyright: ignore[reportArgumentType]
+    return getattr(step, "needs_rates", False) or "auto" in options
 
 
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:

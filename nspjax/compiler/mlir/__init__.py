@@ -29,12 +29,12 @@ from nspjax.compiler.mlir.reading import attributes_of as attributes_of
 from nspjax.compiler.mlir.reading import blocks as blocks
 from nspjax.compiler.mlir.reading import composite_name as composite_name
 from nspjax.compiler.mlir.reading import composites as composites
+from nspjax.compiler.mlir.reading import element_type as element_type
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
 from nspjax.compiler.mlir.reading import integers as integers
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
-from nspjax.compiler.mlir.reading import own_attributes as own_attributes
 from nspjax.compiler.mlir.reading import parent as parent
 from nspjax.compiler.mlir.reading import source_line as source_line
 from nspjax.compiler.mlir.reading import string as string
@@ -43,9 +43,12 @@ from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder
+from nspjax.compiler.mlir.writing import add_operands as add_operands
 from nspjax.compiler.mlir.writing import attribute as attribute
 from nspjax.compiler.mlir.writing import cache_arguments as cache_arguments
 from nspjax.compiler.mlir.writing import custom_call as custom_call
+from nspjax.compiler.mlir.writing import dtype as dtype
+from nspjax.compiler.mlir.writing import inline_call as inline_call
 from nspjax.compiler.mlir.writing import mark_cache_arguments as mark_cache_arguments
 from nspjax.compiler.mlir.writing import replace as replace
 from nspjax.compiler.mlir.writing import splice as splice

@@ -19,7 +19,7 @@ from nspjax.compiler.mlir.reading import (
     tensor,
     terminator,
 )
-from nspjax.compiler.mlir.writing import replace, tensor_type
+from nspjax.compiler.mlir.writing import inline_call, tensor_type
 from nspjax.errors import CompilerError
 
 
@@ -66,7 +66,7 @@ def inline_calls(module: Module, *, keep: Collection[str] = ()) -> None:
                 callee = named[name]
                 if hash(callee) not in flat:
                     flatten(callee)
-                replace(op, _inlined(callee, op))
+                inline_call(op, callee)
 
     for fn in named.values():
         if hash(fn) not in flat:
@@ -79,23 +79,6 @@ def _callee(op: Operation, keep: Collection[str]) -> str | None:
     if op.name == "stablehlo.composite" and composite_name(op) not in keep:
         return symbol(op.attributes["decomposition"])
     return None
-
-
-def _inlined(callee: Operation, call: Operation) -> list[Value]:
-    block = callee.regions[0].blocks[0]
-    now = dict(zip(map(hash, block.arguments), call.operands, strict=True))
-    for op in block.operations:
-        op = op.operation
-        if op.name == "func.return":
-            return [now.get(hash(value), value) for value in op.operands]
-        with op.location:
-            made = op.clone(ir.InsertionPoint(call))
-        for inner in operations(made) if len(made.regions) else (made,):
-            for index, operand in enumerate(inner.operands):
-                if hash(operand) in now:
-                    inner.operands[index] = now[hash(operand)]
-        now.update(zip(map(hash, op.results), made.results, strict=True))
-    raise AssertionError("a function without a return")
 
 
 def sort_by_use(block: Block) -> None:

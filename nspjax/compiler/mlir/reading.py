@@ -64,12 +64,6 @@ def composites(module: Module, name: str) -> list[Operation]:
     return [op for op in operations(module) if composite_name(op) == name]
 
 
-def own_attributes(op: Operation) -> dict[str, Attribute]:
-    """What an operation of no dialect was made with."""
-    names = (item if isinstance(item, str) else item.name for item in op.attributes)
-    return {name: op.attributes[name] for name in names}
-
-
 def attributes_of(composite: Operation) -> dict[str, Attribute]:
     """A composite's own attributes: what the mark was called with."""
     given = ir.DictAttr(composite.attributes["composite_attributes"])
@@ -90,6 +84,13 @@ def tensor(value: Value) -> tuple[tuple[int, ...], str]:
     """Shape and element type of a value: ((2, 1, 8, 64), "bf16")."""
     kind = ir.RankedTensorType(value.type)
     return tuple(kind.shape), str(kind.element_type)
+
+
+def element_type(value: Value) -> str:
+    """The element type of a value: "bf16"; "" for one that is no tensor."""
+    if not isinstance(value.type, ir.RankedTensorType):
+        return ""
+    return str(value.type.element_type)
 
 
 _OWN_SOURCES = str(Path(__file__).resolve().parents[2])

@@ -13,7 +13,7 @@ from nspjax.errors import PipelineError
 
 
 @dataclasses.dataclass(frozen=True)
-class Interleave:
+class InterleaveBatch:
     """While one group of the batch is at the device, another one's projections and MLP run.
 
     Every decode attention that split-attention has split becomes one for each of `groups` groups
@@ -171,12 +171,7 @@ class _Block:
                     continue
                 ticket = nsp.result(self.starts[before[0]][before[1]], "ticket")
                 if latest[hash(ticket)] < order[hash(wait)]:
-                    mlir.replace(wait, _also_after(wait, ticket))
-
-
-def _also_after(op: mlir.Operation, value: mlir.Value) -> list[mlir.Value]:
-    kinds = [result.type for result in op.results]
-    return mlir.Builder(op).op(op.name, [*op.operands, value], kinds, mlir.own_attributes(op))
+                    mlir.add_operands(wait, [ticket])
 
 
 def _dependent(block: mlir.Block, roots: set[int]) -> set[int]:
