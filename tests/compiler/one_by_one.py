@@ -13,8 +13,9 @@ class JoinAttention:
     name: ClassVar[str] = "join-attention"
 
     def run(self, module):
-        for op in mlir.operations(module):
-            if nsp.kind(op) is nsp.ATTEND_START:
+        starts = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.ATTEND_START]
+        for op in starts:
+            if True:
                 waits = [
                     use.owner.operation
                     for use in nsp.result(op, "ticket").uses
