@@ -71,6 +71,19 @@ class Pipeline:
     def __str__(self) -> str:
         return ",".join(map(pass_text, self.passes))
 
+    @property
+    def writeback_interval_tokens(self) -> int | None:
+        """What its caches should have as interval_tokens: its delay-writeback's interval.
+
+        None: it has no such pass, or one that writes every token, which needs no small tiles.
+        """
+        intervals = [
+            typing.cast(int, vars(step)["interval"])
+            for step in self.passes
+            if step.name == "delay-writeback"
+        ]
+        return intervals[0] if intervals and intervals[0] > 1 else None
+
     def run(self, module: mlir.Module, observers: typing.Sequence[Observer] = ()) -> mlir.Module:
         """Run the passes, verifying after each; every observer sees every intermediate module.
 

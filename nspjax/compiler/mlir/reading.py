@@ -30,6 +30,11 @@ def operations(module: Module | Operation) -> Iterator[Operation]:
     return iter(found)
 
 
+def blocks(module: Module) -> Iterator[Block]:
+    """All blocks, those of outer operations first."""
+    return (block for op in operations(module) for region in op.regions for block in region.blocks)
+
+
 def functions(module: Module) -> dict[str, Operation]:
     return {
         string(op.attributes["sym_name"]): op.operation
