@@ -14,7 +14,7 @@ _RIGHT = 24
 _TOP = 48
 _BOX = 30  # height
 _ROW = 15  # of the labels above a lane
-_LETTER = 6.1  # width of one at 11 px
+_LETTER = 6.7  # width of one at 11 px
 _COLORS = {
     Lane.compute: "#4c78a8",
     Lane.link: "#b279a2",

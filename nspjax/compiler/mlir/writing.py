@@ -169,9 +169,10 @@ def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]
     that `names` names.
 
     Layouts are pinned to row-major, as the handlers read them; XLA may otherwise choose others.
-    The call has a side effect, so that XLA keeps every one.
+    The call has a side effect, so that XLA keeps every one. Its name in XLA, which profiles show,
+    is the target's.
     """
-    with op.location:
+    with op.context, ir.Location.name(target, op.location):
         config = {
             name: _ffi_attribute(op.attributes[name]) for name in names if name in op.attributes
         }
@@ -183,9 +184,14 @@ def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]
             "operand_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.operands]),
             "result_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.results]),
         }
-    return Builder(op).op(
-        "stablehlo.custom_call", list(op.operands), [v.type for v in op.results], attributes
-    )
+        with ir.InsertionPoint(op):
+            made = Operation.create(
+                "stablehlo.custom_call",
+                results=[v.type for v in op.results],
+                operands=list(op.operands),
+                attributes=attributes,
+            )
+    return list(made.results)
 
 
 def _ffi_attribute(attribute: Attribute) -> Attribute:
