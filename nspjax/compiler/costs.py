@@ -86,11 +86,12 @@ def kv_bytes(step: Step, context_tokens: int | None = None) -> int:
     Raises:
       CompilerError: the cache is not known.
     """
-    attended, cache = _attended_tokens(step, context_tokens), step.cache_type
-    assert cache is not None, "_attended_tokens refuses it"
+    cache = step.cache_type
+    if cache is None:
+        raise _unknown_cache(step)
     ((n_rows,), _) = mlir.tensor(step.operand("rows"))
     token_bytes = 2 * cache.n_kv_heads * cache.head_dim * mlir.element_bytes(cache.element)
-    return int(n_rows * attended * token_bytes)
+    return int(n_rows * _attended_tokens(step, context_tokens) * token_bytes)
 
 
 def capacity_tokens(module: mlir.Module) -> int | None:
@@ -148,16 +149,19 @@ def _output_bytes(step: Step) -> int:
 
 
 def _attended_tokens(step: Step, context_tokens: int | None) -> int:
-    cache = step.cache_type
-    capacity = cache.capacity_tokens if cache is not None else None
-    limits = [context_tokens, capacity, int(step.number("window")) or None]
-    known = [limit for limit in limits if limit is not None]
-    if cache is None or not (context_tokens or capacity):
-        raise CompilerError(
-            f"{step.op.name} at {mlir.source_line(step.op)} does not say what cache is behind its "
-            "handles: a pass that makes it puts nsp.cache_attributes(...) of another on it"
-        )
-    return min(known)
+    """Of each row: what it is said to have, at most the cache's capacity and the window."""
+    capacity = step.cache_type.capacity_tokens if step.cache_type is not None else None
+    known = [limit for limit in (context_tokens, capacity) if limit is not None]
+    if not known:
+        raise _unknown_cache(step)
+    return min(*known, int(step.number("window")) or known[0])
+
+
+def _unknown_cache(step: Step) -> CompilerError:
+    return CompilerError(
+        f"{step.op.name} at {mlir.source_line(step.op)} does not say what cache is behind its "
+        "handles: a pass that makes it puts nsp.cache_attributes(...) of another on it"
+    )
 
 
 def _n_chunks(fetch: Step, context_tokens: int | None) -> int:

@@ -161,11 +161,12 @@ class _Walk:
 
 
 def _cache_type(step: Step) -> CacheType | None:
-    """From what offload-kv wrote on the operation, or from the tokens that it appends."""
+    """As offload-kv wrote it on the operation, or from the tokens that it appends or fetches."""
     if "cache_shape" in step.op.attributes:
         _, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(step.op)
         return CacheType(n_kv_heads, head_dim, nsp.cache_dtype(step.op), capacity_tokens)
-    if step.kind is not None and "k" in step.kind.operands:
-        (_, _, n_kv_heads, head_dim), element = mlir.tensor(step.operand("k"))
+    if step.kind is nsp.APPEND or step.kind is FETCH:
+        tokens = step.operand("k") if step.kind is nsp.APPEND else step.result("k")
+        (_, _, n_kv_heads, head_dim), element = mlir.tensor(tokens)
         return CacheType(n_kv_heads, head_dim, element)
     return None

@@ -31,7 +31,11 @@ def decode():
 def with_arrays():
     """The same, of arrays."""
     caches = [KVCache.zeros(2, 32, 2, 8) for _ in range(2)]
-    return _layers, (jnp.ones((2, 1, 2, 8), jnp.bfloat16), [jnp.ones((8, 8), jnp.bfloat16)] * 2, caches)
+    return _layers, (
+        jnp.ones((2, 1, 2, 8), jnp.bfloat16),
+        [jnp.ones((8, 8), jnp.bfloat16)] * 2,
+        caches,
+    )
 
 
 def reads_its_cache():
