@@ -41,7 +41,21 @@ def functions(module: Module) -> dict[str, Operation]:
 
 
 def function(module: Module, name: str) -> Operation:
-    return functions(module)[name]
+    """The function of that name.
+
+    Raises:
+      KeyError: there is none.
+    """
+    found = find_function(module, name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def find_function(module: Module, name: str) -> Operation | None:
+    """The function of that name; quick where there are many."""
+    table = ir.SymbolTable(module.operation)
+    return table[name].operation if name in table else None
 
 
 def string(attribute: Attribute) -> str:
@@ -97,7 +111,7 @@ def parent(op: Operation) -> Operation:
 
 
 def terminator(block: Block) -> Operation:
-    return list(block.operations)[-1].operation
+    return block.operations[-1].operation
 
 
 def tensor(value: Value) -> tuple[tuple[int, ...], str]:

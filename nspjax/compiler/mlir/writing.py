@@ -14,6 +14,7 @@ from nspjax.compiler.mlir.reading import (
     Operation,
     Type,
     Value,
+    find_function,
     function,
     function_type,
     functions,
@@ -130,8 +131,8 @@ def splice(module: Module, name: str, fn: Callable, *operands: Value) -> Operati
     """
     specs = [_spec(value) for value in operands]
     key = "_".join([name, *map(_type_text, operands)])
-    if key in functions(module):
-        return function(module, key)
+    if (spliced := find_function(module, key)) is not None:
+        return spliced
     lowered = Module.parse(str(jax.jit(fn).lower(*specs).compiler_ir("stablehlo")), module.context)
     rename = {old: key if old == "main" else f"{key}.{old}" for old in functions(lowered)}
     with module.context:
