@@ -46,7 +46,8 @@ void Store::visit_tiles(const Cache& cache, const TileSpan& span, int64_t device
       fn(t, data);
     }
   });
-  from.scan(ranges, {}, visit);
+  const auto next = announced_.reads();
+  from.scan(ranges, next[static_cast<size_t>(device)], visit);
 }
 
 void Store::read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail) {
@@ -71,10 +72,11 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
     fail(ErrorKind::kInvalidArgument, "read of tokens ", begin, " to ", end, " of row ", row,
          ", which has ", state.length);
   }
+  drain();
   const TokenRun<std::byte> into{k, v, begin};
   const int64_t tile_tokens = geometry.tile_tokens();
-  const int64_t tail_begin = round_down(state.length, tile_tokens);
-  const auto spans = tile_spans(found, state, begin, std::min(end, tail_begin));
+  const auto spans =
+      tile_spans(found, state, begin, std::min(end, state.stored_tiles * tile_tokens));
   on_all_devices([&](int64_t d) {
     const HeadSet heads = geometry.heads(row, d);
     for (const TileSpan& span : spans) {
@@ -84,11 +86,25 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
                     into);
       });
     }
-    if (heads.count > 0 && tail_begin < end) {
-      unpack_tail(geometry, heads, state.tail.data() + geometry.tail_offset(row, d),
-                  std::max(begin, tail_begin), end, into);
-    }
   });
+  copy_tail(found, row, begin, end, into);
+}
+
+// Those of the tokens [begin, end) that no device has.
+void Store::copy_tail(const Cache& cache, int64_t row, int64_t begin, int64_t end,
+                      const TokenRun<std::byte>& into) {
+  const TileGeometry& geometry = cache.geometry;
+  const int64_t tile_tokens = geometry.tile_tokens();
+  const Row& state = cache.rows[static_cast<size_t>(row)];
+  for (int64_t from = std::max(begin, state.stored_tiles * tile_tokens); from < end;) {
+    const int64_t tile = from / tile_tokens;
+    const int64_t to = std::min((tile + 1) * tile_tokens, end);
+    for (int64_t d = 0; d < geometry.n_devices(); ++d) {
+      unpack_tail(geometry, geometry.heads(row, d),
+                  state.tail_tile(tile) + geometry.tail_offset(row, d), from, to, into);
+    }
+    from = to;
+  }
 }
 
 }  // namespace nspjax

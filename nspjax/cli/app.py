@@ -136,6 +136,14 @@ def run_batch(
             help="With --store: compute and keep once what prompts have in common at their begin.",
         ),
     ] = False,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PASSES",
+            help="With --store: a preset (baseline, ans, ans+writeback, hilos, auto) or passes as "
+            "nspjax opt takes them.",
+        ),
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -185,6 +193,7 @@ def run_batch(
             debug,
             trace,
             share_prefixes,
+            pipeline,
         )
     )
     raise typer.Exit(code)

@@ -49,6 +49,7 @@ class RunBatch:
     debug: bool = False
     trace: str | None = None
     share_prefixes: bool = False
+    pipeline: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -173,6 +174,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             kv_dtype=options.kv_dtype,
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
+            pipeline=options.pipeline,
         )
         llm = nspjax.LLM(
             options.model,
@@ -204,6 +206,12 @@ def _check_options(options: RunBatch) -> None:
         parse_bytes(options.host_memory)
     if options.kv_dtype in _STORED_DTYPES and not options.store:
         raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")
+    if options.pipeline is not None:
+        if not options.store:
+            raise InvalidArgumentError("--pipeline is of passes for a store: it needs --store")
+        from nspjax.compiler import Pipeline
+
+        Pipeline.parse(options.pipeline)
     _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):

@@ -12,7 +12,8 @@ from jax import core, export
 
 from nspjax.compiler import mlir
 from nspjax.compiler.marked_module import marked_module, spec
-from nspjax.compiler.pipeline import Observer, Pipeline, dump_to, print_after
+from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_after
+from nspjax.compiler.rates import set_rates
 from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, engine_errors
 from nspjax.ops.cache import KVCache
 from nspjax.runtime import Store, StoredKVCache, register_targets
@@ -105,6 +106,8 @@ class NearStorage:
         observers = self.observers
         if self.dump_dir is not None:
             observers += (dump_to(self.dump_dir / f"program-{len(self._programs) + 1}"),)
+        if any(map(_asks_for_rates, self.pipeline.passes)):
+            set_rates(traced.module, self.store.rates)
         module = self.pipeline.run(traced.module, observers)
         _check_lowered(module, self.pipeline)
         templates, out_tree = jax.tree.flatten(traced.results, is_leaf=_is_cache)
@@ -129,6 +132,12 @@ class _Program:
             for item in self.templates
         ]
         return jax.tree.unflatten(self.tree, values)
+
+
+def _asks_for_rates(step: Pass) -> bool:
+    """By the class attribute `needs_rates`, or by an option whose value is auto."""
+    options = [getattr(step, field.name) for field in dataclasses.fields(step)]  # pyright: ignore[reportArgumentType]
+    return getattr(step, "needs_rates", False) or "auto" in options
 
 
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:

@@ -1,32 +1,26 @@
-"""How fast a machine is, as an attribute of a module: what passes and tools plan with."""
+"""Measured rates as attributes of a module, for passes that weigh one thing against another."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from nspjax.compiler import mlir
+from nspjax.runtime.rates import Rates as Rates
 
-
-@dataclasses.dataclass(frozen=True)
-class Rates:
-    """Of all devices of a store together, of the link to them, and of the compute device."""
-
-    device_bytes_per_s: float
-    link_bytes_per_s: float
-    compute_flops: float
-    """operations a second"""
+_PREFIX = "nspjax."
+_NAMES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
 def set_rates(module: mlir.Module, rates: Rates) -> None:
-    for name, value in dataclasses.asdict(rates).items():
-        attribute = mlir.attribute(float(value), module.context)
-        module.operation.attributes[f"nspjax.{name}"] = attribute
+    """Say how fast the hardware is that the module will run on."""
+    for name in _NAMES:
+        value = mlir.attribute(float(getattr(rates, name)), module.context)
+        module.operation.attributes[_PREFIX + name] = value
 
 
 def rates_of(module: mlir.Module) -> Rates | None:
-    """The rates that `set_rates` wrote, None if there are none."""
-    given = module.operation.attributes
-    names = [field.name for field in dataclasses.fields(Rates)]
-    if any(f"nspjax.{name}" not in given for name in names):
+    """What `set_rates` said, None if nobody has."""
+    attributes = module.operation.attributes
+    if any(_PREFIX + name not in attributes for name in _NAMES):
         return None
-    return Rates(*(float(mlir.number(given[f"nspjax.{name}"])) for name in names))
+    return Rates(*(mlir.number(attributes[_PREFIX + name]) for name in _NAMES))

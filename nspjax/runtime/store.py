@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from nspjax.runtime.engine_values import (
 )
 from nspjax.runtime.handle import StoredKVCache
 from nspjax.runtime.rate_limit import RateLimit
+from nspjax.runtime.rates import Rates, measure_rates
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
 from nspjax.runtime.targets import register_targets
 from nspjax.runtime.trace import save_chrome_trace, trace_events
@@ -80,6 +82,7 @@ class Store:
             **engine_rates(rate_limit),
             fault=_fault,
         )
+        self.rate_limit = rate_limit
         for text in self._engine.warnings():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         register_targets()
@@ -326,6 +329,11 @@ class Store:
 
     def stats(self) -> StoreStats:
         return record_from(StoreStats, self._engine.stats())
+
+    @functools.cached_property
+    def rates(self) -> Rates:
+        """What the devices, the link and the compute device do a second; measured once."""
+        return measure_rates(self)
 
     def trace(self) -> np.ndarray:
         """The newest events, an array of `runtime.trace.TRACE_DTYPE`, as they began."""

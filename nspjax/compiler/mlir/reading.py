@@ -32,6 +32,11 @@ def operations(module: Module | Operation) -> Iterator[Operation]:
     return iter(found)
 
 
+def blocks(module: Module) -> Iterator[Block]:
+    """All blocks, those of outer operations first."""
+    return (block for op in operations(module) for region in op.regions for block in region.blocks)
+
+
 def functions(module: Module) -> dict[str, Operation]:
     return {
         string(op.attributes["sym_name"]): op.operation
@@ -135,6 +140,13 @@ def element_bytes(element: str) -> float:
 def tensor_bytes(value: Value) -> int:
     shape, element = tensor(value)
     return math.ceil(math.prod(shape) * element_bytes(element))
+
+
+def element_type(value: Value) -> str:
+    """The element type of a value: "bf16"; "" for one that is no tensor."""
+    if not isinstance(value.type, ir.RankedTensorType):
+        return ""
+    return str(value.type.element_type)
 
 
 _OWN_SOURCES = str(Path(__file__).resolve().parents[2])

@@ -92,9 +92,10 @@ def update_function_types(module: Module) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Builder:
-    """Inserts operations before `anchor`, at its source location."""
+    """Inserts operations before `anchor`, at its source location; or each right behind it."""
 
     anchor: Operation
+    behind: bool = False
 
     def op(
         self,
@@ -107,6 +108,8 @@ class Builder:
             made = Operation.create(
                 name, results=results, operands=operands, attributes=attributes or {}
             )
+        if self.behind:
+            made.move_after(self.anchor)
         return list(made.results)
 
     def call(self, callee: Operation, operands: Sequence[Value]) -> list[Value]:
@@ -116,11 +119,38 @@ class Builder:
         return self.op("func.call", operands, kind.results, {"callee": name})
 
 
+def add_operands(op: Operation, values: Sequence[Value]) -> Operation:
+    """Give an operation further operands; returns the one that now stands in its place."""
+    attributes = {
+        name: op.attributes[name]
+        for name in (a if isinstance(a, str) else a.name for a in op.attributes)
+    }
+    kinds = [result.type for result in op.results]
+    made = Builder(op).op(op.name, [*op.operands, *values], kinds, attributes)
+    replace(op, made)
+    return made[0].owner.operation
+
+
 def replace(op: Operation, values: Sequence[Value]) -> None:
     """Put `values` where the results of `op` were used, and erase it."""
     for old, new in zip(op.results, values, strict=True):
         old.replace_all_uses_with(new)
     op.erase()
+
+
+def inline_call(call: Operation, callee: Operation) -> None:
+    """Put the operations of `callee` where it is called."""
+    body = callee.regions[0].blocks[0]
+    values = dict(zip(body.arguments, call.operands, strict=True))
+    with ir.InsertionPoint(call):
+        for op in list(body.operations)[:-1]:
+            made = op.operation.clone()
+            for inner in operations(made):
+                for i, value in enumerate(inner.operands):
+                    if value in values:
+                        inner.operands[i] = values[value]
+            values |= dict(zip(op.operation.results, made.results, strict=True))
+    replace(call, [values.get(value, value) for value in terminator(body).operands])
 
 
 def splice(module: Module, name: str, fn: Callable, *operands: Value) -> Operation:
@@ -156,13 +186,22 @@ def _type_text(value: Value) -> str:
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i32": "int32", "i1": "bool"}
 
 
-def _spec(value: Value) -> jax.ShapeDtypeStruct:
-    shape, element = tensor(value)
+def dtype(element: str) -> jax.numpy.dtype:
+    """JAX's dtype of an element type.
+
+    Raises:
+      CompilerError: it is none that nspjax attends in.
+    """
     if element not in _DTYPES:
         raise CompilerError(
             f"nspjax attends in {', '.join(_DTYPES)}, not in {element}: cast q, k and v first"
         )
-    return jax.ShapeDtypeStruct(shape, jax.numpy.dtype(_DTYPES[element]))
+    return jax.numpy.dtype(_DTYPES[element])
+
+
+def _spec(value: Value) -> jax.ShapeDtypeStruct:
+    shape, element = tensor(value)
+    return jax.ShapeDtypeStruct(shape, dtype(element))
 
 
 def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]:

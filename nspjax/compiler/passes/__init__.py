@@ -20,7 +20,17 @@ from nspjax.errors import PipelineError
 ENTRY_POINTS = "nspjax.passes"
 
 _OURS = {
+    "raise-attention": "nspjax.compiler.passes.raise_attention:RaiseAttention",
     "offload-kv": "nspjax.compiler.passes.offload_kv:OffloadKV",
+    "haul-kv": "nspjax.compiler.passes.haul_kv:HaulKV",
+    "x-cache": "nspjax.compiler.passes.x_cache:XCache",
+    "split-attention": "nspjax.compiler.passes.split_attention:SplitAttention",
+    "interleave": "nspjax.compiler.passes.interleave:InterleaveBatch",
+    "auto-interleave": "nspjax.compiler.passes.auto_interleave:AutoInterleave",
+    "delay-writeback": "nspjax.compiler.passes.delay_writeback:DelayWriteback",
+    "offload-weights": "nspjax.compiler.passes.offload_weights:OffloadWeights",
+    "prefetch": "nspjax.compiler.passes.prefetch:Prefetch",
+    "verify-schedule": "nspjax.compiler.passes.verify_schedule:VerifySchedule",
     "lower-to-ffi": "nspjax.compiler.passes.lower_to_ffi:LowerToFFI",
 }
 _users: dict[str, Any] = {}

@@ -72,10 +72,14 @@ def _extend(module: mlir.Module, mark: mlir.Operation, cache: Attributes) -> Non
     handles = _append(build, cache, handles, k, v, rows, start, n_new)
     settings = {name: mlir.number(a) for name, a in mlir.attributes_of(mark).items()}
     settings.pop("all_rows")
-    name = "nsp.merge_new." + "_".join(f"{key}{value}" for key, value in settings.items())
-    operands = (q, k, v, n_new, out, lse)
-    merge = mlir.splice(module, name, functools.partial(_merge_new, **settings), *operands)
-    (out,) = build.call(merge, operands)
+    name = "nsp.attend_new." + "_".join(f"{key}{value}" for key, value in settings.items())
+    attend_new = functools.partial(_attend_new, **settings)
+    # two calls, so that the first can run while the store attends
+    new = build.call(mlir.splice(module, name, attend_new, q, k, v, n_new), (q, k, v, n_new))
+    parts = (out, lse, *new)
+    element = mlir.tensor(q)[1]
+    merge = functools.partial(_merge, dtype=mlir.dtype(element))
+    (out,) = build.call(mlir.splice(module, f"nsp.merge.{element}", merge, *parts), parts)
     mlir.replace(mark, [out, *handles])
 
 
@@ -117,21 +121,16 @@ def _stored_length(start: Array, n_new: Array) -> Array:
     return jnp.where(n_new > 0, start, 0)
 
 
-def _merge_new(
-    q: Array,
-    k: Array,
-    v: Array,
-    n_new: Array,
-    out: Array,
-    lse: Array,
-    *,
-    scale: float,
-    window: int,
-    softcap: float,
-) -> Array:
-    """The store's partial result over the old tokens, merged with attention over the new ones."""
+def _attend_new(
+    q: Array, k: Array, v: Array, n_new: Array, *, scale: float, window: int, softcap: float
+) -> tuple[Array, Array]:
+    """The new tokens among themselves: out float32 [B, T, Hq, D], lse float32 [B, T, Hq]."""
     at_zero = jnp.zeros_like(n_new)
-    new_out, new_lse = blockwise_attention(
+    return blockwise_attention(
         q, k, v, None, at_zero, n_new, scale=scale, window=window, softcap=softcap
     )
-    return merge_partials(out, lse, new_out, new_lse)[0].astype(q.dtype)
+
+
+def _merge(out: Array, lse: Array, new_out: Array, new_lse: Array, *, dtype: jnp.dtype) -> Array:
+    """The store's partial result over the old tokens, and that over the new ones, as one."""
+    return merge_partials(out, lse, new_out, new_lse)[0].astype(dtype)
