@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from nspjax import Store, near_storage
-from nspjax.compiler import preset_names
+from nspjax.compiler.presets import PRESETS
 from nspjax.models import load_decoder
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
@@ -23,7 +23,7 @@ FAMILIES = [
 ]
 QUICK = {"llama_llama3_rope", "opt"}
 PIPELINES = {
-    **{name: name for name in preset_names()},
+    **{name: name for name in PRESETS},
     # what rates would have to be for the presets to choose it
     "half of the rows X": "offload-kv,x-cache{fraction=0.5},split-attention,delay-writeback,"
     "prefetch,lower-to-ffi",
