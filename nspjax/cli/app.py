@@ -204,7 +204,7 @@ def opt(
     input: Annotated[
         str,
         typer.Argument(
-            metavar="FILE.mlir|-|MODULE:FUNCTION",
+            metavar="FILE.mlir|-|MODULE:FUNCTION|FILE.py:FUNCTION",
             help="A module, or a Python function that returns (fn, args).",
             show_default=False,
         ),
@@ -267,7 +267,7 @@ def opt(
     """Run passes on a module and see what each makes of it. Nothing is executed.
 
     \b
-    A function of a module in the current directory is named step:decode, where step.py has
+    A function is named step:decode or step.py:decode, where step.py has
       def decode():
           return fn, (weights, tokens, caches)
     with a ShapeDtypeStruct wherever there could be an array.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,16 @@ def module_of_file(path: str) -> mlir.Module:
 
 
 def module_of_function(name: str) -> mlir.Module:
-    """The module of `fn`, where `module:function` returns (fn, args). The current directory is
-    where Python looks first.
+    """The module of `fn`, where `module:function` or `file.py:function` returns (fn, args).
+
+    Python looks for modules in the current directory first, or in that of the file.
 
     Raises:
       InvalidArgumentError: it cannot be imported, called or exported.
     """
     module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, "")
     try:
-        make = importlib.import_module(module_name)
+        make = _imported(module_name)
         for part in function_name.split("."):
             make = getattr(make, part)
         made = make()  # pyright: ignore[reportCallIssue]
@@ -55,6 +56,20 @@ def module_of_function(name: str) -> mlir.Module:
         return marked_module(fn, args).module
     except Exception as error:
         raise InvalidArgumentError(f"the function of {name} fails: {_short(error)}") from error
+
+
+def _imported(module: str) -> Any:
+    if not module.endswith(".py"):
+        sys.path.insert(0, "")
+        return importlib.import_module(module)
+    path = Path(module)
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None
+    made = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def _fn_and_args(name: str, made: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -133,17 +133,22 @@ def _round_step(seconds: float) -> float:
 
 def _time_text(seconds: float) -> str:
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
+        if seconds >= 0.9995 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 1e-9:.3g} ns" if seconds else "0"
 
 
 def _rates_text(rates: Rates) -> str:
-    return (
-        f"device {rates.device_bytes_per_s / 1e9:.3g} GB/s, "
-        f"link {rates.link_bytes_per_s / 1e9:.3g} GB/s, "
-        f"compute {rates.compute_flops / 1e9:.3g} GFLOP/s"
-    )
+    device, link = (_scaled(n) for n in (rates.device_bytes_per_s, rates.link_bytes_per_s))
+    return f"device {device}B/s, link {link}B/s, compute {_scaled(rates.compute_flops)}FLOP/s"
+
+
+def _scaled(value: float) -> str:
+    """With the prefix of a unit: 3e9 -> "3 G"."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.3g} "
 
 
 def _text(x: float, y: float, text: str, anchor: str, size: int, fill: str = "#222") -> str:

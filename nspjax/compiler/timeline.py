@@ -118,7 +118,11 @@ class _Machine:
         self._computing_since_s = 0.0
         self._tickets: dict[int, tuple[str, float]] = {}
         self._weights_s: dict[int, float] = {}
-        self._ahead: dict[int, _Ahead] = {}
+        self._ahead: dict[int, collections.deque[_Ahead]] = collections.defaultdict(
+            collections.deque
+        )
+        self._announced: collections.deque[tuple[Step, float]] = collections.deque()
+        """by nsp.prefetch: the device reads it behind its next scan"""
         self._held_bytes: collections.Counter[int] = collections.Counter()
         """by cache: what waits for a write-back"""
 
@@ -152,7 +156,8 @@ class _Machine:
     def _end_computing(self) -> None:
         """One span of all that was computed since the last call."""
         if self._computing:
-            names = [f"{n} {name}" if n > 1 else name for name, n in self._computing.items()]
+            counts = self._computing.items()
+            names = [f"{n} {name}s" if n > 1 else name for name, n in counts]
             self._busy(Lane.compute, " + ".join(names), self._computing_since_s, self._now_s)
         self._computing.clear()
 
@@ -171,7 +176,7 @@ class _Machine:
 
     def _prefetch(self, step: Step, cost: Cost) -> None:
         most = int(step.number("most_bytes")) or math.inf
-        self._read_ahead("prefetch", step, min(kv_bytes(step, self._context_tokens), most))
+        self._announced.append((step, min(kv_bytes(step, self._context_tokens), most)))
 
     def _attend_start(self, step: Step, cost: Cost) -> None:
         label = f"attend {self._layer(step)}"
@@ -213,22 +218,29 @@ class _Machine:
     # ---- transfers: each returns when it ends ---------------------------------------------------
 
     def _scan(self, label: str, step: Step, n_bytes: float, asked_s: float) -> float:
-        """A read of a cache, less what was read ahead of it; then the next one, where the engine
-        is left to guess."""
-        ahead = self._ahead.get(_cache(step), _Ahead(0, 0))
-        used = min(n_bytes, ahead.n_bytes)
-        ahead.n_bytes -= used
-        end_s = self._read(label, n_bytes - used, asked_s)
+        """A read of a cache, less what was read ahead of it; then what was announced, or the next
+        one where the engine is left to guess."""
+        ready_s = asked_s
+        ahead = self._ahead[_cache(step)]
+        while n_bytes and ahead:
+            used = min(n_bytes, ahead[0].n_bytes)
+            n_bytes -= used
+            ahead[0].n_bytes -= used
+            ready_s = max(ready_s, ahead[0].end_s)
+            if not ahead[0].n_bytes:
+                ahead.popleft()
+        ready_s = max(ready_s, self._read(label, n_bytes, asked_s))
         if step.kind in nsp.READS:
             self._reads.popleft()
-            if step.number("read_ahead") and self._reads:
-                self._read_ahead("read ahead", *self._reads[0])
-        return max(end_s, ahead.end_s) if used else end_s
+        if step.number("read_ahead") and self._reads:
+            self._read_ahead("read ahead", *self._reads[0])
+        while self._announced:
+            self._read_ahead("prefetch", *self._announced.popleft())
+        return ready_s
 
     def _read_ahead(self, why: str, step: Step, n_bytes: float) -> None:
         end_s = self._read(f"{why} {self._layer(step)}", n_bytes, self._now_s)
-        before = self._ahead.get(_cache(step), _Ahead(0, 0))
-        self._ahead[_cache(step)] = _Ahead(before.n_bytes + n_bytes, end_s)
+        self._ahead[_cache(step)].append(_Ahead(n_bytes, end_s))
 
     def _read(self, label: str, n_bytes: float, asked_s: float) -> float:
         return self._queued(Lane.device, label, n_bytes / self._rates.device_bytes_per_s, asked_s)

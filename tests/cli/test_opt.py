@@ -36,9 +36,16 @@ def test_a_function():
     assert [name for name in targets if name] == ["nspjax.append", "nspjax.attend"] * 2
 
 
-@pytest.mark.parametrize("name", ["with_arrays", "Namespace.decode"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opt_functions:with_arrays",
+        "opt_functions:Namespace.decode",
+        "../cli/opt_functions.py:decode",
+    ],
+)
 def test_other_ways_to_give_it(name):
-    ended = opt(f"opt_functions:{name}", "-p", "offload-kv")
+    ended = opt(name, "-p", "offload-kv")
     assert ended.exit_code == 0
     assert ended.stdout.count("nsp.attend") == 2
 
@@ -99,6 +106,7 @@ def test_graph(tmp_path):
         (["none.mlir"], "cannot read none.mlir: No such file"),
         (["test_opt.py"], "test_opt.py is no valid module"),
         (["no_such_module:f"], "cannot call no_such_module:f: ModuleNotFoundError"),
+        (["no_such_file.py:f"], "cannot call no_such_file.py:f: FileNotFoundError"),
         (["opt_functions:nope"], "has no attribute 'nope'"),
         (["opt_functions:returns_a_number"], "returned int: it must return (fn, args)"),
         (["opt_functions:fails"], "the function of opt_functions:fails fails: TypeError"),

@@ -223,7 +223,7 @@ def spans(body, lane=None, n_layers=2, rates=RATES):
 def test_attend_waits():
     body = dot() + attend(0) + dot() + dot()
     assert spans(body, Lane.device) == [("attend L0", 0.25, 1.25)]
-    assert spans(body, Lane.compute) == [("matmul", 0, 0.25), ("2 matmul", 1.25, 1.75)]
+    assert spans(body, Lane.compute) == [("matmul", 0, 0.25), ("2 matmuls", 1.25, 1.75)]
 
 
 def test_what_is_between_start_and_wait_overlaps():
@@ -241,7 +241,7 @@ def test_the_device_takes_one_at_a_time():
 def test_prefetch_is_not_read_again():
     half = 200 * KV_TOKEN
     between = "".join(dot() for _ in range(8))
-    body = attend(0) + prefetch(1, most_bytes=half) + between + attend(1)
+    body = prefetch(1, most_bytes=half) + attend(0) + between + attend(1)
     assert spans(body, Lane.device) == [
         ("attend L0", 0, 1),
         ("prefetch L1", 1, 1.5),
