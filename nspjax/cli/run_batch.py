@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nspjax.byte_size import parse_bytes
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
+from nspjax.cli.output_file import check_output
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
 from nspjax.cli.summary import requests, summary
 from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
@@ -228,12 +229,7 @@ def _check_trace(options: RunBatch) -> None:
         return
     if not options.store:
         raise InvalidArgumentError("--trace shows what a store does: it needs --store")
-    folder = os.path.dirname(options.trace) or "."
-    if os.path.isdir(options.trace) or not os.path.isdir(folder):
-        what = "is a directory" if os.path.isdir(options.trace) else f"has no directory {folder}"
-        raise InvalidArgumentError(f"--trace {options.trace} {what}: give a file to write")
-    if os.path.realpath(options.trace) in map(os.path.realpath, (options.input, options.output)):
-        raise InvalidArgumentError(f"--trace {options.trace} is the input or the output")
+    check_output("--trace", options.trace, other_than=(options.input, options.output))
 
 
 def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:

@@ -98,6 +98,11 @@ def kind(op: mlir.Operation) -> Op | None:
     return _OURS.get(op.name)
 
 
+def named(name: str) -> Op | None:
+    """The kind of that name: "nsp.append"."""
+    return _OURS.get(name)
+
+
 def operand(op: mlir.Operation, name: str) -> mlir.Value:
     """The operand that its kind calls `name`."""
     return op.operands[_OURS[op.name].operands.index(name)]

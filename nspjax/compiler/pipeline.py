@@ -71,6 +71,17 @@ class Pipeline:
     def __str__(self) -> str:
         return ",".join(map(pass_text, self.passes))
 
+    def until(self, name: str) -> Pipeline:
+        """The passes up to the first one of this name, that one too.
+
+        Raises:
+          PipelineError: there is none.
+        """
+        names = [step.name for step in self.passes]
+        if name not in names:
+            raise PipelineError(f"the pipeline {str(self)!r} has no pass {name!r} to end with")
+        return Pipeline(self.passes[: names.index(name) + 1])
+
     @property
     def writeback_interval_tokens(self) -> int | None:
         """What its caches should have as interval_tokens: its delay-writeback's interval.

@@ -27,9 +27,13 @@ from nspjax.compiler.mlir.reading import Type as Type
 from nspjax.compiler.mlir.reading import Value as Value
 from nspjax.compiler.mlir.reading import attributes_of as attributes_of
 from nspjax.compiler.mlir.reading import blocks as blocks
+from nspjax.compiler.mlir.reading import call_target as call_target
 from nspjax.compiler.mlir.reading import composite_name as composite_name
 from nspjax.compiler.mlir.reading import composites as composites
+from nspjax.compiler.mlir.reading import contracted_size as contracted_size
+from nspjax.compiler.mlir.reading import element_bytes as element_bytes
 from nspjax.compiler.mlir.reading import element_type as element_type
+from nspjax.compiler.mlir.reading import ffi_attributes as ffi_attributes
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
 from nspjax.compiler.mlir.reading import integers as integers
@@ -40,6 +44,7 @@ from nspjax.compiler.mlir.reading import source_line as source_line
 from nspjax.compiler.mlir.reading import string as string
 from nspjax.compiler.mlir.reading import symbol as symbol
 from nspjax.compiler.mlir.reading import tensor as tensor
+from nspjax.compiler.mlir.reading import tensor_bytes as tensor_bytes
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder

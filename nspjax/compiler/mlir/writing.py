@@ -14,6 +14,7 @@ from nspjax.compiler.mlir.reading import (
     Operation,
     Type,
     Value,
+    find_function,
     function,
     function_type,
     functions,
@@ -160,8 +161,8 @@ def splice(module: Module, name: str, fn: Callable, *operands: Value) -> Operati
     """
     specs = [_spec(value) for value in operands]
     key = "_".join([name, *map(_type_text, operands)])
-    if key in functions(module):
-        return function(module, key)
+    if (spliced := find_function(module, key)) is not None:
+        return spliced
     lowered = Module.parse(str(jax.jit(fn).lower(*specs).compiler_ir("stablehlo")), module.context)
     rename = {old: key if old == "main" else f"{key}.{old}" for old in functions(lowered)}
     with module.context:
@@ -208,9 +209,10 @@ def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]
     that `names` names.
 
     Layouts are pinned to row-major, as the handlers read them; XLA may otherwise choose others.
-    The call has a side effect, so that XLA keeps every one.
+    The call has a side effect, so that XLA keeps every one. Its name in XLA, which profiles show,
+    is the target's.
     """
-    with op.location:
+    with op.context, ir.Location.name(target, op.location):
         config = {
             name: _ffi_attribute(op.attributes[name]) for name in names if name in op.attributes
         }
@@ -222,9 +224,14 @@ def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]
             "operand_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.operands]),
             "result_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.results]),
         }
-    return Builder(op).op(
-        "stablehlo.custom_call", list(op.operands), [v.type for v in op.results], attributes
-    )
+        with ir.InsertionPoint(op):
+            made = Operation.create(
+                "stablehlo.custom_call",
+                results=[v.type for v in op.results],
+                operands=list(op.operands),
+                attributes=attributes,
+            )
+    return list(made.results)
 
 
 def _ffi_attribute(attribute: Attribute) -> Attribute:

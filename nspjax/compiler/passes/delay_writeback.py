@@ -28,18 +28,17 @@ class DelayWriteback:
 
     The store attends over what it holds as over the rest, so results do not change. This is the
     delayed KV writeback of HILOS (arXiv 2502.09921). Prefill's appends are as before.
-
-    interval: tokens. 1 writes every token when it comes, a page for each: what a store without
-      the delay does. 16 is the paper's best.
-    placement: `anywhere`: right behind the append, beside whatever is being read; `outside-scan`:
-      behind the attention of its layer, and no scan begins before the bytes are on the medium,
-      since a drive that writes reads much slower; `step-end`: the same, for all layers at once
-      behind the last attention of the block.
     """
 
     name: ClassVar[str] = "delay-writeback"
     interval: int = 16
+    """tokens; 1 writes every token when it comes, a page for each, as a store without the delay
+    does; 16 is the paper's best"""
     placement: Placement = Placement.ANYWHERE
+    """`anywhere`: right behind the append, beside whatever is being read; `outside-scan`: behind
+    the attention of its layer, and no scan begins before the bytes are on the medium, since a
+    drive that writes reads much slower; `step-end`: the same, for all layers at once behind the
+    last attention of the block"""
 
     def __post_init__(self) -> None:
         if self.interval < 1:

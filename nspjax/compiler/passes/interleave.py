@@ -24,6 +24,7 @@ class InterleaveBatch:
     """
 
     groups: int = 2
+    """how many parts the batch is cut into"""
     name: ClassVar[str] = "interleave"
 
     def __post_init__(self) -> None:

@@ -31,17 +31,16 @@ class Prefetch:
 
     A layer is left out if its rows and lengths are not known so early. The engine no longer guesses
     what is read next.
-
-    distance: layers.
-    bytes: how much of a layer at most, 0 for all that the engine has room for.
-    order: `forward`: before each attention, the one layer that is `distance` ahead; `backward`:
-      before every distance-th attention, the next `distance` layers, the furthest first.
     """
 
     name: ClassVar[str] = "prefetch"
     distance: int = 1
+    """how many layers ahead"""
     bytes: int = 0
+    """how much of a layer at most; 0: all that the engine has room for"""
     order: Order = Order.FORWARD
+    """`forward`: before each attention, the one layer that is `distance` ahead; `backward`: before
+    every distance-th attention, the next `distance` layers, the furthest first"""
 
     def __post_init__(self) -> None:
         if self.distance < 1:
