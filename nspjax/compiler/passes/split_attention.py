@@ -56,7 +56,7 @@ class SplitAttention:
 
 def _split(attend: mlir.Operation) -> None:
     kinds = {name: nsp.result(attend, name).type for name in nsp.ATTEND.results}
-    ticket_type = mlir.tensor_type((1,), "i32", attend.context)
+    ticket_type = mlir.tensor_type((2,), "i32", attend.context)
     given = {name: attend.attributes[name] for name in nsp.ATTEND.attributes}
     build = mlir.Builder(attend)
     ticket, *handles = build.op(

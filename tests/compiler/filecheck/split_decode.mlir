@@ -3,7 +3,7 @@
 
 // CHECK: %[[A:.+]]:2 = "nsp.append"(%arg7, %arg8,
 // CHECK-NEXT: %[[S:.+]]:3 = "nsp.attend_start"(%[[A]]#0, %[[A]]#1, %arg6, %arg2, %arg3, %arg5) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 5.000000e-01 : f64, softcap = 0.000000e+00 : f64, window = 0 : i64}
-// CHECK-NEXT: %[[W:.+]]:2 = "nsp.attend_wait"(%[[S]]#0) : (tensor<1xi32>) -> (tensor<2x1x4x8xf32>, tensor<2x1x4xf32>)
+// CHECK-NEXT: %[[W:.+]]:2 = "nsp.attend_wait"(%[[S]]#0) : (tensor<2xi32>) -> (tensor<2x1x4x8xf32>, tensor<2x1x4xf32>)
 // CHECK-NEXT: stablehlo.add %[[W]]#0, %arg6
 // CHECK: %[[B:.+]]:2 = "nsp.append"(%arg9, %arg10,
 // CHECK: %[[S2:.+]]:3 = "nsp.attend_start"(%[[B]]#0, %[[B]]#1,

@@ -6,7 +6,7 @@
 // CHECK-DAG: %[[M:.+]] = stablehlo.dot_general %arg6, %arg11
 // CHECK-DAG: %[[T:.+]] = stablehlo.tanh %[[M]]
 // CHECK-DAG: %[[MLP:.+]] = stablehlo.dot_general %[[T]], %arg12
-// CHECK: %[[W:.+]]:2 = "nsp.attend_wait"(%[[S]]#0, %[[MLP]]) : (tensor<1xi32>, tensor<2x32xf32>)
+// CHECK: %[[W:.+]]:2 = "nsp.attend_wait"(%[[S]]#0, %[[MLP]]) : (tensor<2xi32>, tensor<2x32xf32>)
 // CHECK-NEXT: stablehlo.reshape %[[W]]#0
 
 !h = tensor<3xi32>
