@@ -124,7 +124,7 @@ def test_too_many_that_nobody_waits_for(open_store):
     other, of_other = filled(store)
     asked = query([1], [17])
     tickets = [store.attend_start(cache, version, *asked) for _ in range(1024)]
-    with pytest.raises(InvalidArgumentError, match="1024 attentions .*attend_wait once for each"):
+    with pytest.raises(InvalidArgumentError, match=r"1024 attentions .*attend_wait once for each"):
         store.attend_start(cache, version, *asked)
     store.attend(cache, version, *asked)  # leaves none behind
     store.attend_wait(tickets[0])
