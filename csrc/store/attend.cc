@@ -213,7 +213,11 @@ void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
     }
   }
   for (AttendPass& pass : call.passes) pack_queries(pass, call, args);
-  on_all_devices([&](int64_t d) { devices_[static_cast<size_t>(d)]->attend(call, d, *workers_); });
+  on_all_devices([&](int64_t d) {
+    const AttendTraffic traffic = traffic_of(call, d);
+    attend_link_bytes_ += traffic.query_bytes + traffic.result_bytes;
+    devices_[static_cast<size_t>(d)]->attend(call, d, *workers_);
+  });
 
   for (int64_t i = 0; i < n_results; ++i) {
     const auto at = static_cast<size_t>(i);

@@ -265,7 +265,7 @@ void test_a_throwing_visitor() {
   } thrower;
   Setup s({.limit = {.read_bytes_per_s = kGBPerS}});
   check_throws(ErrorKind::kStaleHandle, [&] { s.device.scan(s.part(0, 3), {}, thrower); });
-  check(s.scan(0, 1) == Times{4}, "works again, after what was being read");
+  check(s.scan(0, 1) == Times{2}, "works again");
 }
 
 void test_bad_rates() {

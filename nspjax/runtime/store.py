@@ -45,6 +45,8 @@ class Store:
       trace_events: how many of the newest reads, writes, waits and computations `trace` has.
       rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
+      x_share: the part of host_memory, up to 0.9, that is kept for X-caches; 0 lends them the eighth
+        that pinned tiles leave to later caches when the first of them is made.
 
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
@@ -62,6 +64,7 @@ class Store:
         pinned: str | int | None = None,
         trace_events: int = 65536,
         rate_limit: RateLimit | None = None,
+        x_share: float = 0.0,
         _fault: str = "",
     ) -> None:
         from nspjax import _engine
@@ -79,6 +82,7 @@ class Store:
             trace_events=trace_events,
             **engine_rates(rate_limit),
             fault=_fault,
+            x_share=x_share,
         )
         for text in self._engine.warnings():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
