@@ -9,6 +9,7 @@ from nspjax.errors import PipelineError
 
 _OURS = {
     "offload-kv": "nspjax.compiler.passes.offload_kv:OffloadKV",
+    "haul-kv": "nspjax.compiler.passes.haul_kv:HaulKV",
     "lower-to-ffi": "nspjax.compiler.passes.lower_to_ffi:LowerToFFI",
 }
 _users: dict[str, Any] = {}
