@@ -22,10 +22,10 @@ std::span<const int32_t> values_of(Int32s buffer) {
   return {buffer.typed_data(), buffer.element_count()};
 }
 
-ffi::Error fetch(Int32s hk, Int32s hv, Int32s rows, Int32s begin, Int32s length,
-                 ffi::RemainingArgs, int64_t n_tokens, int64_t read_ahead,
-                 ffi::Result<ffi::AnyBuffer> k, ffi::Result<ffi::AnyBuffer> v,
-                 ffi::Result<Int32s> next_hk, ffi::Result<Int32s> next_hv) {
+ffi::Error fetch(Int32s hk, Int32s hv, Int32s rows, Int32s begin, Int32s length, ffi::RemainingArgs,
+                 int64_t n_tokens, int64_t read_ahead, ffi::Result<ffi::AnyBuffer> k,
+                 ffi::Result<ffi::AnyBuffer> v, ffi::Result<Int32s> next_hk,
+                 ffi::Result<Int32s> next_hv) {
   return guarded([&] {
     const Handle handle = read_handle(hk, hv);
     const auto store = find_store(handle.store);

@@ -251,8 +251,7 @@ NB_MODULE(_engine, m) {
            "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
            "kernel"_a = "auto", "checksums"_a = true, "pinned_bytes"_a = -1,
            "trace_events"_a = 1 << 16, "read_bytes_per_s"_a = 0.0, "write_bytes_per_s"_a = 0.0,
-           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "",
-           "x_share"_a = 0.0)
+           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "", "x_share"_a = 0.0)
       .def_prop_ro("id", &Store::id)
       .def_prop_ro("closed", &Store::closed, release_gil)
       .def("warnings", &Store::warnings)

@@ -42,9 +42,9 @@ File open_exclusively(const std::string& directory, const std::string& file_name
 
 }  // namespace
 
-FileDevice::FileDevice(std::string spec, const std::string& directory,
-                       const std::string& file_name, const HostBudget& budget,
-                       std::unique_ptr<IoQueue> queue, std::vector<std::string>& warnings)
+FileDevice::FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
+                       const HostBudget& budget, std::unique_ptr<IoQueue> queue,
+                       std::vector<std::string>& warnings)
     : spec_(std::move(spec)),
       lock_(open_exclusively(directory, file_name)),
       staging_(budget.slots, budget.slot_bytes),

@@ -43,9 +43,7 @@ class InTime final : public ScanVisitor {
     }
   }
   std::optional<Clock::time_point> idle_since() const override { return visitor_.idle_since(); }
-  bool crosses_link() const override {
-    return options_.kv_over_link || visitor_.crosses_link();
-  }
+  bool crosses_link() const override { return options_.kv_over_link || visitor_.crosses_link(); }
   int64_t waited_ns() const { return waited_ns_; }
 
  private:
@@ -92,8 +90,7 @@ Clock::time_point RateLimitedDevice::due(const TileRange& range, Clock::time_poi
     return ahead.range.offset == range.offset && ahead.range.bytes == range.bytes;
   });
   if (found != ahead_.end()) return found->at;
-  return options_.drive->occupy(from,
-                                transfer_time(range.bytes, options_.limit.read_bytes_per_s));
+  return options_.drive->occupy(from, transfer_time(range.bytes, options_.limit.read_bytes_per_s));
 }
 
 // Takes the device's time at once: a guess that was wrong has been read nevertheless.

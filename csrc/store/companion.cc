@@ -1,5 +1,5 @@
-// The second store beside a store, over the same devices: it keeps X for rows of the first's caches.
-// It has a queue and files of its own, so that X is read while the first store attends.
+// The second store beside a store, over the same devices: it keeps X for rows of the first's
+// caches. It has a queue and files of its own, so that X is read while the first store attends.
 #include <algorithm>
 #include <array>
 
@@ -9,23 +9,22 @@
 namespace nspjax {
 namespace {
 
-constexpr std::array kStats = {
-    &StoreStats::bytes_read,       &StoreStats::bytes_written,
-    &StoreStats::n_reads,          &StoreStats::n_writes,
-    &StoreStats::read_ns,          &StoreStats::write_ns,
-    &StoreStats::bytes_read_ahead, &StoreStats::bytes_read_in_vain,
-    &StoreStats::n_write_retries,  &StoreStats::bytes_appended,
-    &StoreStats::padding_bytes,    &StoreStats::link_bytes,
-    &StoreStats::attend_ns,        &StoreStats::append_ns,
-    &StoreStats::kv_bytes_stored,  &StoreStats::host_bytes,
-    &StoreStats::staging_bytes,    &StoreStats::tail_bytes,
-    &StoreStats::pinned_bytes};
+constexpr std::array kStats = {&StoreStats::bytes_read,       &StoreStats::bytes_written,
+                               &StoreStats::n_reads,          &StoreStats::n_writes,
+                               &StoreStats::read_ns,          &StoreStats::write_ns,
+                               &StoreStats::bytes_read_ahead, &StoreStats::bytes_read_in_vain,
+                               &StoreStats::n_write_retries,  &StoreStats::bytes_appended,
+                               &StoreStats::padding_bytes,    &StoreStats::link_bytes,
+                               &StoreStats::attend_ns,        &StoreStats::append_ns,
+                               &StoreStats::kv_bytes_stored,  &StoreStats::host_bytes,
+                               &StoreStats::staging_bytes,    &StoreStats::tail_bytes,
+                               &StoreStats::pinned_bytes};
 static_assert(sizeof(StoreStats) == kStats.size() * sizeof(int64_t), "all of them");
 
 }  // namespace
 
 StoreStats& operator+=(StoreStats& stats, const StoreStats& more) {
-  for (int64_t StoreStats::*field : kStats) stats.*field += more.*field;
+  for (int64_t StoreStats::* field : kStats) stats.*field += more.*field;
   return stats;
 }
 
@@ -81,8 +80,8 @@ Handle Store::x_cache(int32_t cache, int64_t n_heads, int64_t head_dim) {
     }
   }
   if (const CacheShape& made = known->second.shape; made != shape) {
-    fail(ErrorKind::kInvalidArgument, "x_cache of ", n_heads, " heads x ", head_dim,
-         ": cache ", cache, " has one of ", made.n_kv_heads, " x ", made.head_dim, " already");
+    fail(ErrorKind::kInvalidArgument, "x_cache of ", n_heads, " heads x ", head_dim, ": cache ",
+         cache, " has one of ", made.n_kv_heads, " x ", made.head_dim, " already");
   }
   const int32_t id = known->second.id;
   lock.unlock();  // not while the companion is at work

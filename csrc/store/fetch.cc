@@ -19,8 +19,8 @@ int64_t end_of(const FetchArgs& args, int64_t begin, size_t b) {
 
 void Store::check_fetch(const Cache& cache, const FetchArgs& args) {
   if (args.begin < 0 || args.n_tokens < 1) {
-    fail(ErrorKind::kInvalidArgument, "fetch of ", args.n_tokens, " tokens from token ",
-         args.begin, " on: give at least one, from 0 on");
+    fail(ErrorKind::kInvalidArgument, "fetch of ", args.n_tokens, " tokens from token ", args.begin,
+         " on: give at least one, from 0 on");
   }
   const int64_t batch = cache.geometry.shape().batch;
   for (size_t b = 0; b < args.rows.size(); ++b) {
@@ -121,11 +121,10 @@ void Store::fetch(int32_t cache, int32_t version, const FetchArgs& args) {
                     std::min(end_of(args, args.begin, b), from + geometry.tile_tokens()), into(b));
       }
     };
-    TileScan scan(geometry, chunk.spans, *devices_[static_cast<size_t>(d)], d,
-                  {.read_bytes = budget_.slot_bytes,
-                   .verify = checksums_ && verifies_,
-                   .crosses_link = true},
-                  *workers_, unpack);
+    TileScan scan(
+        geometry, chunk.spans, *devices_[static_cast<size_t>(d)], d,
+        {.read_bytes = budget_.slot_bytes, .verify = checksums_ && verifies_, .crosses_link = true},
+        *workers_, unpack);
     scan.run(next[static_cast<size_t>(d)]);
     fetched_bytes_ += scan.bytes_read();
   });

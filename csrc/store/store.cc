@@ -102,9 +102,8 @@ StoreStats Store::stats() const {
   total.kv_bytes_stored = kv_bytes_stored_;
   total.padding_bytes = padding_bytes_;
   total.link_bytes =
-      total.bytes_written + (options_.rate_limit.kv_over_link
-                                 ? total.bytes_read
-                                 : attend_link_bytes_ + fetched_bytes_);
+      total.bytes_written +
+      (options_.rate_limit.kv_over_link ? total.bytes_read : attend_link_bytes_ + fetched_bytes_);
   total.staging_bytes = budget_.staging_bytes;
   total.tail_bytes = tail_bytes_;
   total.pinned_bytes = pinned_bytes_;

@@ -32,8 +32,9 @@ struct StoreOptions {
   int64_t pinned_bytes = -1;       // of host memory at most, for pinned tiles; -1: what is left
   int64_t trace_events = 1 << 16;  // the newest kept; 0: none
   StoreRateLimit rate_limit = {};
-  std::string fault;   // for tests, see io/fault.h
-  double x_share = 0;  // of host memory, for the companion; 0: what pinned tiles leave is lent to it
+  std::string fault;  // for tests, see io/fault.h
+  double x_share =
+      0;  // of host memory, for the companion; 0: what pinned tiles leave is lent to it
   // Of a companion, see Store::x_cache.
   std::string file_name = "nspjax.kv";
   SimulatedHardware hardware = {};

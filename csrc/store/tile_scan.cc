@@ -47,9 +47,7 @@ void TileScan::ready(size_t index, std::shared_ptr<const std::byte> data) {
   const int64_t stride = geometry_.segment_tiles();
   for (int64_t begin = arrival.begin; begin < arrival.end;) {
     const int64_t end = std::min(round_down(begin, stride) + stride, arrival.end);
-    tasks_.run([this, &arrival, begin, end, data] {
-      visit_read(arrival, begin, end, data.get());
-    });
+    tasks_.run([this, &arrival, begin, end, data] { visit_read(arrival, begin, end, data.get()); });
     begin = end;
   }
 }
