@@ -35,9 +35,9 @@ struct AttendPass {
   TileSpan tiles;
   int64_t token_begin;  // what any member sees of them
   int64_t token_end;
-  int64_t stored_tiles;        // tiles from here on are not stored: there is one at most,
-  const std::byte* tail;       // and this is it, for all devices side by side
-  std::vector<int32_t> first;  // [n_queries], all members'
+  int64_t stored_tiles;                // tiles from here on are not stored:
+  std::vector<const std::byte*> tail;  // these, the parts of all devices side by side
+  std::vector<int32_t> first;          // [n_queries], all members'
   std::vector<int32_t> last;
   std::vector<float> queries;  // [n_kv_heads, n_queries, padded_dim]
 

@@ -104,7 +104,9 @@ class Device {
                     ScanVisitor& visitor) = 0;
   // Attention of all the call's passes over what this device (number `index` of the store) holds.
   virtual void attend(const AttendCall& call, int64_t index, ThreadPool& workers);
-  // Until every write has reached the medium.
+  // Until no write is on its way; throws as flush() does.
+  virtual void finish_writes() = 0;
+  // The same, and the medium has been told to keep them.
   virtual void flush() = 0;
   virtual void close() = 0;
 

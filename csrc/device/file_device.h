@@ -33,6 +33,7 @@ class FileDevice final : public Device {
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
+  void finish_writes() override;
   void flush() override;
   // Gives the space back to the file system and the file to others.
   void close() override;

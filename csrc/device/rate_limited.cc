@@ -86,28 +86,35 @@ DeviceInfo RateLimitedDevice::info() const {
 }
 
 Clock::time_point RateLimitedDevice::due(const TileRange& range, Clock::time_point from) {
-  const auto found = std::ranges::find_if(ahead_, [&](const Due& ahead) {
-    return ahead.range.offset == range.offset && ahead.range.bytes == range.bytes;
-  });
+  const auto found = std::ranges::find(ahead_, range, &Due::range);
   if (found != ahead_.end()) return found->at;
   return options_.drive->occupy(from, transfer_time(range.bytes, options_.limit.read_bytes_per_s));
 }
 
-// Takes the device's time at once: a guess that was wrong has been read nevertheless.
+// Takes the device's time at once: a guess that was wrong has been read nevertheless. What is ahead
+// already is not read again.
 void RateLimitedDevice::read_ahead(std::span<const TileRange> next, Clock::time_point from) {
-  ahead_.clear();
+  std::vector<Due> before = std::exchange(ahead_, {});
   int64_t bytes = 0;
   for (const TileRange& range : next) {
     bytes += range.bytes;
     if (bytes > options_.read_ahead_bytes) break;
-    const auto time = transfer_time(range.bytes, options_.limit.read_bytes_per_s);
-    ahead_.push_back({range, options_.drive->occupy(from, time)});
+    const auto known = std::ranges::find(before, range, &Due::range);
+    if (known != before.end()) {
+      ahead_.push_back(*known);
+    } else {
+      const auto time = transfer_time(range.bytes, options_.limit.read_bytes_per_s);
+      ahead_.push_back({range, options_.drive->occupy(from, time)});
+    }
   }
 }
 
 void RateLimitedDevice::scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
                              ScanVisitor& visitor) {
-  if (ranges.empty()) return inner_->scan(ranges, next, visitor);  // what is ahead stays so
+  if (ranges.empty()) {
+    read_ahead(next, options_.clock.now());
+    return inner_->scan(ranges, next, visitor);
+  }
   const Clock::time_point begun = options_.clock.now();
   Clock::time_point end = begun;
   const auto due_at = [&](size_t index) {
@@ -161,6 +168,12 @@ void RateLimitedDevice::attend(const AttendCall& call, int64_t index, ThreadPool
   cross(traffic.query_bytes);
   Device::attend(call, index, workers);
   cross(traffic.result_bytes);
+}
+
+void RateLimitedDevice::finish_writes() {
+  wait_for_writes(0);
+  inner_->finish_writes();
+  take_stats();
 }
 
 void RateLimitedDevice::flush() {

@@ -56,6 +56,7 @@ class RateLimitedDevice final : public Device {
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
   void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;
+  void finish_writes() override;
   void flush() override;
   void close() override { inner_->close(); }
   bool in_memory() const override { return inner_->in_memory(); }

@@ -74,6 +74,7 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
   check_shape(n_layers, shape, tile_tokens);
   std::lock_guard lock(mutex_);
   check_open();
+  drain();
   const RoomReport report = room(n_layers, shape, tile_tokens);
   const auto what = concat("KV caches of ", n_layers, " layers x ", shape.batch, " rows x ",
                            shape.capacity_tokens, " tokens");
@@ -206,7 +207,8 @@ void Store::release(Cache& cache) {
   reserved_tail_bytes_ -= cache.tail_bytes;
   reserved_pinned_bytes_ -= cache.pinned_bytes;
   for (size_t row = 0; row < cache.rows.size(); ++row) {
-    tail_bytes_ -= cache.rows[row].tail.size_bytes();
+    tail_bytes_ -= cache.rows[row].tail_bytes;
+    held_bytes_ -= cache.rows[row].held_bytes;
     set_length(cache, static_cast<int64_t>(row), 0);
   }
   for (const auto& region : cache.regions) {
@@ -222,9 +224,12 @@ void Store::release(Cache& cache) {
 
 void Store::drop_cache(int32_t cache) {
   std::lock_guard lock(mutex_);
-  Cache& found = find(cache);
+  find(cache);
   drop_x_cache(cache);
-  release(found);
+  drain();
+  tickets_.drop(cache);
+  announced_.drop(cache);
+  release(find(cache));
   caches_.erase(cache);
 }
 

@@ -41,14 +41,15 @@ std::shared_ptr<Store> Store::companion() const {
   return companion_;
 }
 
-// What is set aside for it at open; else the part that pinned tiles leave to later caches.
+// With what is set aside for it at open. Else it gets half of what is free, and not more than the
+// eighth that pinned tiles leave to later caches: the other half is for held tiles.
 Store& Store::open_companion() {
   if (const auto opened = companion()) return *opened;
   if (options_.file_name == kCompanionFile) {
     fail(ErrorKind::kInvalidArgument, "an X-cache has no X-cache of its own");
   }
   StoreOptions options = options_;
-  const int64_t lent = std::min(free_tail_bytes(), budget_.later_tails_bytes());
+  const int64_t lent = std::min((free_tail_bytes() - held_bytes_) / 2, budget_.later_tails_bytes());
   options.host_memory_bytes = options_.x_share > 0 ? set_aside_bytes(options_) : lent;
   options.x_share = 0;
   // Its caches are made one by one as they are asked for: the first would pin more than the others.

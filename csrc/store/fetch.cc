@@ -47,7 +47,7 @@ Store::Chunk Store::chunk_of(const Cache& cache, const FetchArgs& args, int64_t 
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] == 0 || args.rows[b] >= cache.geometry.shape().batch) continue;
     const Row& row = cache.rows[static_cast<size_t>(args.rows[b])];
-    const int64_t end = std::min(end_of(args, begin, b), round_down(row.length, tile_tokens));
+    const int64_t end = std::min(end_of(args, begin, b), row.stored_tiles * tile_tokens);
     if (begin >= end) continue;
     for (const TileSpan& span : tile_spans(cache, row, begin, end)) {
       const auto [at, is_new] =
@@ -62,8 +62,8 @@ Store::Chunk Store::chunk_of(const Cache& cache, const FetchArgs& args, int64_t 
   return chunk;
 }
 
-// What the next fetch will probably read first: the chunk after this one, which the lengths tell;
-// after the last, the first chunk of the cache that followed this one last time.
+// What the next fetch will probably read first: the chunk after this one, which the lengths tell.
+// Then what was announced, or else the first chunk of the cache that followed this one last time.
 std::vector<std::vector<TileRange>> Store::next_fetch(Cache& cache, int32_t id,
                                                       const FetchArgs& args) {
   if (args.begin == 0) {
@@ -73,18 +73,26 @@ std::vector<std::vector<TileRange>> Store::next_fetch(Cache& cache, int32_t id,
     last_attended_ = id;
   }
   std::vector<std::vector<TileRange>> reads(devices_.size());
-  const int64_t next_begin = args.begin + args.n_tokens;
-  const bool more = std::ranges::any_of(args.length, [&](int64_t n) { return n > next_begin; });
-  const auto next = more ? caches_.find(id) : caches_.find(cache.attended_next);
-  if (next == caches_.end() || (!more && !args.read_ahead)) return reads;
-  const TileGeometry& geometry = next->second.geometry;
-  for (const TileSpan& span : chunk_of(next->second, args, more ? next_begin : 0).spans) {
-    for (size_t d = 0; d < devices_.size(); ++d) {
-      for (const TileRead& read :
-           plan_reads(geometry, span, span.end, static_cast<int64_t>(d), budget_.slot_bytes)) {
-        if (std::ssize(reads[d]) < budget_.slots) reads[d].push_back(read.range);
+  const auto add_chunk = [&](const Cache& of, int64_t begin) {
+    for (const TileSpan& span : chunk_of(of, args, begin).spans) {
+      for (size_t d = 0; d < devices_.size(); ++d) {
+        for (const TileRead& read :
+             plan_reads(of.geometry, span, span.end, static_cast<int64_t>(d), budget_.slot_bytes)) {
+          if (std::ssize(reads[d]) < budget_.slots) reads[d].push_back(read.range);
+        }
       }
     }
+  };
+  const int64_t next_begin = args.begin + args.n_tokens;
+  const bool more = std::ranges::any_of(args.length, [&](int64_t n) { return n > next_begin; });
+  if (more) add_chunk(cache, next_begin);
+  if (!args.read_ahead) {
+    const auto announced = announced_.reads();
+    for (size_t d = 0; d < devices_.size(); ++d) {
+      reads[d].insert(reads[d].end(), announced[d].begin(), announced[d].end());
+    }
+  } else if (const auto next = caches_.find(cache.attended_next); !more && next != caches_.end()) {
+    add_chunk(next->second, 0);
   }
   return reads;
 }
@@ -94,6 +102,9 @@ void Store::fetch(int32_t cache, int32_t version, const FetchArgs& args) {
   const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kFetch});
   Cache& found = find_current(cache, version);
   check_fetch(found, args);
+  drain();
+  announced_.take(cache, args.rows);
+  found.fetched_tokens = args.n_tokens;
   const TileGeometry& geometry = found.geometry;
   const CacheShape& shape = geometry.shape();
   const int64_t row_bytes = args.n_tokens * shape.token_bytes() / 2;  // of k or v

@@ -13,7 +13,7 @@ void Store::visit_tiles(const Cache& cache, const TileSpan& span, int64_t device
   TileScan(cache.geometry, {&span, 1}, *devices_[static_cast<size_t>(device)], device,
            {.read_bytes = budget_.slot_bytes, .verify = checksums_}, *workers_,
            [&fn](size_t, int64_t tile, const std::byte* data) { fn(tile, data); })
-      .run();
+      .run(announced_.reads()[static_cast<size_t>(device)]);
 }
 
 void Store::read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail) {
@@ -38,10 +38,11 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
     fail(ErrorKind::kInvalidArgument, "read of tokens ", begin, " to ", end, " of row ", row,
          ", which has ", state.length);
   }
+  drain();
   const TokenRun<std::byte> into{k, v, begin};
   const int64_t tile_tokens = geometry.tile_tokens();
-  const int64_t tail_begin = round_down(state.length, tile_tokens);
-  const auto spans = tile_spans(found, state, begin, std::min(end, tail_begin));
+  const auto spans =
+      tile_spans(found, state, begin, std::min(end, state.stored_tiles * tile_tokens));
   on_all_devices([&](int64_t d) {
     const HeadSet heads = geometry.heads(row, d);
     for (const TileSpan& span : spans) {
@@ -55,16 +56,20 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
   copy_tail(found, row, begin, end, into);
 }
 
-// What of the tokens [begin, end) is in the row's tail.
+// Those of the tokens [begin, end) that no device has.
 void Store::copy_tail(const Cache& cache, int64_t row, int64_t begin, int64_t end,
                       const TokenRun<std::byte>& into) {
   const TileGeometry& geometry = cache.geometry;
+  const int64_t tile_tokens = geometry.tile_tokens();
   const Row& state = cache.rows[static_cast<size_t>(row)];
-  const int64_t tail_begin = std::max(begin, round_down(state.length, geometry.tile_tokens()));
-  if (tail_begin >= end) return;
-  for (int64_t d = 0; d < geometry.n_devices(); ++d) {
-    unpack_tail(geometry, geometry.heads(row, d), state.tail.data() + geometry.tail_offset(row, d),
-                tail_begin, end, into);
+  for (int64_t from = std::max(begin, state.stored_tiles * tile_tokens); from < end;) {
+    const int64_t tile = from / tile_tokens;
+    const int64_t to = std::min((tile + 1) * tile_tokens, end);
+    for (int64_t d = 0; d < geometry.n_devices(); ++d) {
+      unpack_tail(geometry, geometry.heads(row, d),
+                  state.tail_tile(tile) + geometry.tail_offset(row, d), from, to, into);
+    }
+    from = to;
   }
 }
 

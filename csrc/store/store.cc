@@ -38,7 +38,8 @@ Store::Store(const StoreOptions& options)
       trace_(options.trace_events),
       checksums_(options.checksums),
       verifies_(options.checksums),
-      most_pinned_bytes_(options.pinned_bytes) {
+      most_pinned_bytes_(options.pinned_bytes),
+      tickets_(id_) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");
   }
@@ -55,6 +56,7 @@ Store::Store(const StoreOptions& options)
   }
   hardware_ = limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes,
                           options.hardware);
+  announced_ = AnnouncedReads(devices_.size(), budget_.slots);
   for (size_t d = 0; d < devices_.size(); ++d) {
     devices_[d]->record_in(trace_, static_cast<int32_t>(d));
   }
@@ -140,6 +142,13 @@ std::vector<int64_t> Store::lengths(int32_t cache) const {
 void Store::flush() {
   std::lock_guard lock(mutex_);
   check_open();
+  drain();
+  throw_write_error();
+  for (auto& [id, cache] : caches_) {
+    for (size_t row = 0; row < cache.rows.size(); ++row) {
+      write_held(cache, static_cast<int64_t>(row), cache.rows[row].due_tiles);
+    }
+  }
   on_all_devices([&](int64_t d) { devices_[static_cast<size_t>(d)]->flush(); });
   if (const auto x_store = companion()) x_store->flush();
 }
@@ -148,6 +157,9 @@ void Store::close() {
   std::lock_guard lock(mutex_);
   if (closed_) return;
   closed_ = true;
+  tickets_.close();
+  executor_.stop();
+  writes_.clear();
   caches_.clear();
   kv_bytes_stored_ = 0;
   tail_bytes_ = 0;
@@ -179,7 +191,7 @@ void Store::check_open() const {
   if (closed_) fail(ErrorKind::kStoreClosed, "store ", id_, " is closed: open another");
 }
 
-const Store::Cache& Store::find(int32_t id) const {
+const Cache& Store::find(int32_t id) const {
   check_open();
   const auto found = caches_.find(id);
   if (found == caches_.end()) {
@@ -189,7 +201,7 @@ const Store::Cache& Store::find(int32_t id) const {
   return found->second;
 }
 
-Store::Cache& Store::find(int32_t id) { return const_cast<Cache&>(std::as_const(*this).find(id)); }
+Cache& Store::find(int32_t id) { return const_cast<Cache&>(std::as_const(*this).find(id)); }
 
 void Store::check_row(const char* what, const Cache& cache, int64_t row) {
   const int64_t batch = cache.geometry.shape().batch;
@@ -197,7 +209,7 @@ void Store::check_row(const char* what, const Cache& cache, int64_t row) {
   fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ", batch - 1);
 }
 
-Store::Cache& Store::find_current(int32_t id, int32_t version) {
+Cache& Store::find_current(int32_t id, int32_t version) {
   Cache& cache = find(id);
   if (cache.version != version) {
     fail(ErrorKind::kStaleHandle, "this KV cache handle was used twice: cache ", id,
@@ -205,6 +217,11 @@ Store::Cache& Store::find_current(int32_t id, int32_t version) {
          "; use the cache returned by the last call");
   }
   return cache;
+}
+
+void Store::drain() {
+  executor_.drain();
+  settle_writes();
 }
 
 void Store::on_all_devices(const std::function<void(int64_t)>& fn) {

@@ -73,6 +73,7 @@ class Backwards final : public Device {
       visitor.ready(index, keep.kept.at(index));
     }
   }
+  void finish_writes() override {}
   void flush() override {}
   void close() override { memory_.close(); }
 
@@ -214,7 +215,7 @@ struct SmallAttend {
                              .token_begin = 0,
                              .token_end = 3,
                              .stored_tiles = 0,
-                             .tail = tail.data(),
+                             .tail = {tail.data()},
                              .first = {0, 0},
                              .last = {3, 3},
                              .queries = std::vector<float>(2 * kHeadDim)});

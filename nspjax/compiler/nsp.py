@@ -50,7 +50,8 @@ ATTEND_START = Op(
     ("ticket", "handle_k", "handle_v"),
     ("scale", "window", "softcap", "read_ahead"),
 )
-"""The same, begun: it returns at once. ticket: int32 [1], for exactly one nsp.attend_wait."""
+"""The same, begun: it returns at once. ticket: int32 [2], the store and a number, for exactly one
+nsp.attend_wait."""
 
 ATTEND_WAIT = Op("nsp.attend_wait", ("ticket",), ("out", "lse"))
 """Waits for what nsp.attend_start began."""

@@ -45,8 +45,8 @@ class Store:
       trace_events: how many of the newest reads, writes, waits and computations `trace` has.
       rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
-      x_share: the part of host_memory, up to 0.9, that is kept for X-caches; 0 lends them the eighth
-        that pinned tiles leave to later caches when the first of them is made.
+      x_share: the part of host_memory, up to 0.9, that is kept for X-caches. With 0 they get, when
+        the first is made, half of what is free then: about a sixteenth.
 
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,

@@ -129,11 +129,11 @@ def test_both_stay_within_the_budget(open_store, options):
     assert own["pinned_bytes"] == 0
     assert own["host_bytes"] > 0
     room = host_memory * (0.25 if "x_share" in options else 0.75 / 8)
-    assert room / 5 < own["host_bytes"] <= room
+    assert room / 10 < own["host_bytes"] <= room
 
 
 def test_later_caches_have_what_it_left(open_store):
-    """The eighth is lent to it: what is asked for then is refused where it does not fit."""
+    """A part of it is lent: what is asked for then is refused where it does not fit."""
     sizes = (1, 4, 400, HEADS, D, "f32", TILE)
 
     def rows_that_fit(store):
