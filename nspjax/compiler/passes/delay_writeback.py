@@ -55,23 +55,23 @@ class DelayWriteback:
             if self.placement is Placement.STEP_END:
                 self._at_step_end(block, appends, after)
             else:
+                reads = reads_of(block)
                 for append in appends:
-                    self._in_layer(append, after)
+                    self._in_layer(append, reads, after)
             for op, tokens in after.items():
                 mlir.add_operands(op, tokens)
         return module
 
-    def _in_layer(self, append: mlir.Operation, after: After) -> None:
+    def _in_layer(self, append: mlir.Operation, reads: list[mlir.Operation], after: After) -> None:
         read = handles.taker(handles.behind(append), append.block)
         if read is None or nsp.kind(read) not in nsp.READS or self.placement is Placement.ANYWHERE:
             self._write(append, append, after)
             return
         anchor = wait_of(read)
         token = self._write(append, anchor, after)
-        for read in reads_of(append.block):
-            if anchor.is_before_in_block(read):
-                after.setdefault(read, []).append(token)
-                break
+        following = next((read for read in reads if anchor.is_before_in_block(read)), None)
+        if following is not None:
+            after.setdefault(following, []).append(token)
 
     def _at_step_end(self, block: mlir.Block, appends: list[mlir.Operation], after: After) -> None:
         last_of_cache = {handles.root(append): append for append in appends}

@@ -136,17 +136,17 @@ def _check_waited_once(start: mlir.Operation) -> None:
 
 def _check_reads(ops: list[mlir.Operation]) -> None:
     """A decode step's attention counts the token of its own append: it must come behind it."""
-    appends = [op for op in ops if nsp.kind(op) is nsp.APPEND]
+    appends: dict[tuple[mlir.Value, mlir.Value], list[mlir.Operation]] = {}
+    for op in ops:
+        if nsp.kind(op) is nsp.APPEND and mlir.tensor(nsp.operand(op, "k"))[0][1] == 1:
+            key = handles.root(op), nsp.operand(op, "start")
+            appends.setdefault(key, []).append(op)
     for read in ops:
-        if nsp.kind(read) not in nsp.READS or mlir.tensor(nsp.operand(read, "q"))[0][1] != 1:
-            continue
-        position = nsp.operand(read, "position")
-        for append in appends:
-            adds_it = nsp.operand(append, "start") == position
-            adds_it &= mlir.tensor(nsp.operand(append, "k"))[0][1] == 1
-            adds_it &= handles.root(append) == handles.root(read)
-            if adds_it and _is_before(read, append):
-                raise _refused(read, f"reads the token that {_named(append)} adds later")
+        if nsp.kind(read) in nsp.READS and mlir.tensor(nsp.operand(read, "q"))[0][1] == 1:
+            key = handles.root(read), nsp.operand(read, "position")
+            for append in appends.get(key, ()):
+                if _is_before(read, append):
+                    raise _refused(read, f"reads the token that {_named(append)} adds later")
 
 
 def _check_held(ops: list[mlir.Operation]) -> None:
