@@ -62,12 +62,12 @@ def attend(layer, op="attend", **options):
 def start(layer, **options):
     return f"""
       %start{layer}:3 = "nsp.attend_start"(%k{layer}, %v{layer}, %q, %rows, %rows, %rows)
-        {attributes(**options)} : ({QUERY}) -> (tensor<1xi32>, tensor<3xi32>, tensor<3xi32>)"""
+        {attributes(**options)} : ({QUERY}) -> (tensor<2xi32>, tensor<3xi32>, tensor<3xi32>)"""
 
 
 def wait(layer):
     return f"""
-      %out{layer}:2 = "nsp.attend_wait"(%start{layer}#0) : (tensor<1xi32>)
+      %out{layer}:2 = "nsp.attend_wait"(%start{layer}#0) : (tensor<2xi32>)
         -> (tensor<4x1x4x8xf32>, tensor<4x1x4xf32>)"""
 
 
@@ -200,7 +200,7 @@ def test_a_loop_of_chunks():
 
 
 def test_lowering_changes_nothing():
-    module = main(append(0) + start(0) + wait(0) + dot())
+    module = main(append(0) + start(1) + wait(1) + dot(), n_layers=2)
     before = module_costs(module, 50)
     after = module_costs(Pipeline.parse("lower-to-ffi").run(module), 50)
     assert after.total == before.total
