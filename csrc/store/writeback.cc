@@ -113,35 +113,31 @@ void Store::writeback(int32_t cache, int32_t version, int64_t interval_tokens, b
   settle_writes();
   throw_write_error();
   const int64_t tile_tokens = found.geometry.tile_tokens();
+  const bool partial = interval_tokens < tile_tokens;
   const auto write = std::make_shared<Writeback>();
   write->cache = cache;
   for (int64_t row = 0; row < std::ssize(found.rows); ++row) {
-    const Row& state = found.rows[static_cast<size_t>(row)];
+    Row& state = found.rows[static_cast<size_t>(row)];
     const int64_t written = std::max(state.stored_tiles * tile_tokens, state.written_tokens);
     if (state.length - written < interval_tokens) continue;
+    if (partial) state.written_tokens = state.length;
     const int64_t n_full = state.length / tile_tokens;
-    // what is pinned never leaves host memory
-    const bool rest = interval_tokens < tile_tokens && state.length % tile_tokens != 0 &&
-                      n_full >= state.own->pinned_tiles;
+    // the tile that is not full too, but what is pinned never leaves host memory
+    const bool rest = partial && n_full >= state.own->pinned_tiles;
     const auto first = state.tail.begin() + (state.stored_tiles - state.tail_begin);
-    Writeback::Tiles tiles{row,
-                           state.own,
-                           state.stored_tiles,
-                           n_full - state.stored_tiles,
-                           {first, first + (n_full - state.stored_tiles) + (rest ? 1 : 0)}};
+    Writeback::Tiles tiles{row, state.own, state.stored_tiles, n_full - state.stored_tiles, {}};
+    tiles.data.assign(first, rest ? state.tail.end() : first + tiles.n_full);
     if (!tiles.data.empty()) write->tiles.push_back(std::move(tiles));
   }
   if (write->tiles.empty()) return;
-  write->job = executor_.post(
-      [this, &found, write, exclusive] { run_writeback(found.geometry, *write, exclusive); });
+  write->job = executor_.post([this, &found, write, exclusive] {
+    run_writeback(found.geometry, *write, exclusive);
+  });
   writes_.push_back(write);
   for (const Writeback::Tiles& tiles : write->tiles) {
     Row& state = found.rows[static_cast<size_t>(tiles.row)];
     state.stored_tiles = state.due_tiles = tiles.begin + tiles.n_full;
-    if (std::ssize(tiles.data) > tiles.n_full) {
-      state.written_tokens = state.length;
-      state.tail_job = write->job;
-    }
+    if (std::ssize(tiles.data) > tiles.n_full) state.tail_job = write->job;
     count_tail(found, tiles.row);
   }
 }

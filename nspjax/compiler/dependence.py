@@ -32,13 +32,13 @@ class Dependence:
         for i, op in enumerate(ops):
             direct = 0
             for value in op.operands:
-                at = None if isinstance(value.owner, mlir.Block) else index.get(value.owner)
+                at = _maker(index, value)
                 if at is None:
                     at = outside.setdefault(value, len(ops) + len(outside))
                 direct |= 1 << at
             for value in _captured(op):
-                if not isinstance(value.owner, mlir.Block) and value.owner in index:
-                    direct |= 1 << index[value.owner]
+                if (at := _maker(index, value)) is not None:
+                    direct |= 1 << at
             closure = 1 << i
             for at in members(direct):
                 closure |= ancestors[at] if at < i else 1 << at
@@ -48,7 +48,7 @@ class Dependence:
 
     def maker(self, value: mlir.Value) -> int | None:
         """The operation that makes a value; None if it comes from outside."""
-        return None if isinstance(value.owner, mlir.Block) else self.index.get(value.owner)
+        return _maker(self.index, value)
 
     def needs_any(self, i: int, others: int) -> bool:
         """Whether operation i waits, at whatever distance, for one of a set."""
@@ -61,6 +61,11 @@ def members(bits: int) -> Iterator[int]:
         lowest = bits & -bits
         yield lowest.bit_length() - 1
         bits ^= lowest
+
+
+def _maker(index: dict[mlir.Operation, int], value: mlir.Value) -> int | None:
+    owner = value.owner
+    return None if isinstance(owner, mlir.Block) else index.get(owner.operation)
 
 
 def _captured(op: mlir.Operation) -> Iterator[mlir.Value]:

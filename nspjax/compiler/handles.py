@@ -33,7 +33,9 @@ def behind(op: mlir.Operation) -> Handle:
 def maker(handle: Handle) -> mlir.Operation | None:
     """The nsp operation that gave a handle; None if it came otherwise."""
     owner = handle[0].owner
-    return None if isinstance(owner, mlir.Block) or not takes(owner) else owner.operation
+    if isinstance(owner, mlir.Block) or not takes(owner.operation):
+        return None
+    return owner.operation
 
 
 def taker(handle: Handle, block: mlir.Block) -> mlir.Operation | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ def _drive_bytes_per_s(directory: str) -> float:
 def _memory_bytes_per_s() -> float:
     from nspjax import _engine
 
-    return _engine.measure_read_bandwidth(_MEMORY_BYTES, 0, _REPEATS)
+    n_threads = len(os.sched_getaffinity(0))
+    return _engine.measure_read_bandwidth(_MEMORY_BYTES, n_threads, _REPEATS) * 1e9
 
 
 def _matmul_flops() -> float:

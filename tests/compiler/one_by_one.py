@@ -15,7 +15,7 @@ class JoinAttention:
     def run(self, module):
         starts = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.ATTEND_START]
         for op in starts:
-            if True:
+            if op:
                 waits = [
                     use.owner.operation
                     for use in nsp.result(op, "ticket").uses

@@ -12,8 +12,11 @@ from nspjax.compiler.mlir.modules import parse as parse
 from nspjax.compiler.mlir.modules import remove_unused_functions as remove_unused_functions
 from nspjax.compiler.mlir.modules import signature as signature
 from nspjax.compiler.mlir.modules import with_module as with_module
+from nspjax.compiler.mlir.moving import add_argument as add_argument
 from nspjax.compiler.mlir.moving import erase_unused as erase_unused
 from nspjax.compiler.mlir.moving import inline_calls as inline_calls
+from nspjax.compiler.mlir.moving import merge_equal as merge_equal
+from nspjax.compiler.mlir.moving import new_function as new_function
 from nspjax.compiler.mlir.moving import rebuild as rebuild
 from nspjax.compiler.mlir.moving import sort_by_use as sort_by_use
 from nspjax.compiler.mlir.moving import unused as unused

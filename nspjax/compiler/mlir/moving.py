@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from jax.extend.mlir import ir
+from jax.extend.mlir import ir, passmanager
 
 from nspjax.compiler.mlir.reading import (
     Attribute,
     Block,
     Module,
     Operation,
+    Type,
     Value,
     composite_name,
     functions,
@@ -52,6 +53,35 @@ def rebuild(
     for name, value in (attributes or {}).items():
         made.attributes[name] = value
     return list(made.results)
+
+
+def new_function(module: Module, name: str, arguments: Sequence[Type]) -> tuple[Operation, Block]:
+    """A private function without operations but a return of nothing, and its block."""
+    with ir.Location.unknown(module.context):
+        kind = ir.FunctionType.get(list(arguments), [])
+        attributes = {
+            "sym_name": ir.StringAttr.get(name),
+            "sym_visibility": ir.StringAttr.get("private"),
+            "function_type": ir.TypeAttr.get(kind),
+        }
+        with ir.InsertionPoint(module.body):
+            fn = Operation.create("func.func", regions=1, attributes=attributes)
+        locations = [ir.Location.unknown()] * len(arguments)
+        block = Block.create_at_start(fn.regions[0], list(arguments), locations)
+        with ir.InsertionPoint(block):
+            Operation.create("func.return")
+    return fn, block
+
+
+def add_argument(block: Block, kind: Type) -> Value:
+    """A further argument of a block."""
+    return block.add_argument(kind, ir.Location.unknown(kind.context))
+
+
+def merge_equal(module: Module) -> None:
+    """Compute once what is computed twice in the same place."""
+    with module.context:
+        passmanager.PassManager.parse("builtin.module(cse)").run(module.operation)
 
 
 def inline_calls(module: Module, *, keep: Collection[str] = ()) -> None:

@@ -126,9 +126,12 @@ def add_operands(op: Operation, values: Sequence[Value]) -> Operation:
         for name in (a if isinstance(a, str) else a.name for a in op.attributes)
     }
     kinds = [result.type for result in op.results]
-    made = Builder(op).op(op.name, [*op.operands, *values], kinds, attributes)
-    replace(op, made)
-    return made[0].owner.operation
+    with op.location, ir.InsertionPoint(op):
+        made = Operation.create(
+            op.name, results=kinds, operands=[*op.operands, *values], attributes=attributes
+        )
+    replace(op, list(made.results))
+    return made
 
 
 def replace(op: Operation, values: Sequence[Value]) -> None:

@@ -63,8 +63,7 @@ class DelayWriteback:
 
     def _in_layer(self, append: mlir.Operation, after: After) -> None:
         read = handles.taker(handles.behind(append), append.block)
-        scanned = read is not None and nsp.kind(read) in nsp.READS
-        if self.placement is Placement.ANYWHERE or not scanned:
+        if read is None or nsp.kind(read) not in nsp.READS or self.placement is Placement.ANYWHERE:
             self._write(append, append, after)
             return
         anchor = wait_of(read)
