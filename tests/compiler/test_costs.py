@@ -59,9 +59,10 @@ def attend(layer, op="attend", **options):
         {attributes(**options)} : ({QUERY}) -> ({ANSWER})"""
 
 
-def start(layer, **options):
+def start(layer, handles=None, **options):
+    handles = handles or f"%k{layer}, %v{layer}"
     return f"""
-      %start{layer}:3 = "nsp.attend_start"(%k{layer}, %v{layer}, %q, %rows, %rows, %rows)
+      %start{layer}:3 = "nsp.attend_start"({handles}, %q, %rows, %rows, %rows)
         {attributes(**options)} : ({QUERY}) -> (tensor<2xi32>, tensor<3xi32>, tensor<3xi32>)"""
 
 
@@ -200,7 +201,7 @@ def test_a_loop_of_chunks():
 
 
 def test_lowering_changes_nothing():
-    module = main(append(0) + start(1) + wait(1) + dot(), n_layers=2)
+    module = main(append(0) + start(0, "%append0#0, %append0#1") + wait(0) + dot())
     before = module_costs(module, 50)
     after = module_costs(Pipeline.parse("lower-to-ffi").run(module), 50)
     assert after.total == before.total
