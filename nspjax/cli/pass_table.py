@@ -53,8 +53,8 @@ class PassTable:
             title += f", {self._context_tokens} tokens a row"
         table = Table(title=Text(title, style="bold"), title_justify="left", box=None)
         table.add_column("pass", no_wrap=True)
-        table.add_column("operations", justify="right")
-        table.add_column("of the engine, and what changed", overflow="fold")
+        table.add_column("ops", justify="right", no_wrap=True)
+        table.add_column("the engine's, and what changed")
         for name in ("link", "read", "written", "ms"):
             table.add_column(name, justify="right", no_wrap=True)
         before = None
