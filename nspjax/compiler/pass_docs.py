@@ -126,7 +126,8 @@ def _type_text(kind: Any) -> str:
 def _default_text(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         return "none: it must be given"
-    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    default = str(field.default)
+    return default.lower() if isinstance(field.default, bool) else default or '""'
 
 
 def _one_line(text: str) -> str:
