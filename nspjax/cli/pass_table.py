@@ -9,12 +9,14 @@ from nspjax.byte_size import format_bytes
 from nspjax.compiler import mlir
 from nspjax.compiler.costs import ModuleCosts, module_costs
 from nspjax.compiler.pipeline import PassReport
+from nspjax.errors import CompilerError
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
     name: str
-    costs: ModuleCosts
+    costs: ModuleCosts | None
+    """None: the module does not say what its caches are"""
     run_us: float | None
 
 
@@ -25,14 +27,21 @@ class PassTable:
     def __init__(self, context_tokens: int | None):
         self._context_tokens = context_tokens
         self._rows: list[_Row] = []
+        self._notes: dict[str, None] = {}
 
     def begin(self, module: mlir.Module) -> None:
         """The module that no pass has seen yet."""
-        self._rows.append(_Row("(input)", module_costs(module, self._context_tokens), None))
+        self._rows.append(_Row("(input)", self._costs(module), None))
 
     def observe(self, report: PassReport) -> None:
-        costs = module_costs(report.module, self._context_tokens)
-        self._rows.append(_Row(report.name, costs, report.run_us))
+        self._rows.append(_Row(report.name, self._costs(report.module), report.run_us))
+
+    def _costs(self, module: mlir.Module) -> ModuleCosts | None:
+        try:
+            return module_costs(module, self._context_tokens)
+        except CompilerError as error:
+            self._notes[f"not counted: {error}"] = None
+            return None
 
     def print(self) -> None:
         from rich.console import Console
@@ -44,24 +53,32 @@ class PassTable:
             title += f", {self._context_tokens} tokens a row"
         table = Table(title=Text(title, style="bold"), title_justify="left", box=None)
         table.add_column("pass", no_wrap=True)
-        table.add_column("operations", justify="right")
-        table.add_column("of the engine, and what changed", overflow="fold")
+        table.add_column("ops", justify="right", no_wrap=True)
+        table.add_column("the engine's, and what changed")
         for name in ("link", "read", "written", "ms"):
             table.add_column(name, justify="right", no_wrap=True)
         before = None
         for row in self._rows:
-            total = row.costs.total
-            moved = (total.link_bytes, total.read_bytes, total.written_bytes)
-            cells = [
-                row.name,
-                str(sum(row.costs.operations.values())),
-                _operations(row.costs, before),
-                *(format_bytes(n) if n else "" for n in moved),
-                "" if row.run_us is None else f"{row.run_us / 1000:.1f}",
-            ]
-            table.add_row(*map(Text, cells))
+            table.add_row(*map(Text, _cells(row, before)))
             before = row.costs
-        Console(file=sys.stderr, highlight=False).print(table)
+        console = Console(file=sys.stderr, highlight=False)
+        for shown in (table, *map(Text, self._notes)):
+            console.print(shown)
+
+
+def _cells(row: _Row, before: ModuleCosts | None) -> list[str]:
+    run_ms = "" if row.run_us is None else f"{row.run_us / 1000:.1f}"
+    if row.costs is None:
+        return [row.name, *[""] * 5, run_ms]
+    total = row.costs.total
+    moved = (total.link_bytes, total.read_bytes, total.written_bytes)
+    return [
+        row.name,
+        str(sum(row.costs.operations.values())),
+        _operations(row.costs, before),
+        *(format_bytes(n) if n else "" for n in moved),
+        run_ms,
+    ]
 
 
 def _operations(costs: ModuleCosts, before: ModuleCosts | None) -> str:

@@ -91,7 +91,8 @@ def kv_bytes(step: Step, context_tokens: int | None = None) -> int:
         raise _unknown_cache(step)
     ((n_rows,), _) = mlir.tensor(step.operand("rows"))
     token_bytes = 2 * cache.n_kv_heads * cache.head_dim * mlir.element_bytes(cache.element)
-    return int(n_rows * _attended_tokens(step, context_tokens) * token_bytes)
+    used_rows = n_rows * cache.used_share
+    return int(used_rows * _attended_tokens(step, context_tokens) * token_bytes)
 
 
 def capacity_tokens(module: mlir.Module) -> int | None:
@@ -116,6 +117,7 @@ def _cost(step: Step, context_tokens: int | None, functions: dict[str, mlir.Oper
         return Cost(flops=_flops(step.op, functions))
     if kind is nsp.APPEND:
         moved = mlir.tensor_bytes(step.operand("k")) + mlir.tensor_bytes(step.operand("v"))
+        moved = int(moved * step.cache_type.used_share) if step.cache_type is not None else moved
         return Cost(link_bytes=moved, written_bytes=moved)
     if kind is nsp.ATTEND_WAIT:
         return Cost(link_bytes=_output_bytes(step))

@@ -24,11 +24,19 @@ FETCH = nsp.Op(
 class CacheType:
     """What is behind a handle, as far as the module says. Shape: [S, C, Hkv, D]."""
 
+    n_rows: int
     n_kv_heads: int
     head_dim: int
     element: str
     """as MLIR spells it"""
     capacity_tokens: int | None = None
+    used_rows: int | None = None
+    """where X is kept for some rows: those that are in this cache, or in the one of X"""
+
+    @property
+    def used_share(self) -> float:
+        """Of the rows of a call, those that have anything in this cache."""
+        return 1.0 if self.used_rows is None else self.used_rows / self.n_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Step:
     cache: int | None = None
     """the number of its cache, the same for all handles that follow from one another"""
     cache_type: CacheType | None = None
+    x_of: int | None = None
+    """the cache whose companion of X this one is"""
 
     def operand(self, name: str) -> mlir.Value:
         assert self.kind is not None
@@ -67,8 +77,11 @@ def execution(module: mlir.Module) -> list[Step]:
     walk = _Walk(mlir.functions(module))
     walk.name(main.arguments)
     walk.block(main, ())
+    walk.share_rows()
     return [
-        dataclasses.replace(step, cache_type=walk.types.get(step.cache))
+        dataclasses.replace(
+            step, cache_type=walk.types.get(step.cache), x_of=walk.x_of.get(step.cache)
+        )
         if step.cache is not None
         else step
         for step in walk.steps
@@ -87,6 +100,8 @@ class _Walk:
     def __init__(self, functions: dict[str, mlir.Operation]):
         self.steps: list[Step] = []
         self.types: dict[int, CacheType] = {}
+        self.x_of: dict[int, int] = {}
+        """by the cache of X, the one whose companion it is"""
         self._functions = functions
         self._numbers: dict[int, int] = {}
         self._caches: dict[int, int] = {}
@@ -100,6 +115,17 @@ class _Walk:
         self._n_values += len(values)
         self._bind(values, numbers)
         return numbers
+
+    def share_rows(self) -> None:
+        """Tell caches from their companions of X, by what is fetched of these."""
+        for step in self.steps:
+            if step.kind is FETCH and step.cache in self.x_of:
+                ((fetched_rows,), _) = mlir.tensor(step.operand("rows"))
+                kv, x = self.x_of[step.cache], step.cache
+                for cache, is_x in ((kv, False), (x, True)):
+                    if (found := self.types.get(cache)) is not None:
+                        used = fetched_rows if is_x else found.n_rows - fetched_rows
+                        self.types[cache] = dataclasses.replace(found, used_rows=max(used, 0))
 
     def block(self, block: mlir.Block, loops: tuple[int, ...]) -> None:
         for view in list(block.operations)[:-1]:
@@ -147,10 +173,14 @@ class _Walk:
         if "handle_k" in step.kind.results:
             self._caches[step.results[step.kind.results.index("handle_k")]] = cache
         found = _cache_type(step)
-        if found is not None and (cache not in self.types or found.capacity_tokens is not None):
-            self.types[cache] = found
+        if found is not None:
+            known = self.types.get(cache, found)
+            better = known.capacity_tokens is None and found.n_rows >= known.n_rows
+            self.types[cache] = found if better else known
         if step.kind is nsp.X_CACHE:
+            self.x_of[step.results[0]] = cache
             x = CacheType(
+                found.n_rows if found else 1,
                 int(step.number("n_heads")),
                 int(step.number("head_dim")),
                 found.element if found else "f32",
@@ -163,10 +193,11 @@ class _Walk:
 def _cache_type(step: Step) -> CacheType | None:
     """As offload-kv wrote it on the operation, or from the tokens that it appends or fetches."""
     if "cache_shape" in step.op.attributes:
-        _, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(step.op)
-        return CacheType(n_kv_heads, head_dim, nsp.cache_dtype(step.op), capacity_tokens)
+        n_rows, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(step.op)
+        element = nsp.cache_dtype(step.op)
+        return CacheType(n_rows, n_kv_heads, head_dim, element, capacity_tokens)
     if step.kind is nsp.APPEND or step.kind is FETCH:
         tokens = step.operand("k") if step.kind is nsp.APPEND else step.result("k")
-        (_, _, n_kv_heads, head_dim), element = mlir.tensor(tokens)
-        return CacheType(n_kv_heads, head_dim, element)
+        (n_rows, _, n_kv_heads, head_dim), element = mlir.tensor(tokens)
+        return CacheType(n_rows, n_kv_heads, head_dim, element)
     return None

@@ -22,6 +22,7 @@ import typing
 from typing import Any
 
 from nspjax.compiler.passes import our_passes
+from nspjax.compiler.presets import PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ def pass_doc(cls: Any) -> PassDoc:
 def passes_markdown() -> str:
     """docs/passes.md."""
     sections = [_section(pass_doc(cls)) for cls in our_passes()]
-    return "\n".join([_HEAD, *sections])
+    presets = [f"| `{name}` | `{pipeline}` |" for name, pipeline in PRESETS.items()]
+    return "\n".join([_HEAD, *presets, "", *sections])
 
 
 _HEAD = """\
@@ -71,8 +73,11 @@ _HEAD = """\
 
 A pipeline is text, `pass,pass{option=value option=value}`, in the order in which the passes run.
 `nspjax opt` runs one on a module and shows what each pass makes of it. Here are nspjax's own
-passes, in the order in which a pipeline has them; CONTRIBUTING.md says how to write another.
-"""
+passes, in the order in which a pipeline has them; [writing-a-pass.md](writing-a-pass.md) says how
+to write another. A preset's name stands for a whole pipeline:
+
+| preset | pipeline |
+|---|---|"""
 
 
 def _section(doc: PassDoc) -> str:
@@ -121,7 +126,8 @@ def _type_text(kind: Any) -> str:
 def _default_text(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         return "none: it must be given"
-    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    default = str(field.default)
+    return default.lower() if isinstance(field.default, bool) else default or '""'
 
 
 def _one_line(text: str) -> str:

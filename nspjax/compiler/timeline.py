@@ -78,7 +78,7 @@ def timeline(module: mlir.Module, rates: Rates, context_tokens: int | None = Non
 
 def _layers(steps: list[Step]) -> dict[int, int]:
     """The caches in the order in which they are appended to or attended: 0, 1, …"""
-    used = [step.cache for step in steps if step.kind in _USES and step.cache is not None]
+    used = [s.cache for s in steps if s.kind in _USES and s.cache is not None and s.x_of is None]
     return {cache: layer for layer, cache in enumerate(dict.fromkeys(used))}
 
 
@@ -138,7 +138,7 @@ class _Machine:
             self._compute(step, cost)
             return
         self._end_computing()
-        if kind in _USES and step.cache is not None:
+        if kind in _USES and step.cache in self._layers:
             self._begins_s.setdefault(step.cache, self._now_s)
         call = _CALLS.get(kind.name)
         if call is not None:
@@ -197,7 +197,7 @@ class _Machine:
 
     def _haul(self, step: Step, cost: Cost) -> None:
         """Chunk by chunk: reading, hauling and computing go on together."""
-        label = f"haul {self._layer(step)}"
+        label = f"{'fetch' if step.kind is FETCH else 'haul'} {self._layer(step)}"
         begin_s = max(self._now_s, self._free_s[Lane.device])
         ready_s = self._scan(label, step, cost.read_bytes, self._now_s)
         ready_s = max(ready_s, self._transfer(label, cost.link_bytes, begin_s))
@@ -232,8 +232,8 @@ class _Machine:
         ready_s = max(ready_s, self._read(label, n_bytes, asked_s))
         if step.kind in nsp.READS:
             self._reads.popleft()
-        if step.number("read_ahead") and self._reads:
-            self._read_ahead("read ahead", *self._reads[0])
+            if step.number("read_ahead") and self._reads:
+                self._read_ahead("read ahead", *self._reads[0])
         while self._announced:
             self._read_ahead("prefetch", *self._announced.popleft())
         return ready_s
@@ -270,9 +270,10 @@ class _Machine:
             self._spans.append(Span(lane, label, begin_s, end_s))
 
     def _layer(self, step: Step) -> str:
-        """As labels have it: L0, and X for a cache that no layer appends to or attends over."""
-        layer = self._layers.get(_cache(step))
-        return "X" if layer is None else f"L{layer}"
+        """As labels have it: L0 for a layer's cache, X0 for its companion of X."""
+        if step.x_of is not None:
+            return f"X{self._layers.get(step.x_of, 0)}"
+        return f"L{self._layers.get(_cache(step), 0)}"
 
 
 _CALLS = {

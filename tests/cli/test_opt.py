@@ -90,6 +90,16 @@ def test_table():
     assert "module" in ended.stdout
 
 
+def test_table_of_what_cannot_be_counted(tmp_path):
+    """A module without the caches' types: the passes run, and the table says why it is empty."""
+    half = tmp_path / "half.mlir"
+    text = opt(FUNCTION, "-p", "offload-kv").stdout
+    half.write_text(text.replace("cache_shape = ", "cache_other = "))
+    ended = opt(half, "-p", "lower-to-ffi", "--table")
+    assert ended.exit_code == 0
+    assert "not counted: nsp.attend" in ended.stderr
+
+
 def test_graph(tmp_path):
     ended = opt(FUNCTION, "--graph", tmp_path / "layers.svg", "--rates", RATES)
     assert ended.exit_code == 0

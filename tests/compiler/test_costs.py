@@ -53,21 +53,23 @@ def append(layer, hold="false", name="append", k=None):
         -> (tensor<3xi32>, tensor<3xi32>)"""
 
 
-def attend(layer, op="attend", **options):
+def attend(layer, op="attend", handles=None, **options):
+    handles = handles or f"%k{layer}, %v{layer}"
     return f"""
-      %out{layer}:4 = "nsp.{op}"(%k{layer}, %v{layer}, %q, %rows, %rows, %rows)
+      %out{layer}:4 = "nsp.{op}"({handles}, %q, %rows, %rows, %rows)
         {attributes(**options)} : ({QUERY}) -> ({ANSWER})"""
 
 
-def start(layer, **options):
+def start(layer, handles=None, **options):
+    handles = handles or f"%k{layer}, %v{layer}"
     return f"""
-      %start{layer}:3 = "nsp.attend_start"(%k{layer}, %v{layer}, %q, %rows, %rows, %rows)
-        {attributes(**options)} : ({QUERY}) -> (tensor<1xi32>, tensor<3xi32>, tensor<3xi32>)"""
+      %start{layer}:3 = "nsp.attend_start"({handles}, %q, %rows, %rows, %rows)
+        {attributes(**options)} : ({QUERY}) -> (tensor<2xi32>, tensor<3xi32>, tensor<3xi32>)"""
 
 
 def wait(layer):
     return f"""
-      %out{layer}:2 = "nsp.attend_wait"(%start{layer}#0) : (tensor<1xi32>)
+      %out{layer}:2 = "nsp.attend_wait"(%start{layer}#0) : (tensor<2xi32>)
         -> (tensor<4x1x4x8xf32>, tensor<4x1x4xf32>)"""
 
 
@@ -199,8 +201,32 @@ def test_a_loop_of_chunks():
     assert module_costs(module, 100).total == Cost(4 * DOT_FLOPS, 4 * chunk_bytes, 4 * chunk_bytes)
 
 
+def test_rows_whose_x_is_kept():
+    """One row of four: the others alone are in the cache, and it alone in the companion."""
+    module = main(
+        append(0)
+        + attend(0, handles="%append0#0, %append0#1")
+        + f"""
+        %x:2 = "nsp.x_cache"(%append0#0, %append0#1) {{{CACHE}, head_dim = 8 : i64,
+          n_heads = 2 : i64}} : (tensor<3xi32>, tensor<3xi32>) -> (tensor<3xi32>, tensor<3xi32>)"""
+        + append(1, k=("%x#0", "%x#1"))
+        + """
+        %begin = stablehlo.constant dense<0> : tensor<1xi32>
+        %row = stablehlo.slice %rows [3:4] : (tensor<4xi32>) -> tensor<1xi32>
+        %c:4 = stablehlo.custom_call @nspjax.fetch(%append1#0, %append1#1, %row, %begin, %row)
+          : (tensor<3xi32>, tensor<3xi32>, tensor<1xi32>, tensor<1xi32>, tensor<1xi32>)
+          -> (tensor<1x100x2x8xbf16>, tensor<1x100x2x8xbf16>, tensor<3xi32>, tensor<3xi32>)"""
+    )
+    total = module_costs(module).total
+    assert total.written_bytes == NEW_BYTES * 3 // 4 + NEW_BYTES // 4
+    assert total.read_bytes == 300 * KV_TOKEN + 100 * KV_TOKEN
+    found = timeline(module, RATES)
+    assert len(found.layer_begins_s) == 1
+    assert {"append L0", "attend L0", "append X0", "fetch X0"} <= {s.label for s in found.spans}
+
+
 def test_lowering_changes_nothing():
-    module = main(append(0) + start(0) + wait(0) + dot())
+    module = main(append(0) + start(0, "%append0#0, %append0#1") + wait(0) + dot())
     before = module_costs(module, 50)
     after = module_costs(Pipeline.parse("lower-to-ffi").run(module), 50)
     assert after.total == before.total

@@ -37,6 +37,7 @@ from nspjax.compiler.mlir.reading import contracted_size as contracted_size
 from nspjax.compiler.mlir.reading import element_bytes as element_bytes
 from nspjax.compiler.mlir.reading import element_type as element_type
 from nspjax.compiler.mlir.reading import ffi_attributes as ffi_attributes
+from nspjax.compiler.mlir.reading import find_function as find_function
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
 from nspjax.compiler.mlir.reading import integers as integers

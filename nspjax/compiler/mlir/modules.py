@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.extend.mlir as jax_mlir
@@ -12,9 +14,14 @@ from jax.extend.mlir.dialects import stablehlo
 
 from nspjax.compiler.mlir.reading import Module, Type, function, function_type
 
+_NSP_DIALECT = "jaxlib.mlir.dialects.nsp"
+
 
 def new_context() -> ir.Context:
     """A context with JAX's dialects that accepts our `nsp` operations unregistered."""
+    # Whenever Python sees an operation, MLIR's bindings ask for a module with its dialect's
+    # classes, and only remember that there is one: without this, each sight is a failed import.
+    sys.modules.setdefault(_NSP_DIALECT, types.ModuleType(_NSP_DIALECT))
     empty = jax.jit(lambda: 0).lower().compiler_ir("stablehlo")
     assert isinstance(empty, ir.Module)
     context = empty.context

@@ -94,12 +94,10 @@ def call_target(op: Operation) -> str | None:
 
 def ffi_attributes(op: Operation) -> dict[str, Attribute]:
     """What a typed-FFI custom call is called with; nothing for any other operation."""
-    if "backend_config" not in op.attributes:
-        return {}
-    config = op.attributes["backend_config"]
-    if not isinstance(config, ir.DictAttr):
-        return {}
-    return {item.name: item.attr for item in config}
+    for name in ("backend_config", "mhlo.backend_config"):  # the latter is what jax.ffi writes
+        if name in op.attributes and isinstance(op.attributes[name], ir.DictAttr):
+            return {item.name: item.attr for item in ir.DictAttr(op.attributes[name])}
+    return {}
 
 
 def contracted_size(dot_general: Operation) -> int:

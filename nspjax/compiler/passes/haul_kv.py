@@ -14,12 +14,12 @@ class HaulKV:
     """Turn every nsp.attend into nsp.haul, FlexGen's way (arXiv 2303.06865): the baseline.
 
     Every key and value that is attended over crosses the link, in place of queries and results.
-    chunk_tokens: how many tokens of each row are at the compute device at a time; best a multiple
-    of a tile's, since a tile that two chunks have is read twice.
     """
 
     name: ClassVar[str] = "haul-kv"
     chunk_tokens: int = 1024
+    """how many tokens of each row are at the compute device at a time; best a multiple of a tile's,
+    since a tile that two chunks have is read twice"""
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 1:

@@ -35,14 +35,13 @@ class XCache:
     What a model does between project_kv and cached_attention may depend, beside X, on the lengths
     of the caches, which are taken for the tokens' positions, and on weights: all arguments of the
     program but single integers count as such.
-
-    fraction: of the cache's rows, rounded; `auto`: what measured rates say pays, 0 without them.
-    chunk_tokens: of each row, how many are recomputed at a time.
     """
 
     name: ClassVar[str] = "x-cache"
     fraction: Fraction = AUTO
+    """of the cache's rows, rounded; `auto`: what measured rates say pays, 0 without them"""
     chunk_tokens: int = 512
+    """of each row, how many are recomputed at a time"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fraction", Fraction(self.fraction))
