@@ -297,7 +297,7 @@ def test_an_append_behind_attention_whose_write_fails(open_store):
         cache, other = (one_cache(store) for _ in range(2))
         slow = fill(store, other, k, v, [20 * TILE] * ROWS)
         store.flush()
-        fault = f"write:eio:after={store.stats()['n_writes']}:times=2"
+        fault = f"write:eio:after={store.stats()['n_writes']}:times=5"
     q = np.ones((ROWS, 1, HEADS * GROUP, D), np.float32)
     at = int32([20 * TILE] * ROWS)
     ticket = store.attend_start(other, slow, q, int32(range(ROWS)), at, at, 0.1)
