@@ -134,10 +134,9 @@ ffi::Error prefetch(Int32s hk, Int32s hv, Int32s rows, Int32s length, ffi::Remai
            length.element_count());
     }
     find_store(handle.store)
-        ->prefetch(handle.cache, handle.version,
-                   {.rows = {rows.typed_data(), rows.element_count()},
-                    .length = {length.typed_data(), length.element_count()},
-                    .most_bytes = most_bytes});
+        ->prefetch(handle.cache, {.rows = {rows.typed_data(), rows.element_count()},
+                                  .length = {length.typed_data(), length.element_count()},
+                                  .most_bytes = most_bytes});
     std::fill_n(token->typed_data(), token->element_count(), 0);
   });
 }

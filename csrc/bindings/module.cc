@@ -124,11 +124,11 @@ nb::tuple attend_wait(Store& store, int32_t ticket) {
                         new_array(std::move(result.lse), {size(0), size(1), size(2)}));
 }
 
-void prefetch(Store& store, int32_t cache, int32_t version, const Int32Array& rows,
-              const Int32Array& length, int64_t most_bytes) {
+void prefetch(Store& store, int32_t cache, const Int32Array& rows, const Int32Array& length,
+              int64_t most_bytes) {
   check_sizes(AnyArray(length), "length", {static_cast<int64_t>(rows.size())});
   without_gil([&] {
-    store.prefetch(cache, version,
+    store.prefetch(cache,
                    {.rows = values(rows), .length = values(length), .most_bytes = most_bytes});
   });
 }
@@ -331,10 +331,15 @@ NB_MODULE(_engine, m) {
            "length"_a, "scale"_a, "window"_a = 0, "softcap"_a = 0.0f, "read_ahead"_a = true,
            "The same, begun; returns a ticket.")
       .def("attend_wait", &attend_wait, "ticket"_a, "-> out, lse, once for each ticket.")
-      .def("prefetch", &prefetch, "cache"_a, "version"_a, "rows"_a, "length"_a, "most_bytes"_a = 0,
+      .def("prefetch", &prefetch, "cache"_a, "rows"_a, "length"_a, "most_bytes"_a = 0,
            "Says what attentions with read_ahead=False will be over, in their order.")
-      .def("writeback", &Store::writeback, "cache"_a, "version"_a, "interval_tokens"_a,
-           "exclusive"_a = false, release_gil, "Queues the writes of what was held back.")
+      .def(
+          "writeback",
+          [](Store& store, int32_t cache, int64_t interval_tokens, bool exclusive) {
+            store.writeback(cache, store.version(cache), interval_tokens, exclusive);
+          },
+          "cache"_a, "interval_tokens"_a, "exclusive"_a = false, release_gil,
+          "Queues the writes of what was held back.")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
       .def("fetch", &fetch, "cache"_a, "version"_a, "rows"_a, "begin"_a, "length"_a, "n_tokens"_a,

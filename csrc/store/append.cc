@@ -66,9 +66,21 @@ void Store::check_append(const Cache& cache, const AppendArgs& args) {
   }
 }
 
-// Whether the call's rows must write what they have of full tiles then: always without `hold`, and
-// where there is no room to hold them.
-bool Store::must_write(const Cache& cache, const AppendArgs& args) const {
+// Whether the call fills tiles that are to go out.
+bool Store::fills_tiles(const Cache& cache, const AppendArgs& args) {
+  for (size_t b = 0; b < args.rows.size(); ++b) {
+    if (args.n_new[b] == 0) continue;
+    const Row& row = cache.rows[static_cast<size_t>(args.rows[b])];
+    if ((args.start[b] + args.n_new[b]) / cache.geometry.tile_tokens() > row.stored_tiles) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether host memory may keep all that the call's rows have then. What is being written does not
+// count, so that this does not depend on how fast it is.
+bool Store::has_room_to_hold(const Cache& cache, const AppendArgs& args) const {
   const int64_t tile_tokens = cache.geometry.tile_tokens();
   int64_t held_bytes = held_bytes_;
   for (size_t b = 0; b < args.rows.size(); ++b) {
@@ -76,12 +88,11 @@ bool Store::must_write(const Cache& cache, const AppendArgs& args) const {
     const Row& row = cache.rows[static_cast<size_t>(args.rows[b])];
     const int64_t end = args.start[b] + args.n_new[b];
     const int64_t n_full = end / tile_tokens - row.stored_tiles;
-    if (n_full > 0 && !args.hold) return true;
-    if (n_full * tile_tokens > kMostHeldTokens + tile_tokens) return true;
+    if (n_full * tile_tokens > kMostHeldTokens + tile_tokens) return false;
     const int64_t n_held = std::max<int64_t>(0, ceil_div(end, tile_tokens) - row.stored_tiles - 1);
     held_bytes += n_held * tail_tile_bytes(cache, args.rows[b]) - row.held_bytes;
   }
-  return held_bytes > std::max(held_bytes_, free_tail_bytes());
+  return held_bytes <= std::max(held_bytes_, free_tail_bytes());
 }
 
 void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
@@ -90,7 +101,10 @@ void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.n_new[b] > 0) cut_back(cache, args.rows[b], args.start[b]);
   }
-  const bool writes = must_write(cache, args);
+  const bool holds = has_room_to_hold(cache, args);
+  // behind an attention that is at work, tiles wait in host memory for their turn
+  const bool writes_later = !args.hold && holds && !executor_.idle();
+  const bool writes = fills_tiles(cache, args) && !(args.hold && holds) && !writes_later;
   // tiles that are being written take room too, until they are
   if (writes || tail_bytes_ > budget_.cache_bytes - reserved_pinned_bytes_) drain();
   std::vector<std::vector<TailTile>> fresh(args.rows.size());
@@ -125,6 +139,14 @@ void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
     count_tail(cache, row);
     bytes_appended_ += (end - begin) * geometry.shape().token_bytes();
   }
+  if (!writes_later) return;
+  std::vector<Writeback::Tiles> tiles;
+  for (size_t b = 0; b < args.rows.size(); ++b) {
+    if (args.n_new[b] == 0) continue;
+    const Row& state = cache.rows[static_cast<size_t>(args.rows[b])];
+    tiles.push_back(state.full_tiles(args.rows[b], tile_tokens));
+  }
+  queue_writeback(cache, std::move(tiles), false);
 }
 
 // Stores the tiles that the call fills, and those that were held until now. Tails are only read:

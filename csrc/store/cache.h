@@ -18,6 +18,21 @@ namespace nspjax {
 // over it have a share in it.
 using TailTile = std::shared_ptr<AlignedBuffer>;
 
+// Tail tiles of some rows of a cache that a job writes out.
+struct Writeback {
+  struct Tiles {
+    int64_t row;
+    std::shared_ptr<Region> region;
+    int64_t begin;               // the first
+    int64_t n_full;              // those that count as stored from now on
+    std::vector<TailTile> data;  // they, and perhaps one that is not full
+  };
+  int32_t cache;
+  std::vector<Tiles> tiles;
+  int64_t job = 0;
+  std::exception_ptr error = {};  // for those who know that the job has run
+};
+
 // Tiles come in this order: shared ones, stored ones of the row's own, those in `tail`, of which
 // the last may not be full.
 struct Row {
@@ -54,9 +69,12 @@ struct Row {
   int64_t tail_end() const { return tail_begin + std::ssize(tail); }
   // Tiles before `tile` are stored, and leave the tail.
   void store_before(int64_t tile);
+  // Those that are full and not stored.
+  Writeback::Tiles full_tiles(int64_t row, int64_t tile_tokens) const;
 };
 
 struct Cache {
+  int32_t id;
   TileGeometry geometry;
   std::vector<Extent> extents;  // [device]
   std::vector<Row> rows;
@@ -79,20 +97,5 @@ int64_t tail_tile_bytes(const Cache& cache, int64_t row);
 // A device's part of tile number `tile` of a row, of what the tail has of it.
 void pack_tail_tile(const TileGeometry& geometry, int64_t row, int64_t device, int64_t tile,
                     const std::byte* tail, std::byte* to);
-
-// Tail tiles of some rows of a cache that a job writes out.
-struct Writeback {
-  struct Tiles {
-    int64_t row;
-    std::shared_ptr<Region> region;
-    int64_t begin;               // the first
-    int64_t n_full;              // those that count as stored from now on
-    std::vector<TailTile> data;  // they, and perhaps one that is not full
-  };
-  int32_t cache;
-  std::vector<Tiles> tiles;
-  int64_t job = 0;
-  std::exception_ptr error;  // for those who know that the job has run
-};
 
 }  // namespace nspjax

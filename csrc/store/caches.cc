@@ -103,7 +103,8 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
       const int32_t id = next_cache_++;
       Cache& cache =
           caches_
-              .emplace(id, Cache{.geometry = geometry,
+              .emplace(id, Cache{.id = id,
+                                 .geometry = geometry,
                                  .extents = {},
                                  .rows = std::vector<Row>(static_cast<size_t>(shape.batch)),
                                  .regions = {},

@@ -31,6 +31,11 @@ int64_t Executor::n_done() const {
   return n_done_;
 }
 
+bool Executor::idle() const {
+  std::lock_guard lock(mutex_);
+  return n_done_ == n_posted_;
+}
+
 void Executor::stop() {
   std::deque<std::function<void()>> dropped;
   {

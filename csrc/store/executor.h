@@ -26,6 +26,7 @@ class Executor {
   void drain();
   // The number of the last job that has run; what those did is seen by the caller.
   int64_t n_done() const;
+  bool idle() const;
   // Waits for the job that is running and drops those behind it.
   void stop();
 

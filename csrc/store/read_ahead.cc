@@ -40,10 +40,10 @@ std::vector<std::vector<TileRange>> Store::next_reads(Cache& cache, int32_t id,
   return reads;
 }
 
-void Store::prefetch(int32_t cache, int32_t version, const PrefetchArgs& args) {
+void Store::prefetch(int32_t cache, const PrefetchArgs& args) {
   TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kPrefetch});
   std::lock_guard lock(mutex_);
-  const Cache& found = find_current(cache, version);
+  const Cache& found = find(cache);
   check_prefetch(found, args);
   const TileGeometry& geometry = found.geometry;
   Announced announced{cache, {}, std::vector<std::vector<TileRange>>(devices_.size())};

@@ -161,6 +161,8 @@ class Store {
 
   // Each checks everything before it changes anything. If writing then fails, the cache keeps its
   // version; rows that were to be cut back (start < length) are cut back, the others unchanged.
+  // While jobs are queued, append queues its writes behind them if host memory has room for the
+  // tiles.
   // What a queued write met since the last such call is thrown first, by append, writeback or
   // flush: its tiles are in host memory still, and are written by the next write of their row, or
   // flush.
@@ -172,8 +174,8 @@ class Store {
   // Once for each ticket. Throws what the attention met.
   AttendResult attend_wait(int32_t ticket);
   // Devices may begin to read what an attention over these rows will need, in the order of the
-  // calls; it is passed to them by attentions without read_ahead.
-  void prefetch(int32_t cache, int32_t version, const PrefetchArgs& args);
+  // calls; it is passed to them by attentions without read_ahead. A hint: any version will do.
+  void prefetch(int32_t cache, const PrefetchArgs& args);
   // Queues the write of every row that has interval_tokens or more which were not written: its full
   // tiles and, where an interval is less than a tile, what there is of the tile that is not full,
   // which is never read. exclusive: nothing queued later begins before all is on the medium.
@@ -226,7 +228,8 @@ class Store {
   static void check_row(const char* what, const Cache& cache, int64_t row);
   static void check_append(const Cache& cache, const AppendArgs& args);
   void append_unlocked(Cache& cache, const AppendArgs& args);
-  bool must_write(const Cache& cache, const AppendArgs& args) const;
+  static bool fills_tiles(const Cache& cache, const AppendArgs& args);
+  bool has_room_to_hold(const Cache& cache, const AppendArgs& args) const;
   void cut_back(Cache& cache, int64_t row, int64_t length);
   // Tiles [begin, end) that a region gets.
   struct NewTiles {
@@ -260,6 +263,7 @@ class Store {
 
   // Until nothing is queued: then this thread may use the devices, as long as it has the mutex.
   void drain();
+  void queue_writeback(Cache& cache, std::vector<Writeback::Tiles> tiles, bool exclusive);
   // Takes note of the queued writes that are done.
   void settle_writes();
   void settle(const Writeback& write);

@@ -16,6 +16,12 @@ void Row::store_before(int64_t tile) {
   due_tiles = std::max(due_tiles, tile);
 }
 
+Writeback::Tiles Row::full_tiles(int64_t row, int64_t tile_tokens) const {
+  const int64_t n = length / tile_tokens - stored_tiles;
+  const auto first = tail.begin() + (stored_tiles - tail_begin);
+  return {row, own, stored_tiles, n, {first, first + n}};
+}
+
 int64_t tail_tile_bytes(const Cache& cache, int64_t row) {
   return round_up(cache.geometry.tail_bytes(row), kPageBytes);
 }
@@ -113,32 +119,35 @@ void Store::writeback(int32_t cache, int32_t version, int64_t interval_tokens, b
   settle_writes();
   throw_write_error();
   const int64_t tile_tokens = found.geometry.tile_tokens();
-  const bool partial = interval_tokens < tile_tokens;
-  const auto write = std::make_shared<Writeback>();
-  write->cache = cache;
+  std::vector<Writeback::Tiles> tiles;
   for (int64_t row = 0; row < std::ssize(found.rows); ++row) {
     Row& state = found.rows[static_cast<size_t>(row)];
     const int64_t written = std::max(state.stored_tiles * tile_tokens, state.written_tokens);
     if (state.length - written < interval_tokens) continue;
-    if (partial) state.written_tokens = state.length;
-    const int64_t n_full = state.length / tile_tokens;
+    tiles.push_back(state.full_tiles(row, tile_tokens));
+    if (interval_tokens >= tile_tokens) continue;
+    state.written_tokens = state.length;
     // the tile that is not full too, but what is pinned never leaves host memory
-    const bool rest = partial && n_full >= state.own->pinned_tiles;
-    const auto first = state.tail.begin() + (state.stored_tiles - state.tail_begin);
-    Writeback::Tiles tiles{row, state.own, state.stored_tiles, n_full - state.stored_tiles, {}};
-    tiles.data.assign(first, rest ? state.tail.end() : first + tiles.n_full);
-    if (!tiles.data.empty()) write->tiles.push_back(std::move(tiles));
+    const int64_t n_full = state.length / tile_tokens;
+    if (n_full < state.tail_end() && n_full >= state.own->pinned_tiles) {
+      tiles.back().data.push_back(state.tail.back());
+    }
   }
-  if (write->tiles.empty()) return;
-  write->job = executor_.post([this, &found, write, exclusive] {
-    run_writeback(found.geometry, *write, exclusive);
-  });
+  queue_writeback(found, std::move(tiles), exclusive);
+}
+
+void Store::queue_writeback(Cache& cache, std::vector<Writeback::Tiles> tiles, bool exclusive) {
+  std::erase_if(tiles, [](const Writeback::Tiles& of_row) { return of_row.data.empty(); });
+  if (tiles.empty()) return;
+  const auto write = std::make_shared<Writeback>(Writeback{cache.id, std::move(tiles)});
+  write->job = executor_.post(
+      [this, &cache, write, exclusive] { run_writeback(cache.geometry, *write, exclusive); });
   writes_.push_back(write);
-  for (const Writeback::Tiles& tiles : write->tiles) {
-    Row& state = found.rows[static_cast<size_t>(tiles.row)];
-    state.stored_tiles = state.due_tiles = tiles.begin + tiles.n_full;
-    if (std::ssize(tiles.data) > tiles.n_full) state.tail_job = write->job;
-    count_tail(found, tiles.row);
+  for (const Writeback::Tiles& of_row : write->tiles) {
+    Row& state = cache.rows[static_cast<size_t>(of_row.row)];
+    state.stored_tiles = state.due_tiles = of_row.begin + of_row.n_full;
+    if (std::ssize(of_row.data) > of_row.n_full) state.tail_job = write->job;
+    count_tail(cache, of_row.row);
   }
 }
 

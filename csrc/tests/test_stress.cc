@@ -106,7 +106,7 @@ struct Call {
   }
   void prefetch() {
     const std::vector<int32_t> rows = {0, 1}, lengths(2, length);
-    store.prefetch(cache, version, {.rows = rows, .length = lengths, .most_bytes = 1 << 20});
+    store.prefetch(cache, {.rows = rows, .length = lengths, .most_bytes = 1 << 20});
   }
 };
 

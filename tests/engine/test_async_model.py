@@ -59,9 +59,9 @@ class Both:
 
     def writeback(self, layer, interval, exclusive):
         store, plain = self.stores
-        store.writeback(self.caches[0][layer], self.versions[layer], interval, exclusive)
+        store.writeback(self.caches[0][layer], interval, exclusive)
         if self.converts:
-            plain.writeback(self.caches[1][layer], self.versions[layer], interval, True)
+            plain.writeback(self.caches[1][layer], interval, True)
             plain.flush()
 
     def share(self, layer, source, rows, n_tokens):
@@ -114,9 +114,7 @@ def test_random_programs(open_store, kind, kv_dtype):
                     layer, int(rng.choice([1, TILE, 4 * TILE])), bool(rng.random() < 0.5)
                 )
             case "prefetch":
-                store.prefetch(
-                    both.caches[0][layer], both.versions[layer], rows, length[rows], 1 << 16
-                )
+                store.prefetch(both.caches[0][layer], rows, length[rows], 1 << 16)
             case "rare":
                 source = int(rng.integers(ROWS))
                 match rng.integers(3):

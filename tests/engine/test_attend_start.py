@@ -149,20 +149,21 @@ def test_bad_starts(open_store):
 
 @pytest.mark.parametrize("n_directories", [0, 1])
 @pytest.mark.parametrize("hold", [False, True])
-def test_an_append_to_other_rows_does_not_wait(open_store, n_directories, hold):
-    """Row 0 is attended over, slowly; row 1 gets tokens; both orders of events are in the trace."""
+@pytest.mark.parametrize("n_new", [10, 3 * TILE])
+def test_an_append_to_other_rows_does_not_wait(open_store, n_directories, hold, n_new):
+    """Row 0 is attended over, slowly; row 1 gets tokens, and fills tiles or does not."""
     store = open_store(n_directories, read_bytes_per_s=SLOW)
     cache, version = filled(store)
     k, v = contents(seed=3)
+    n_writes = store.stats()["n_writes"]
     ticket = store.attend_start(cache, version, *query([0], [600]))
-    n_new = TILE * 3 if hold else TILE - LENGTHS[1] % TILE - 1  # no full tile, or some that stay
     store.append(cache, version, k[:1], v[:1], int32([1]), int32([17]), int32([n_new]), hold)
     store.attend_wait(ticket)
     (attend,) = events_of(store, TraceKind.attend)
-    added = events_of(store, TraceKind.append)[-1]
-    assert added["begin_ns"] < attend["end_ns"]
-    assert added["end_ns"] < attend["end_ns"]
+    assert events_of(store, TraceKind.append)[-1]["end_ns"] < attend["end_ns"]
     np.testing.assert_array_equal(store.read(cache, 1, 17, 17 + n_new)[0], k[0, :n_new])
+    store.flush()
+    assert (store.stats()["n_writes"] > n_writes) == (n_new > TILE and not hold)
 
 
 @pytest.mark.parametrize("n_directories", [0, 1])

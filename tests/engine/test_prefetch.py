@@ -31,7 +31,7 @@ def attend(store, handle, rows=range(ROWS), **options):
 
 def prefetch(store, handle, rows=range(ROWS), length=TOKENS, most_bytes=0):
     rows = int32(rows)
-    store.prefetch(*handle, rows, np.full_like(rows, length), most_bytes)
+    store.prefetch(handle[0], rows, np.full_like(rows, length), most_bytes)
 
 
 def events_of(store, *kinds):

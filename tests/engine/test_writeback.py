@@ -70,7 +70,7 @@ def test_decoding_with_writes_behind(open_store, kind, interval, exclusive):
             plain, same, k[:, length : length + 1], v[:, length : length + 1],
             int32(range(ROWS)), int32([length] * ROWS), int32([1] * ROWS),
         )  # fmt: skip
-        store.writeback(cache, version, interval, exclusive)
+        store.writeback(cache, interval, exclusive)
         assert_same(
             attend(store, cache, version, length + 1), attend(other, plain, same, length + 1)
         )
@@ -91,7 +91,7 @@ def test_held_tiles_are_as_appended(open_store, kv_dtype):
     same = fill(exact, plain, k, v, [100] * ROWS)
     assert_same(attend(store, cache, version, 100), attend(exact, plain, same, 100))
     assert_same(store.read(cache, 1, 0, 100), [x[1, :100] for x in (k, v)])
-    store.writeback(cache, version, 1)
+    store.writeback(cache, 1)
     written = open_store(1)
     at_once = one_cache(written, kv_dtype)
     of_it = fill(written, at_once, k, v, [100] * ROWS)
@@ -107,24 +107,24 @@ def test_what_is_written_and_when(open_store, n_directories):
     version = hold(store, cache, 0, k, v, 0, 3 * TILE + 5)
     assert n_written(store) == 0
     assert store.stats()["tail_bytes"] == ROWS * 4 * TILE_BYTES
-    store.writeback(cache, version, 4 * TILE)  # nobody has as many
+    store.writeback(cache, 4 * TILE)  # nobody has as many
     assert n_written(store) == 0
     version = hold(store, cache, version, k, v, 3 * TILE + 5, TILE, rows=[1])
-    store.writeback(cache, version, 4 * TILE)
+    store.writeback(cache, 4 * TILE)
     assert n_written(store) == 4 * TILE_BYTES  # row 1, without its 5 tokens
     assert store.stats()["tail_bytes"] == (4 + 1 + 4) * TILE_BYTES
-    store.writeback(cache, version, TILE)
+    store.writeback(cache, TILE)
     assert n_written(store) == 10 * TILE_BYTES
-    store.writeback(cache, version, TILE)
+    store.writeback(cache, TILE)
     assert n_written(store) == 10 * TILE_BYTES
-    store.writeback(cache, version, 1)  # now those 5 tokens of each, with their tile
+    store.writeback(cache, 1)  # now those 5 tokens of each, with their tile
     assert n_written(store) == 13 * TILE_BYTES
-    store.writeback(cache, version, 1)
+    store.writeback(cache, 1)
     assert n_written(store) == 13 * TILE_BYTES
     hold(store, cache, version, k, v, 3 * TILE + 5, 1, rows=[0])
-    store.writeback(cache, version + 1, 2)
+    store.writeback(cache, 2)
     assert n_written(store) == 13 * TILE_BYTES
-    store.writeback(cache, version + 1, 1)
+    store.writeback(cache, 1)
     assert n_written(store) == 14 * TILE_BYTES
     assert store.stats()["bytes_read"] == 0
 
@@ -169,10 +169,10 @@ def test_rows_that_hold_tiles_are_cut_and_shared(open_store, cut, written):
     cache, plain = one_cache(store), one_cache(other)
     k, v = contents()
     version = hold(store, cache, 0, k, v, 0, 2 * TILE)
-    store.writeback(cache, version, TILE)
+    store.writeback(cache, TILE)
     version = hold(store, cache, version, k, v, 2 * TILE, 2 * TILE + 7)
     if written:
-        store.writeback(cache, version, 1)
+        store.writeback(cache, 1)
     new_k, new_v = contents(seed=1)
     version = hold(store, cache, version, new_k, new_v, cut, 20, rows=[0])
     version = store.share_prefix(cache, version, 0, int32([1, 2]), cut + 18)
@@ -207,8 +207,8 @@ def test_exclusive_writes_are_not_beside_a_scan(open_store, interval):
             tickets.append(
                 store.attend_start(cache, versions[i], q, int32(range(ROWS)), at - 1, at, 0.1)
             )
-        for cache, version in zip(caches, versions, strict=True):
-            store.writeback(cache, version, interval, exclusive=True)
+        for cache in caches:
+            store.writeback(cache, interval, exclusive=True)
         for ticket in tickets:
             store.attend_wait(ticket)
     store.flush()
@@ -242,13 +242,13 @@ def test_a_write_that_fails_loses_nothing(open_store, kind, exclusive, kv_dtype)
     n = 10 * TILE + 3
     version = hold(store, cache, 0, k, v, 0, n)
     same = hold(held, plain, 0, k, v, 0, n)
-    store.writeback(cache, version, TILE, exclusive)
+    store.writeback(cache, TILE, exclusive)
     out = attend(store, cache, version, n)
     raised = 0
     for _ in range(5):
         try:
             version = hold(store, cache, version, k, v, store.lengths(cache)[0], 1)
-            store.writeback(cache, version, 1, exclusive)
+            store.writeback(cache, 1, exclusive)
             store.flush()
         except error:
             raised += 1
@@ -278,7 +278,7 @@ def test_attention_begun_behind_a_write_that_fails(open_store):
     expected = attend(store, cache, version, 10 * TILE + 3)
     q = normal(np.random.default_rng(10 * TILE + 3), (ROWS, 1, HEADS * GROUP, D))
     at = int32([10 * TILE + 3] * ROWS)
-    store.writeback(cache, version, TILE, exclusive=True)
+    store.writeback(cache, TILE, exclusive=True)
     tickets = [
         store.attend_start(cache, version, q, int32(range(ROWS)), at - 1, at, 0.1) for _ in range(3)
     ]
@@ -288,12 +288,36 @@ def test_attention_begun_behind_a_write_that_fails(open_store):
         store.flush()
 
 
+def test_an_append_behind_attention_whose_write_fails(open_store):
+    """It has returned by then: the next one says so, and the tiles are there."""
+    k, v = contents()
+    fault = ""
+    for _ in range(2):  # the first to count the writes
+        store = open_store(1, fault=fault, read_bytes_per_s=1e6)
+        cache, other = (one_cache(store) for _ in range(2))
+        slow = fill(store, other, k, v, [20 * TILE] * ROWS)
+        store.flush()
+        fault = f"write:eio:after={store.stats()['n_writes']}:times=5"
+    q = np.ones((ROWS, 1, HEADS * GROUP, D), np.float32)
+    at = int32([20 * TILE] * ROWS)
+    ticket = store.attend_start(other, slow, q, int32(range(ROWS)), at, at, 0.1)
+    version = fill(store, cache, k, v, [40] * ROWS)
+    store.attend_wait(ticket)
+    with pytest.raises(StorageIOError):
+        store.flush()
+    store.flush()
+    assert store.stats()["bytes_written"] == ROWS * 22 * TILE_BYTES
+    for row in range(ROWS):
+        assert_same(store.read(cache, row, 0, 40), [x[row, :40] for x in (k, v)])
+    assert store.version(cache) == version
+
+
 def test_bad_intervals(open_store):
     store = open_store(0)
     cache = one_cache(store)
     for interval in (0, -1):
         with pytest.raises(InvalidArgumentError, match=f"interval of {interval} tokens"):
-            store.writeback(cache, 0, interval)
+            store.writeback(cache, interval)
 
 
 def test_sixteen_bit_tokens(open_store):
@@ -308,6 +332,6 @@ def test_sixteen_bit_tokens(open_store):
         version = store.append(
             cache, version, *part, int32([0]), int32([length]), int32([n]), hold=True
         )
-        store.writeback(cache, version, 1)
+        store.writeback(cache, 1)
         length += n
         assert_same(store.read(cache, 0, 0, length), [x[0, :length] for x in (k, v)])
