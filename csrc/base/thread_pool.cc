@@ -49,7 +49,7 @@ void TaskGroup::run(std::function<void()> task) {
     }
     task = nullptr;  // what it held is given back before the group counts as done
     std::lock_guard lock(mutex_);
-    if (error && !error_) error_ = error;
+    if (error && !error_) error_ = std::move(error);  // nothing of it stays with this thread
     if (--pending_ > 0) return;
     idle_since_ = std::chrono::steady_clock::now();
     done_.notify_all();

@@ -62,8 +62,8 @@ Store::Chunk Store::chunk_of(const Cache& cache, const FetchArgs& args, int64_t 
   return chunk;
 }
 
-// What the next fetch will probably read first: the chunk after this one, which the lengths tell.
-// Then what was announced, or else the first chunk of the cache that followed this one last time.
+// What the next fetches will probably read: the chunks after this one, which the lengths tell. Then
+// what was announced, or else the first chunk of the cache that followed this one last time.
 std::vector<std::vector<TileRange>> Store::next_fetch(Cache& cache, int32_t id,
                                                       const FetchArgs& args) {
   if (args.begin == 0) {
@@ -83,15 +83,18 @@ std::vector<std::vector<TileRange>> Store::next_fetch(Cache& cache, int32_t id,
       }
     }
   };
-  const int64_t next_begin = args.begin + args.n_tokens;
-  const bool more = std::ranges::any_of(args.length, [&](int64_t n) { return n > next_begin; });
-  if (more) add_chunk(cache, next_begin);
+  const auto full = [&](const auto& of_device) { return std::ssize(of_device) >= budget_.slots; };
+  const int64_t end = args.length.empty() ? 0 : *std::ranges::max_element(args.length);
+  for (int64_t begin = args.begin + args.n_tokens; begin < end; begin += args.n_tokens) {
+    if (std::ranges::all_of(reads, full)) break;
+    add_chunk(cache, begin);
+  }
   if (!args.read_ahead) {
     const auto announced = announced_.reads();
     for (size_t d = 0; d < devices_.size(); ++d) {
       reads[d].insert(reads[d].end(), announced[d].begin(), announced[d].end());
     }
-  } else if (const auto next = caches_.find(cache.attended_next); !more && next != caches_.end()) {
+  } else if (const auto next = caches_.find(cache.attended_next); next != caches_.end()) {
     add_chunk(next->second, 0);
   }
   return reads;

@@ -85,7 +85,7 @@ struct FetchArgs {
   std::span<const int32_t> length;  // 0 leaves the row alone
   int64_t begin;
   int64_t n_tokens;
-  bool read_ahead;  // when no row has more, of the cache that followed; else what is announced
+  bool read_ahead;  // then of the cache that followed last time; else of what is announced
   std::byte* k;     // [B, n_tokens, n_kv_heads, head_dim] in the cache's dtype
   std::byte* v;
 };
@@ -182,8 +182,8 @@ class Store {
   void writeback(int32_t cache, int32_t version, int64_t interval_tokens, bool exclusive);
   // Tokens [begin, end) of a row as [end - begin, n_kv_heads, head_dim].
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
-  // Tokens of several rows for the host to attend over. The chunk after this one is read meanwhile,
-  // if `length` says that there is one.
+  // Tokens of several rows for the host to attend over. Those after them that `length`
+  // tells are read meanwhile.
   void fetch(int32_t cache, int32_t version, const FetchArgs& args);
   // The cache that keeps X for rows of this one, as long as it lives: half of X is its K, half its
   // V, n_heads x head_dim each, as appended. It is in the companion, a second store on the same

@@ -41,7 +41,8 @@ def test_x_comes_back_to_the_bit(open_store, dtype, n_directories):
     store = open_store(n_directories)
     cache = main_cache(store, dtype)
     x_store, x_cache, version = store.x_cache(cache, X_HEADS, X_DIM)
-    assert x_store.id != store.id and version == 0
+    assert x_store.id != store.id
+    assert version == 0
     k, v = x_tokens(dtype=dtype)
     fill(x_store, x_cache, k, v, LENGTHS)
     assert store.x_cache(cache, X_HEADS, X_DIM)[1:] == (x_cache, 1)
@@ -53,8 +54,10 @@ def test_x_comes_back_to_the_bit(open_store, dtype, n_directories):
     x_paths = [Path(device["path"]) for device in x_store.devices()]
     if n_directories:
         assert x_paths == [path.with_name("nspjax.x.kv") for path in paths]
-        assert all(device["direct"] == own["direct"] for device, own in zip(
-            x_store.devices(), store.devices(), strict=True))
+        assert all(
+            device["direct"] == own["direct"]
+            for device, own in zip(x_store.devices(), store.devices(), strict=True)
+        )
 
 
 def test_one_for_each_cache(open_store):
@@ -104,7 +107,7 @@ def test_its_file_is_locked_and_checked_too(open_store, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "nspjax.x.kv").write_bytes(b"not ours")
     store = _engine.Store([str(tmp_path / "other")], 8 << 20)
-    with pytest.raises(StoreDamagedError, match="nspjax.x.kv is not an nspjax store"):
+    with pytest.raises(StoreDamagedError, match=r"nspjax\.x\.kv is not an nspjax store"):
         store.x_cache(main_cache(store), X_HEADS, X_DIM)
     assert (tmp_path / "other" / "nspjax.x.kv").read_bytes() == b"not ours"
     (tmp_path / "other" / "nspjax.x.kv").unlink()
@@ -148,9 +151,9 @@ def test_later_caches_have_what_it_left(open_store):
 def test_too_little_memory_for_it(open_store):
     store = open_store(1, host_memory=2 << 20)
     cache = main_cache(store)
-    with pytest.raises(StoreFullError, match="for the X of cache 0.*x_share.*host_memory"):
+    with pytest.raises(StoreFullError, match=r"for the X of cache 0.*x_share.*host_memory"):
         store.x_cache(cache, 64, 512)
-    with pytest.raises(InvalidArgumentError, match="x_share is 1.*0 to 0.9"):
+    with pytest.raises(InvalidArgumentError, match=r"x_share is 1.*0 to 0\.9"):
         open_store(1, x_share=1.0)
     with pytest.raises(InvalidArgumentError, match="x_share is nan"):
         open_store(1, x_share=float("nan"))
@@ -172,7 +175,7 @@ def test_stats_and_trace_are_of_both(open_store):
     q = np.ones((1, 1, HEADS, D), np.float32)
     store.attend(cache, version, q, int32([0]), int32([99]), int32([100]), 0.1)
     total, x = store.stats(), x_store.stats()
-    assert x["bytes_written"] > 0 and x["bytes_read"] > 0 and x["link_bytes"] > 0
+    assert min(x["bytes_written"], x["bytes_read"], x["link_bytes"]) > 0
     assert total["bytes_written"] == own["bytes_written"] + x["bytes_written"]
     assert total["bytes_appended"] == own["bytes_appended"] + x["bytes_appended"]
     assert total["kv_bytes_stored"] == own["kv_bytes_stored"] + x["kv_bytes_stored"]
@@ -198,7 +201,7 @@ def test_a_read_error_is_the_x_store_s_own(open_store):
     k, v = x_tokens()
     version = fill(x_store, x_cache, k, v, LENGTHS)
     store.flush()
-    with pytest.raises(StorageIOError, match="nspjax.x.kv"):
+    with pytest.raises(StorageIOError, match=r"nspjax\.x\.kv"):
         x_store.fetch(x_cache, version, int32([0]), 0, int32([400]), 400)
     got = x_store.fetch(x_cache, version, int32([0]), 0, int32([400]), 400)
     np.testing.assert_array_equal(got[0][0], k[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ class Haul:
 
 def expand_haul(module: mlir.Module, op: mlir.Operation) -> None:
     """Replace an nsp.haul by a call of `haul`; every layer that hauls alike calls the same."""
-    given = {name: mlir.number(op.attributes[name]) for name in nsp.HAUL.attributes}
+    given: dict[str, Any] = {name: mlir.number(op.attributes[name]) for name in nsp.HAUL.attributes}
     settings = Haul(**given, n_kv_heads=nsp.cache_shape(op)[2], dtype=nsp.cache_dtype(op))
     name = "_".join(["nsp.haul", *map(str, dataclasses.astuple(settings))])
     body = mlir.splice(module, name, functools.partial(haul, settings), *op.operands)
@@ -86,7 +88,7 @@ def haul(
 _DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16}
 
 
-def _fetch(settings, handle_k, handle_v, rows, begin, length, q_shape, after) -> list[Array]:
+def _fetch(settings, handle_k, handle_v, rows, begin, length, q_shape, after) -> Sequence[Array]:
     """The chunk from token `begin` on, and the handles: so the calls are ordered by data."""
     batch, _, _, head_dim = q_shape
     kv = jax.ShapeDtypeStruct(
