@@ -17,7 +17,14 @@ enum class TraceKind : uint8_t {
   kWrite,
   kWait,
   kCompute,
-  kPack
+  kPack,
+  kAttendStart,
+  kAttendWait,
+  kPrefetch,
+  kWriteback,
+  kFetch,
+  kLoad,
+  kLoadAhead
 };
 
 struct TraceEvent {

@@ -180,7 +180,7 @@ void FileDevice::flush() {
     while (std::ranges::any_of(writes_, in_flight)) complete(true);
   }
   retry_writes();
-  data_.sync();
+  file_.data.sync();
 }
 
 }  // namespace nspjax

@@ -25,6 +25,18 @@ int64_t block_bytes_for(const StoreOptions& options) {
   return bytes;
 }
 
+WeightOptions weight_options(int32_t id, const StoreOptions& options) {
+  WeightOptions weights{.store = id,
+                        .directories = {},
+                        .io = options.io,
+                        .fault = options.fault,
+                        .checksums = options.checksums};
+  for (const std::string& spec : options.devices) {
+    if (const auto directory = directory_of(spec)) weights.directories.push_back(*directory);
+  }
+  return weights;
+}
+
 int32_t next_store_id() {
   static std::atomic<int32_t> next = 1;
   return next++;
@@ -37,7 +49,8 @@ Store::Store(const StoreOptions& options)
       trace_(options.trace_events),
       checksums_(options.checksums),
       verifies_(options.checksums),
-      most_pinned_bytes_(options.pinned_bytes) {
+      most_pinned_bytes_(options.pinned_bytes),
+      weights_(weight_options(id_, options), trace_) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");
   }
@@ -81,6 +94,11 @@ std::vector<const DeviceStats*> Store::device_stats() const {
 
 StoreStats Store::stats() const {
   StoreStats total{};
+  const WeightStats& weights = weights_.stats();
+  total.weight_bytes_read = weights.bytes_read;
+  total.weight_bytes_read_ahead = weights.bytes_read_ahead;
+  total.weight_bytes_stored = weights.bytes_stored;
+  total.weight_buffer_bytes = weights.buffer_bytes;
   for (const DeviceStats* device : device_stats()) {
     total.bytes_read += device->bytes_read;
     total.bytes_written += device->bytes_written;
@@ -100,7 +118,8 @@ StoreStats Store::stats() const {
   total.staging_bytes = budget_.staging_bytes;
   total.tail_bytes = tail_bytes_;
   total.pinned_bytes = pinned_bytes_;
-  total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes;
+  total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes +
+                     total.weight_buffer_bytes;
   return total;
 }
 
@@ -144,13 +163,15 @@ void Store::close() {
   tail_bytes_ = 0;
   pinned_bytes_ = 0;
   std::exception_ptr error;
-  for (const auto& device : devices_) {
+  const auto close_all = [&](auto&& close) {
     try {
-      device->close();
+      close();
     } catch (...) {
       if (!error) error = std::current_exception();
     }
-  }
+  };
+  for (const auto& device : devices_) close_all([&] { device->close(); });
+  close_all([&] { weights_.close(); });
   workers_.reset();
   drivers_.reset();
   if (error) std::rethrow_exception(error);

@@ -18,6 +18,7 @@
 #include "device/rate_limited.h"
 #include "layout/plan.h"
 #include "layout/region.h"
+#include "weights/weights.h"
 
 namespace nspjax {
 
@@ -90,8 +91,9 @@ struct StoreStats {
   int64_t attend_ns;
   int64_t append_ns;
   int64_t kv_bytes_stored;                          // of the caches that there are
-  int64_t host_bytes;                               // staging buffers, tails, pinned tiles
-  int64_t staging_bytes, tail_bytes, pinned_bytes;  // of these
+  int64_t weight_bytes_read, weight_bytes_read_ahead, weight_bytes_stored;  // see WeightStats
+  int64_t host_bytes;                               // the four below
+  int64_t staging_bytes, tail_bytes, pinned_bytes, weight_buffer_bytes;
 };
 
 class Store {
@@ -108,7 +110,10 @@ class Store {
   StoreStats stats() const;
   const Trace& trace() const { return trace_; }
   // Whether checksums of what is read are compared; for measuring what that costs.
-  void verify_reads(bool verify) { verifies_ = verify; }
+  void verify_reads(bool verify) {
+    verifies_ = verify;
+    weights_.verify_reads(verify);
+  }
   // The same for events.
   void record_events(bool record) { trace_.record(record); }
   std::vector<const DeviceStats*> device_stats() const;
@@ -144,6 +149,11 @@ class Store {
                        int64_t n_tokens);
   // Sets every row to n_tokens pseudo-random tokens.
   int32_t fill_synthetic(int32_t cache, int64_t n_tokens);
+
+  // A weight beside the caches. The first one takes buffers out of the host-memory budget.
+  // Throws StoreFull.
+  int32_t put_weight(std::span<const std::byte> data);
+  Weights& weights() { return weights_; }
 
   void flush();
   // Waits for the operation in progress. Everything later throws StoreClosed.
@@ -240,6 +250,7 @@ class Store {
   std::map<int32_t, Cache> caches_;
   int64_t reserved_tail_bytes_ = 0;
   int64_t reserved_pinned_bytes_ = 0;
+  int64_t reserved_weight_bytes_ = 0;
   int32_t last_attended_ = -1;
 
   std::atomic<int64_t> bytes_appended_ = 0;
@@ -250,6 +261,7 @@ class Store {
   std::atomic<int64_t> pinned_bytes_ = 0;
   std::atomic<int64_t> padding_bytes_ = 0;
 
+  Weights weights_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<ThreadPool> workers_;  // attention
   std::unique_ptr<ThreadPool> drivers_;  // one for each device but the first

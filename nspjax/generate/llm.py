@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from jax.typing import DTypeLike
 
+from nspjax.byte_size import parse_bytes
 from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.chat_template import ChatTemplate
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
+from nspjax.generate.offloaded_weights import OffloadedWeights
 from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
@@ -46,6 +48,9 @@ class LLM:
         None: token-id prompts only.
       dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
         keeps its own.
+      weights_resident: in a store, how much of the weights stays in memory, such as "4GiB"; the
+        others lie in the store too, and are read from it layer by layer in every step, so that a
+        model larger than memory runs (see docs/store.md). None: all stay.
       kv_dtype: of the KV cache: a float dtype or, in a store, "int8" or "int4" for all tokens but
         each row's newest; None: as the weights.
       interval_tokens: how many tokens a row gains between two writes to a store's device, see
@@ -72,6 +77,7 @@ class LLM:
         store: Store | None = None,
         tokenizer: Tokenizer | str | None = "auto",
         dtype: str = "auto",
+        weights_resident: str | int | None = None,
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
         share_prefixes: bool = False,
@@ -84,11 +90,18 @@ class LLM:
             if value < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
-        if isinstance(model, str | Path):
-            directory = resolve_checkpoint(model)
-            decoder = load_decoder(directory, dtype=dtype)
+        if weights_resident is not None and store is None:
+            raise InvalidArgumentError(
+                f"weights_resident={weights_resident!r}: the other weights lie in a store: give "
+                "store="
+            )
+        directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
+        if store is None or weights_resident is None:
+            self._offloaded = None
+            decoder = model if directory is None else load_decoder(directory, dtype=dtype)
         else:
-            directory, decoder = None, model
+            self._offloaded = OffloadedWeights(store, parse_bytes(weights_resident, least=0))
+            decoder = self._offloaded.load(model if directory is None else directory, dtype)
         self.config = decoder.config
         self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
         if isinstance(tokenizer, str):
@@ -218,8 +231,10 @@ class LLM:
     # ---- life time ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give the KV cache's room back. The store stays open."""
+        """Give the room of the KV cache and of offloaded weights back. The store stays open."""
         self._runner.close()
+        if self._offloaded is not None:
+            self._offloaded.drop()
 
     def __enter__(self) -> LLM:
         return self

@@ -23,6 +23,13 @@ class TraceKind(enum.IntEnum):
     wait = 5
     compute = 6
     pack = 7
+    attend_start = 8
+    attend_wait = 9
+    prefetch = 10
+    writeback = 11
+    fetch = 12
+    load = 13
+    load_ahead = 14
 
 
 TRACE_DTYPE = np.dtype(
@@ -41,7 +48,17 @@ TRACE_DTYPE = np.dtype(
 """An event. The times are CLOCK_MONOTONIC's; device, cache, row: -1 where there is none."""
 
 _PID = 1
-_CALLS = {TraceKind.attend, TraceKind.append}
+_CALLS = {
+    TraceKind.attend,
+    TraceKind.append,
+    TraceKind.attend_start,
+    TraceKind.attend_wait,
+    TraceKind.prefetch,
+    TraceKind.writeback,
+    TraceKind.fetch,
+    TraceKind.load,
+    TraceKind.load_ahead,
+}
 _READS = {TraceKind.read, TraceKind.read_ahead}
 
 

@@ -17,6 +17,7 @@ from nspjax.compiler.mlir.reading import Value as Value
 from nspjax.compiler.mlir.reading import attributes_of as attributes_of
 from nspjax.compiler.mlir.reading import composite_name as composite_name
 from nspjax.compiler.mlir.reading import composites as composites
+from nspjax.compiler.mlir.reading import element_count as element_count
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
 from nspjax.compiler.mlir.reading import number as number
@@ -28,12 +29,17 @@ from nspjax.compiler.mlir.reading import symbol as symbol
 from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
+from nspjax.compiler.mlir.writing import WEIGHT_ARGUMENT as WEIGHT_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder
 from nspjax.compiler.mlir.writing import attribute as attribute
 from nspjax.compiler.mlir.writing import cache_arguments as cache_arguments
+from nspjax.compiler.mlir.writing import copy_function as copy_function
 from nspjax.compiler.mlir.writing import custom_call as custom_call
 from nspjax.compiler.mlir.writing import mark_cache_arguments as mark_cache_arguments
+from nspjax.compiler.mlir.writing import mark_weight_arguments as mark_weight_arguments
 from nspjax.compiler.mlir.writing import replace as replace
+from nspjax.compiler.mlir.writing import set_callee as set_callee
 from nspjax.compiler.mlir.writing import splice as splice
 from nspjax.compiler.mlir.writing import tensor_type as tensor_type
 from nspjax.compiler.mlir.writing import update_function_types as update_function_types
+from nspjax.compiler.mlir.writing import weight_arguments as weight_arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,10 @@ def tensor(value: Value) -> tuple[tuple[int, ...], str]:
     """Shape and element type of a value: ((2, 1, 8, 64), "bf16")."""
     kind = ir.RankedTensorType(value.type)
     return tuple(kind.shape), str(kind.element_type)
+
+
+def element_count(value: Value) -> int:
+    return math.prod(tensor(value)[0])
 
 
 _OWN_SOURCES = str(Path(__file__).resolve().parents[2])

@@ -9,6 +9,7 @@ from nspjax.errors import PipelineError
 
 _OURS = {
     "offload-kv": "nspjax.compiler.passes.offload_kv:OffloadKV",
+    "offload-weights": "nspjax.compiler.passes.offload_weights:OffloadWeights",
     "lower-to-ffi": "nspjax.compiler.passes.lower_to_ffi:LowerToFFI",
 }
 _users: dict[str, Any] = {}
