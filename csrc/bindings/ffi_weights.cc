@@ -38,8 +38,8 @@ ffi::Error load_ahead(Int32s handle, ffi::RemainingArgs, ffi::Result<Int32s> tok
 
 XLA_FFI_DEFINE_HANDLER(kLoad, load,
                        ffi::Ffi::Bind()
-                           .Arg<Int32s>()     // weight
-                           .RemainingArgs()   // only order the call
+                           .Arg<Int32s>()    // weight
+                           .RemainingArgs()  // only order the call
                            .Ret<ffi::AnyBuffer>());
 
 XLA_FFI_DEFINE_HANDLER(kLoadAhead, load_ahead,

@@ -323,7 +323,8 @@ NB_MODULE(_engine, m) {
       .def(
           "drop_weight", [](Store& store, int32_t weight) { store.weights().drop(weight); },
           "weight"_a, release_gil)
-      .def("drop_weights", [](Store& store) { store.weights().drop_all(); }, release_gil)
+      .def(
+          "drop_weights", [](Store& store) { store.weights().drop_all(); }, release_gil)
       .def("verify_reads", &Store::verify_reads, "verify"_a,
            "Whether checksums are compared; for measuring what that costs.")
       .def("record_events", &Store::record_events, "record"_a, "The same for the trace.")

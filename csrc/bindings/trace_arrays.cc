@@ -8,10 +8,9 @@ namespace nspjax {
 namespace {
 
 // [TraceKind]
-constexpr std::array kKindNames = {"attend",       "append",      "read",     "read_ahead",
-                                   "write",        "wait",        "compute",  "pack",
-                                   "attend_start", "attend_wait", "prefetch", "writeback",
-                                   "fetch",        "load",        "load_ahead"};
+constexpr std::array kKindNames = {"attend",   "append",    "read",  "read_ahead",   "write",
+                                   "wait",     "compute",   "pack",  "attend_start", "attend_wait",
+                                   "prefetch", "writeback", "fetch", "load",         "load_ahead"};
 
 template <typename T, typename Field>
 nb::object column(const std::vector<TraceEvent>& events, Field TraceEvent::* field) {

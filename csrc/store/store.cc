@@ -118,8 +118,8 @@ StoreStats Store::stats() const {
   total.staging_bytes = budget_.staging_bytes;
   total.tail_bytes = tail_bytes_;
   total.pinned_bytes = pinned_bytes_;
-  total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes +
-                     total.weight_buffer_bytes;
+  total.host_bytes =
+      total.staging_bytes + total.tail_bytes + total.pinned_bytes + total.weight_buffer_bytes;
   return total;
 }
 

@@ -90,9 +90,9 @@ struct StoreStats {
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
   int64_t attend_ns;
   int64_t append_ns;
-  int64_t kv_bytes_stored;                          // of the caches that there are
+  int64_t kv_bytes_stored;  // of the caches that there are
   int64_t weight_bytes_read, weight_bytes_read_ahead, weight_bytes_stored;  // see WeightStats
-  int64_t host_bytes;                               // the four below
+  int64_t host_bytes;                                                       // the four below
   int64_t staging_bytes, tail_bytes, pinned_bytes, weight_buffer_bytes;
 };
 

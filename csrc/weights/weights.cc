@@ -77,8 +77,8 @@ Weights::Weight Weights::placed(int64_t bytes) {
   Weight weight{.bytes = bytes, .extents = {}, .chunks = {}, .memory = {}};
   const size_t n_files = files_.size();
   const int64_t chunk_bytes = ring_->slot_bytes();
-  const auto least = std::ranges::min_element(
-      files_, {}, [](const auto& file) { return file->reserved_bytes(); });
+  const auto least =
+      std::ranges::min_element(files_, {}, [](const auto& file) { return file->reserved_bytes(); });
   std::vector<int64_t> in_file(n_files);
   for (int64_t begin = 0; begin < bytes; begin += chunk_bytes) {
     const size_t file =

@@ -205,7 +205,7 @@ def _check_options(options: RunBatch) -> None:
         parse_bytes(options.host_memory)
     if options.weights_resident is not None:
         if not options.store:
-            raise InvalidArgumentError("--weights-resident: the others are in a store: give --store")
+            raise InvalidArgumentError("--weights-resident: the rest is in a store: give --store")
         parse_bytes(options.weights_resident, least=0)
     if options.kv_dtype in _STORED_DTYPES and not options.store:
         raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")

@@ -43,8 +43,7 @@ def summary(
         lines.append(
             f"  host      {format_bytes(stored.host_bytes)} of the store's: "
             f"{format_bytes(stored.staging_bytes)} staging, {format_bytes(stored.tail_bytes)} "
-            f"tails, {format_bytes(stored.pinned_bytes)} pinned"
-            + _weight_buffers(stored)
+            f"tails, {format_bytes(stored.pinned_bytes)} pinned" + _weight_buffers(stored)
         )
     return "\n".join([*lines, f"  memory    {format_bytes(peak_memory_bytes())} at its peak"])
 

@@ -32,10 +32,10 @@ def near_storage(
     """Compile `fn` so that the KVCaches it takes and returns live in `store`.
 
     Use the result as you would use `jax.jit(fn)`, on its own or inside another `jax.jit`, with a
-    `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache`, and, if you like, a
-    `StoredWeight` (from `Store.put_weight`) wherever it expects an array. `fn` may hold its caches in `lax.while_loop`, `lax.scan`, `lax.cond` and nested functions; only
-    `ops.cached_attention` may use their k and v. Put `jax.jit(..., donate_argnums=...)` around the
-    result to donate arguments.
+    `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache` and, if you like, a
+    `StoredWeight` (from `Store.put_weight`) where it expects an array. `fn` may hold its caches in
+    `lax.while_loop`, `lax.scan`, `lax.cond` and nested functions; only `ops.cached_attention` may
+    use their k and v. Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
 
     Args:
       fn: takes and returns pytrees of arrays and KVCaches, all positional or by keyword.

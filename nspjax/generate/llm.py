@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from jax.typing import DTypeLike
 
-from nspjax.byte_size import parse_bytes
 from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.chat_template import ChatTemplate
@@ -22,7 +21,7 @@ from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.tokenization import encode, load_tokenizer
-from nspjax.models import Decoder, load_decoder, resolve_checkpoint
+from nspjax.models import Decoder, resolve_checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -90,18 +89,12 @@ class LLM:
             if value < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
-        if weights_resident is not None and store is None:
-            raise InvalidArgumentError(
-                f"weights_resident={weights_resident!r}: the other weights lie in a store: give "
-                "store="
-            )
-        directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
-        if store is None or weights_resident is None:
-            self._offloaded = None
-            decoder = model if directory is None else load_decoder(directory, dtype=dtype)
+        self._offloaded = OffloadedWeights(store, weights_resident)
+        if isinstance(model, str | Path):
+            directory = resolve_checkpoint(model)
+            decoder = self._offloaded.load(directory, dtype)
         else:
-            self._offloaded = OffloadedWeights(store, parse_bytes(weights_resident, least=0))
-            decoder = self._offloaded.load(model if directory is None else directory, dtype)
+            directory, decoder = None, self._offloaded.replace(model)
         self.config = decoder.config
         self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
         if isinstance(tokenizer, str):
@@ -233,8 +226,7 @@ class LLM:
     def close(self) -> None:
         """Give the room of the KV cache and of offloaded weights back. The store stays open."""
         self._runner.close()
-        if self._offloaded is not None:
-            self._offloaded.drop()
+        self._offloaded.drop()
 
     def __enter__(self) -> LLM:
         return self

@@ -10,7 +10,7 @@ Record = TypeVar("Record")
 
 @dataclasses.dataclass(frozen=True)
 class StoreStats:
-    """Counters since the store was opened, and what there is now (`kv_bytes_stored` and all after it)."""
+    """Counters since the store was opened and, from `kv_bytes_stored` on, what there is now."""
 
     bytes_read: int
     """by attention and `fetch`"""

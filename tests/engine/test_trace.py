@@ -50,7 +50,7 @@ def test_from_the_engine():
     assert set(events["thread"]) == {7}
     assert set(lanes(chrome_trace(events))) == {f"device {n} reads" for n in range(2, 6)}
     with pytest.raises(InvalidArgumentError, match=f"kind {len(TraceKind)}"):
-        ring.add(0, 1, 8)
+        ring.add(0, 1, len(TraceKind))
 
 
 def test_lanes_and_times():

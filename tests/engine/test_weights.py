@@ -265,8 +265,8 @@ def test_a_tensor_of_another_size_is_refused():
             np.testing.assert_array_equal(
                 load(weight.handle, (3, 4), "int16"), np.arange(12).reshape(3, 4)
             )
-            with pytest.raises(InvalidArgumentError, match="has 24 bytes, and a tensor of 48"):
-                with engine_errors():
-                    jax.block_until_ready(load(weight.handle, (3, 4), "int32"))
+        message = "has 24 bytes, and a tensor of 48"
+        with pytest.raises(InvalidArgumentError, match=message), engine_errors():
+            jax.block_until_ready(load(weight.handle, (3, 4), "int32"))
         with pytest.raises(StoreClosedError), engine_errors():
             jax.block_until_ready(load(jnp.array([10**6, 0, 0], jnp.int32), (1,), "int8"))

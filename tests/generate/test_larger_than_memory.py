@@ -21,9 +21,10 @@ def peak_bytes():
 model, directory, resident = sys.argv[1:]
 jax.numpy.zeros(1).block_until_ready()
 before = peak_bytes()
+sizes = {"max_num_seqs": 2, "max_model_len": 64}
 with (
     nspjax.Store(directory, host_memory="64MiB") as store,
-    nspjax.LLM(model, store=store, weights_resident=resident, max_num_seqs=2, max_model_len=64) as llm,
+    nspjax.LLM(model, store=store, weights_resident=resident, **sizes) as llm,
 ):
     loaded = peak_bytes() - before
     params = nspjax.SamplingParams(temperature=0, max_tokens=4)

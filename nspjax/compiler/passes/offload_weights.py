@@ -88,13 +88,13 @@ class _Offload:
             self._regions(op, weights, entered)
             here.passed(op, attends=self.attends(op))
 
-    def _regions(self, op: mlir.Operation, weights: dict[int, mlir.Value], entered: list[int]) -> None:
+    def _regions(
+        self, op: mlir.Operation, weights: dict[int, mlir.Value], entered: list[int]
+    ) -> None:
         for region in op.regions:
             for inner in region.blocks:
                 arguments = [inner.arguments[i] for i in entered]
-                self.block(
-                    inner, weights | {hash(a): a for a in arguments}, carried=tuple(entered)
-                )
+                self.block(inner, weights | {hash(a): a for a in arguments}, carried=tuple(entered))
                 for argument in arguments:
                     argument.set_type(self.handle)
         for i in entered:  # what comes out is what went in
