@@ -13,6 +13,7 @@ from flax import nnx
 from shapes import kv_token_bytes
 
 from nspjax import Store, near_storage
+from nspjax.compiler import DEFAULT_PIPELINE
 from nspjax.models import ModelConfig, random_decoder
 
 
@@ -27,6 +28,10 @@ class Steps:
     """bfloat16 bytes of the tokens attended, whatever they are stored as"""
     bytes_read: int
     """from the devices"""
+    bytes_written: int
+    """to the devices"""
+    link_bytes: int
+    """between the devices and the model"""
     attend_seconds: float
     """of the engine's attend calls"""
 
@@ -71,6 +76,7 @@ def make_decode(
     batch: int,
     context_tokens: int,
     most_steps: int,
+    pipeline: str = DEFAULT_PIPELINE,
     **cache_options: Any,
 ) -> Callable[[int], Steps]:
     """A function that runs the next so many steps, each from the last one's most likely tokens.
@@ -98,7 +104,7 @@ def make_decode(
         hidden, caches = model(tokens, caches)
         return jnp.argmax(model.logits(hidden), -1).astype(jnp.int32), caches
 
-    near = near_storage(step, store=store)
+    near = near_storage(step, store=store, pipeline=pipeline)
     tokens, length = jnp.zeros((batch, 1), jnp.int32), context_tokens
 
     def run(n_steps: int) -> Steps:
@@ -118,6 +124,8 @@ def make_decode(
             seconds,
             attended * kv_token_bytes(config),
             after.bytes_read - before.bytes_read,
+            after.bytes_written - before.bytes_written,
+            after.link_bytes - before.link_bytes,
             (after.attend_ns - before.attend_ns) / 1e9,
         )
 

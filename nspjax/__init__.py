@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nspjax.runtime import Store as Store
     from nspjax.runtime import StoredKVCache as StoredKVCache
     from nspjax.runtime import StoredWeight as StoredWeight
+    from nspjax.runtime.step_trace import trace as trace
 
 _PUBLIC = {
     "KVCache": "nspjax.ops",
@@ -34,6 +35,7 @@ _PUBLIC = {
     "cached_attention": "nspjax.ops",
     "near_storage": "nspjax.compiler",
     "project_kv": "nspjax.ops",
+    "trace": "nspjax.runtime.step_trace",
 }
 
 __version__ = "0.1.0"

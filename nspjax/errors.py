@@ -66,6 +66,10 @@ class OffloadError(CompilerError):
     """A KV cache is used by an operation that is not ours."""
 
 
+class ScheduleError(CompilerError):
+    """Passes left operations in an order, or with operands, that would give wrong results."""
+
+
 class PipelineError(NspjaxError, ValueError):
     """A pipeline string that cannot be parsed, or names an unknown pass or option."""
 

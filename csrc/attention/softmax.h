@@ -68,21 +68,23 @@ class BlockSoftmax {
     return correction;
   }
 
-  // Cephes' expf, for x <= 0: 2^n times a polynomial; 0 below the smallest normal number.
+  // e^x for x <= 0, 0 below the smallest normal number: as 2^(x log2(e)), with Cephes' polynomial
+  // of exp2f. There the fraction is exact and the range needs no reduction in two steps; that
+  // x log2(e) is rounded costs a weight of e^-20 its last two bits.
   static Vector exp(Vector x) {
-    const Vector lowest = Simd::set(-87.33654f);
-    const Vector clamped = Simd::max(x, lowest);
-    const Vector n = Simd::round(Simd::multiply(clamped, Simd::set(1.44269504088896341f)));
-    Vector r = Simd::multiply_add(n, Simd::set(-0.693359375f), clamped);
-    r = Simd::multiply_add(n, Simd::set(2.12194440e-4f), r);
-    Vector p = Simd::set(1.9875691500e-4f);
-    p = Simd::multiply_add(p, r, Simd::set(1.3981999507e-3f));
-    p = Simd::multiply_add(p, r, Simd::set(8.3334519073e-3f));
-    p = Simd::multiply_add(p, r, Simd::set(4.1665795894e-2f));
-    p = Simd::multiply_add(p, r, Simd::set(1.6666665459e-1f));
-    p = Simd::multiply_add(p, r, Simd::set(5.0000001201e-1f));
-    p = Simd::multiply_add(p, Simd::multiply(r, r), Simd::add(r, Simd::set(1.0f)));
-    return Simd::zero_where_less(Simd::times_power_of_two(p, n), x, lowest);
+    const Vector lowest = Simd::set(-126.0f);
+    const Vector y = Simd::multiply(x, Simd::set(1.44269504088896341f));
+    const Vector clamped = Simd::max(y, lowest);
+    const Vector n = Simd::round(clamped);
+    const Vector r = Simd::subtract(clamped, n);
+    Vector p = Simd::set(1.535336188319500e-4f);
+    p = Simd::multiply_add(p, r, Simd::set(1.339887440266574e-3f));
+    p = Simd::multiply_add(p, r, Simd::set(9.618437357674640e-3f));
+    p = Simd::multiply_add(p, r, Simd::set(5.550332471162809e-2f));
+    p = Simd::multiply_add(p, r, Simd::set(2.402264791363012e-1f));
+    p = Simd::multiply_add(p, r, Simd::set(6.931472028550421e-1f));
+    p = Simd::multiply_add(p, r, Simd::set(1.0f));
+    return Simd::zero_where_less(Simd::times_power_of_two(p, n), y, lowest);
   }
 
   // softcap * tanh(x / softcap), through e^(-2 |x / softcap|)

@@ -9,6 +9,7 @@
 
 namespace nspjax {
 
+// kAttend is an attention at work; kAttendStart and kAttendWait are calls, as all behind them.
 enum class TraceKind : uint8_t {
   kAttend,
   kAppend,
@@ -29,7 +30,7 @@ enum class TraceKind : uint8_t {
 
 struct TraceEvent {
   int64_t begin_ns = 0, end_ns = 0;           // steady clock (CLOCK_MONOTONIC)
-  int64_t offset = 0, bytes = 0;              // on the device; 0 where it means nothing
+  int64_t offset = 0, bytes = 0;              // on the device; offset: an attention's ticket
   int32_t device = -1, cache = -1, row = -1;  // -1: none
   int32_t thread = -1;                        // gettid of who recorded it
   TraceKind kind = TraceKind::kAttend;

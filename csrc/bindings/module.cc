@@ -9,6 +9,7 @@
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
 #include "bindings/checksum.h"
+#include "bindings/fetch_arrays.h"
 #include "bindings/ffi_handlers.h"
 #include "bindings/ffi_weights.h"
 #include "bindings/head_tile.h"
@@ -45,7 +46,8 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
 }
 
 int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, const AnyArray& v,
-               const Int32Array& rows, const Int32Array& start, const Int32Array& n_new) {
+               const Int32Array& rows, const Int32Array& start, const Int32Array& n_new,
+               bool hold) {
   const CacheShape shape = shape_of(store, cache);
   const auto batch = static_cast<int64_t>(rows.size());
   check_sizes(k, "k", {batch, -1, shape.n_kv_heads, shape.head_dim});
@@ -66,38 +68,71 @@ int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, 
                          .n_tokens = n_tokens,
                          .rows = values(rows),
                          .start = values(start),
-                         .n_new = values(n_new)});
+                         .n_new = values(n_new),
+                         .hold = hold});
   });
 }
 
-nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q,
-                 const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                 float scale, int64_t window, float softcap) {
+// All but where the result goes.
+AttendArgs attend_args(const Store& store, int32_t cache, const AnyArray& q, const Int32Array& rows,
+                       const Int32Array& position, const Int32Array& length, float scale,
+                       int64_t window, float softcap, bool read_ahead) {
   const CacheShape shape = shape_of(store, cache);
   const auto batch = static_cast<int64_t>(rows.size());
   check_sizes(q, "q", {batch, -1, -1, shape.head_dim});
   check_sizes(AnyArray(position), "position", {batch});
   check_sizes(AnyArray(length), "length", {batch});
-  const DType q_dtype = array_dtype(q, "q", shape.dtype);
+  return {.q = q.data(),
+          .q_dtype = array_dtype(q, "q", shape.dtype),
+          .n_tokens = static_cast<int64_t>(q.shape(1)),
+          .n_q_heads = static_cast<int64_t>(q.shape(2)),
+          .rows = values(rows),
+          .position = values(position),
+          .length = values(length),
+          .scale = scale,
+          .window = window,
+          .softcap = softcap,
+          .out = nullptr,
+          .lse = nullptr,
+          .read_ahead = read_ahead};
+}
+
+nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q,
+                 const Int32Array& rows, const Int32Array& position, const Int32Array& length,
+                 float scale, int64_t window, float softcap, bool read_ahead) {
+  AttendArgs args =
+      attend_args(store, cache, q, rows, position, length, scale, window, softcap, read_ahead);
   const size_t b = q.shape(0), t = q.shape(1), h = q.shape(2), d = q.shape(3);
   std::vector<float> out(b * t * h * d), lse(b * t * h);
-  without_gil([&] {
-    store.attend(cache, version,
-                 {.q = q.data(),
-                  .q_dtype = q_dtype,
-                  .n_tokens = static_cast<int64_t>(t),
-                  .n_q_heads = static_cast<int64_t>(h),
-                  .rows = values(rows),
-                  .position = values(position),
-                  .length = values(length),
-                  .scale = scale,
-                  .window = window,
-                  .softcap = softcap,
-                  .out = out.data(),
-                  .lse = lse.data()});
-  });
+  args.out = out.data();
+  args.lse = lse.data();
+  without_gil([&] { store.attend(cache, version, args); });
   return nb::make_tuple(new_array(std::move(out), {b, t, h, d}),
                         new_array(std::move(lse), {b, t, h}));
+}
+
+int32_t attend_start(Store& store, int32_t cache, int32_t version, const AnyArray& q,
+                     const Int32Array& rows, const Int32Array& position, const Int32Array& length,
+                     float scale, int64_t window, float softcap, bool read_ahead) {
+  const AttendArgs args =
+      attend_args(store, cache, q, rows, position, length, scale, window, softcap, read_ahead);
+  return without_gil([&] { return store.attend_start(cache, version, args); });
+}
+
+nb::tuple attend_wait(Store& store, int32_t ticket) {
+  AttendResult result = without_gil([&] { return store.attend_wait(ticket); });
+  const auto size = [&](size_t i) { return static_cast<size_t>(result.sizes[i]); };
+  return nb::make_tuple(new_array(std::move(result.out), {size(0), size(1), size(2), size(3)}),
+                        new_array(std::move(result.lse), {size(0), size(1), size(2)}));
+}
+
+void prefetch(Store& store, int32_t cache, int32_t version, const Int32Array& rows,
+              const Int32Array& length, int64_t most_bytes) {
+  check_sizes(AnyArray(length), "length", {static_cast<int64_t>(rows.size())});
+  without_gil([&] {
+    store.prefetch(cache, version,
+                   {.rows = values(rows), .length = values(length), .most_bytes = most_bytes});
+  });
 }
 
 template <typename T>
@@ -171,6 +206,7 @@ nb::dict stats(const Store& store) {
   result["n_write_retries"] = total.n_write_retries;
   result["bytes_appended"] = total.bytes_appended;
   result["padding_bytes"] = total.padding_bytes;
+  result["link_bytes"] = total.link_bytes;
   result["attend_ns"] = total.attend_ns;
   result["append_ns"] = total.append_ns;
   result["kv_bytes_stored"] = total.kv_bytes_stored;
@@ -199,7 +235,7 @@ nb::dict stats(const Store& store) {
 
 nb::dict registrations() {
   nb::dict result;
-  for (const auto& handlers : {ffi_handlers(), ffi_weight_handlers()}) {
+  for (const auto& handlers : {ffi_handlers(), fetch_handlers(), ffi_weight_handlers()}) {
     for (const auto& [name, handler] : handlers) result[name.c_str()] = nb::capsule(handler);
   }
   return result;
@@ -236,7 +272,8 @@ NB_MODULE(_engine, m) {
       .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
                        std::string io, std::string kernel, bool checksums, int64_t pinned_bytes,
                        int64_t trace_events, double read_bytes_per_s, double write_bytes_per_s,
-                       double link_bytes_per_s, bool kv_over_link, std::string fault) {
+                       double link_bytes_per_s, bool kv_over_link, std::string fault,
+                       double x_share) {
              return open_store({.devices = std::move(devices),
                                 .host_memory_bytes = host_memory_bytes,
                                 .threads = threads,
@@ -248,19 +285,20 @@ NB_MODULE(_engine, m) {
                                 .rate_limit = {{read_bytes_per_s, write_bytes_per_s},
                                                link_bytes_per_s,
                                                kv_over_link},
-                                .fault = std::move(fault)});
+                                .fault = std::move(fault),
+                                .x_share = x_share});
            }),
            "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
            "kernel"_a = "auto", "checksums"_a = true, "pinned_bytes"_a = -1,
            "trace_events"_a = 1 << 16, "read_bytes_per_s"_a = 0.0, "write_bytes_per_s"_a = 0.0,
-           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "")
+           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "", "x_share"_a = 0.0)
       .def_prop_ro("id", &Store::id)
       .def_prop_ro("closed", &Store::closed, release_gil)
       .def("warnings", &Store::warnings)
       .def("devices", &devices)
       .def("stats", &stats)
       .def(
-          "trace", [](const Store& store) { return trace_arrays(store.trace().events()); },
+          "trace", [](const Store& store) { return trace_arrays(store.trace_events()); },
           "The newest events: an array for each field.")
       .def(
           "create_caches",
@@ -291,12 +329,25 @@ NB_MODULE(_engine, m) {
       .def("lengths", &Store::lengths, "cache"_a, release_gil)
       .def("tile_tokens", &Store::tile_tokens, "cache"_a, release_gil)
       .def("append", &append, "cache"_a, "version"_a, "k"_a, "v"_a, "rows"_a, "start"_a, "n_new"_a,
-           "k, v [B, T, H, D] go to the rows; returns the cache's new version.")
+           "hold"_a = false, "k, v [B, T, H, D] go to the rows; returns the cache's new version.")
       .def("attend", &attend, "cache"_a, "version"_a, "q"_a, "rows"_a, "position"_a, "length"_a,
-           "scale"_a, "window"_a = 0, "softcap"_a = 0.0f,
+           "scale"_a, "window"_a = 0, "softcap"_a = 0.0f, "read_ahead"_a = true,
            "q [B, T, Hq, D] -> out float32 [B, T, Hq, D], lse float32 [B, T, Hq].")
+      .def("attend_start", &attend_start, "cache"_a, "version"_a, "q"_a, "rows"_a, "position"_a,
+           "length"_a, "scale"_a, "window"_a = 0, "softcap"_a = 0.0f, "read_ahead"_a = true,
+           "The same, begun; returns a ticket.")
+      .def("attend_wait", &attend_wait, "ticket"_a, "-> out, lse, once for each ticket.")
+      .def("prefetch", &prefetch, "cache"_a, "version"_a, "rows"_a, "length"_a, "most_bytes"_a = 0,
+           "Says what attentions with read_ahead=False will be over, in their order.")
+      .def("writeback", &Store::writeback, "cache"_a, "version"_a, "interval_tokens"_a,
+           "exclusive"_a = false, release_gil, "Queues the writes of what was held back.")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
+      .def("fetch", &fetch, "cache"_a, "version"_a, "rows"_a, "begin"_a, "length"_a, "n_tokens"_a,
+           "read_ahead"_a = false,
+           "Tokens from begin on of several rows, 0 past their lengths: k, v [B, n_tokens, H, D].")
+      .def("x_cache", &x_cache, "cache"_a, "n_heads"_a, "head_dim"_a,
+           "The cache that keeps X for this one: its store, its number there, its version.")
       .def("tile_layout", &tile_layout, "cache"_a,
            "What full tiles need to be another cache's: a dictionary.")
       .def("export_tiles", &export_tiles, "cache"_a, "version"_a, "row"_a, "begin"_a, "end"_a,

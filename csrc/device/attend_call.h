@@ -35,9 +35,9 @@ struct AttendPass {
   TileSpan tiles;
   int64_t token_begin;  // what any member sees of them
   int64_t token_end;
-  int64_t stored_tiles;        // tiles from here on are not stored: there is one at most,
-  const std::byte* tail;       // and this is it, for all devices side by side
-  std::vector<int32_t> first;  // [n_queries], all members'
+  int64_t stored_tiles;                // tiles from here on are not stored:
+  std::vector<const std::byte*> tail;  // these, the parts of all devices side by side
+  std::vector<int32_t> first;          // [n_queries], all members'
   std::vector<int32_t> last;
   std::vector<float> queries;  // [n_kv_heads, n_queries, padded_dim]
 
@@ -65,5 +65,21 @@ struct AttendCall {
   // What the next call will probably read first, on each device.
   std::vector<std::vector<TileRange>> next_reads;
 };
+
+// What a call sends to device `index` and gets back over the link, in float32 as AttendCall has it.
+struct AttendTraffic {
+  int64_t query_bytes = 0;
+  int64_t result_bytes = 0;  // out and lse
+};
+
+inline AttendTraffic traffic_of(const AttendCall& call, int64_t index) {
+  const int64_t head_dim = call.geometry.shape().head_dim;
+  int64_t n_vectors = 0;
+  for (const QueryUnit& unit : call.units) {
+    n_vectors += call.geometry.heads(unit.row, index).count * std::ssize(unit.first);
+  }
+  constexpr int64_t kFloat = sizeof(float);
+  return {n_vectors * head_dim * kFloat, n_vectors * (head_dim + 1) * kFloat};
+}
 
 }  // namespace nspjax

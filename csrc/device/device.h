@@ -53,6 +53,8 @@ class ScanVisitor {
   virtual std::optional<std::chrono::steady_clock::time_point> idle_since() const {
     return std::chrono::steady_clock::time_point::min();
   }
+  // Whether what it gets leaves the device for the host: attention does not ask for that.
+  virtual bool crosses_link() const { return false; }
 };
 
 struct DeviceStats {
@@ -102,7 +104,9 @@ class Device {
                     ScanVisitor& visitor) = 0;
   // Attention of all the call's passes over what this device (number `index` of the store) holds.
   virtual void attend(const AttendCall& call, int64_t index, ThreadPool& workers);
-  // Until every write has reached the medium.
+  // Until no write is on its way; throws as flush() does.
+  virtual void finish_writes() = 0;
+  // The same, and the medium has been told to keep them.
   virtual void flush() = 0;
   virtual void close() = 0;
 
@@ -135,9 +139,10 @@ class Device {
 // The directory of a spec that names one: DIRECTORY or "file:DIRECTORY". Throws StorePath.
 std::optional<std::string> directory_of(const std::string& spec);
 
-// spec: "memory:", a directory, or "file:DIRECTORY". What the user should know goes to `warnings`.
-std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,
-                                    std::string_view io, std::string_view fault,
-                                    std::vector<std::string>& warnings);
+// spec: "memory:", a directory, or "file:DIRECTORY", where `file_name` is the device's. What the
+// user should know goes to `warnings`.
+std::unique_ptr<Device> open_device(const std::string& spec, const std::string& file_name,
+                                    const HostBudget& budget, std::string_view io,
+                                    std::string_view fault, std::vector<std::string>& warnings);
 
 }  // namespace nspjax

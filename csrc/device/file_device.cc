@@ -4,10 +4,11 @@
 
 namespace nspjax {
 
-FileDevice::FileDevice(std::string spec, const std::string& directory, const HostBudget& budget,
-                       std::unique_ptr<IoQueue> queue, std::vector<std::string>& warnings)
+FileDevice::FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
+                       const HostBudget& budget, std::unique_ptr<IoQueue> queue,
+                       std::vector<std::string>& warnings)
     : spec_(std::move(spec)),
-      file_(open_store_file(directory, "nspjax.kv", "the KV cache", warnings)),
+      file_(open_store_file(directory, file_name, "the KV cache", warnings)),
       staging_(budget.slots, budget.slot_bytes),
       transfers_(file_.data, std::move(queue)) {
   registered_ = transfers_.register_arena(staging_.arena());

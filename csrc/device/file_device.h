@@ -21,8 +21,9 @@ namespace nspjax {
 class FileDevice final : public Device {
  public:
   // Throws StorePath, StoreBusy, StoreDamaged.
-  FileDevice(std::string spec, const std::string& directory, const HostBudget& budget,
-             std::unique_ptr<IoQueue> queue, std::vector<std::string>& warnings);
+  FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
+             const HostBudget& budget, std::unique_ptr<IoQueue> queue,
+             std::vector<std::string>& warnings);
   ~FileDevice() override;
 
   DeviceInfo info() const override;
@@ -32,6 +33,7 @@ class FileDevice final : public Device {
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
+  void finish_writes() override;
   void flush() override;
   // Gives the space back to the file system and the file to others.
   void close() override;

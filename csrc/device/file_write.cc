@@ -172,7 +172,7 @@ void FileDevice::retry_writes() {
   check_writes_of(offsets);
 }
 
-void FileDevice::flush() {
+void FileDevice::finish_writes() {
   retry_writes();
   const auto in_flight = [](const auto& write) { return write.second.in_flight; };
   {
@@ -180,6 +180,10 @@ void FileDevice::flush() {
     while (std::ranges::any_of(writes_, in_flight)) complete(true);
   }
   retry_writes();
+}
+
+void FileDevice::flush() {
+  finish_writes();
   file_.data.sync();
 }
 

@@ -165,7 +165,8 @@ class HostScan final : public ScanVisitor {
     for (int64_t t = segment.begin; t < segment.end; ++t) {
       if (t >= pass.stored_tiles) {
         const auto offset = call_.geometry.tail_offset(region.row, device_index_);
-        attend_tile(pass, t, call_.geometry.tail(), pass.tail + offset, partial);
+        const std::byte* tail = pass.tail[static_cast<size_t>(t - pass.stored_tiles)];
+        attend_tile(pass, t, call_.geometry.tail(), tail + offset, partial);
       } else if (t < region.pinned_tiles) {
         const std::byte* tile = pinned_tile(call_.geometry, region, device_index_, t);
         attend_tile(pass, t, call_.geometry.stored(), tile, partial);

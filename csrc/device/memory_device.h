@@ -19,6 +19,7 @@ class MemoryDevice final : public Device {
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
+  void finish_writes() override {}
   void flush() override {}
   void close() override { regions_.clear(); }
 

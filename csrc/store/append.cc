@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <set>
 
-#include "base/crc32c.h"
 #include "base/scoped_timer.h"
 #include "layout/pack.h"
 #include "store/store.h"
@@ -32,6 +31,8 @@ int32_t Store::append(int32_t cache, int32_t version, const AppendArgs& args) {
   const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAppend});
   Cache& found = find_current(cache, version);
   check_append(found, args);
+  settle_writes();
+  throw_write_error();
   append_unlocked(found, args);
   return ++found.version;
 }
@@ -65,35 +66,69 @@ void Store::check_append(const Cache& cache, const AppendArgs& args) {
   }
 }
 
+// Whether the call's rows must write what they have of full tiles then: always without `hold`, and
+// where there is no room to hold them.
+bool Store::must_write(const Cache& cache, const AppendArgs& args) const {
+  const int64_t tile_tokens = cache.geometry.tile_tokens();
+  int64_t held_bytes = held_bytes_;
+  for (size_t b = 0; b < args.rows.size(); ++b) {
+    if (args.n_new[b] == 0) continue;
+    const Row& row = cache.rows[static_cast<size_t>(args.rows[b])];
+    const int64_t end = args.start[b] + args.n_new[b];
+    const int64_t n_full = end / tile_tokens - row.stored_tiles;
+    if (n_full > 0 && !args.hold) return true;
+    if (n_full * tile_tokens > kMostHeldTokens + tile_tokens) return true;
+    const int64_t n_held = std::max<int64_t>(0, ceil_div(end, tile_tokens) - row.stored_tiles - 1);
+    held_bytes += n_held * tail_tile_bytes(cache, args.rows[b]) - row.held_bytes;
+  }
+  return held_bytes > std::max(held_bytes_, free_tail_bytes());
+}
+
 void Store::append_unlocked(Cache& cache, const AppendArgs& args) {
   const TileGeometry& geometry = cache.geometry;
   const int64_t tile_tokens = geometry.tile_tokens();
   for (size_t b = 0; b < args.rows.size(); ++b) {
-    if (args.n_new[b] == 0) continue;
-    cut_back(cache, args.rows[b], args.start[b]);
-    if ((args.start[b] + args.n_new[b]) % tile_tokens != 0) allocate_tail(cache, args.rows[b]);
+    if (args.n_new[b] > 0) cut_back(cache, args.rows[b], args.start[b]);
   }
-  write_full_tiles(cache, args);
+  const bool writes = must_write(cache, args);
+  // tiles that are being written take room too, until they are
+  if (writes || tail_bytes_ > budget_.cache_bytes - reserved_pinned_bytes_) drain();
+  std::vector<std::vector<TailTile>> fresh(args.rows.size());
+  for (size_t b = 0; b < args.rows.size(); ++b) {
+    if (args.n_new[b] == 0) continue;
+    const Row& state = cache.rows[static_cast<size_t>(args.rows[b])];
+    const int64_t end = args.start[b] + args.n_new[b];
+    const int64_t begin = std::max(state.tail_end(), writes ? end / tile_tokens : 0);
+    for (int64_t tile = begin; tile < ceil_div(end, tile_tokens); ++tile) {
+      fresh[b].push_back(new_tail_tile(cache, args.rows[b]));
+    }
+  }
+  if (writes) write_full_tiles(cache, args);
 
   // from here on nothing fails
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.n_new[b] == 0) continue;
     const auto [row, begin, end, tokens] = new_tokens(args, b, geometry.shape());
-    const int64_t tail_begin = std::max(begin, round_down(end, tile_tokens));
-    if (tail_begin < end) {
-      std::byte* tail = cache.rows[static_cast<size_t>(row)].tail.data();
+    Row& state = cache.rows[static_cast<size_t>(row)];
+    if (begin % tile_tokens != 0) executor_.wait_for(state.tail_job);
+    if (writes) state.store_before(end / tile_tokens);
+    std::ranges::move(fresh[b], std::back_inserter(state.tail));
+    for (int64_t from = std::max(begin, state.tail_begin * tile_tokens); from < end;) {
+      const int64_t to = std::min(round_down(from, tile_tokens) + tile_tokens, end);
       for (int64_t d = 0; d < geometry.n_devices(); ++d) {
-        pack_tail(geometry, geometry.heads(row, d), tokens, tail_begin, end,
-                  tail + geometry.tail_offset(row, d));
+        pack_tail(geometry, geometry.heads(row, d), tokens, from, to,
+                  state.tail_tile(from / tile_tokens) + geometry.tail_offset(row, d));
       }
+      from = to;
     }
     set_length(cache, row, end);
+    count_tail(cache, row);
     bytes_appended_ += (end - begin) * geometry.shape().token_bytes();
   }
 }
 
-// Stores the tiles that the call fills. Tails are only read: until all is stored, the rows are as
-// they were.
+// Stores the tiles that the call fills, and those that were held until now. Tails are only read:
+// until all is stored, the rows are as they were.
 void Store::write_full_tiles(Cache& cache, const AppendArgs& args) {
   const TileGeometry& geometry = cache.geometry;
   const int64_t tile_tokens = geometry.tile_tokens();
@@ -104,89 +139,42 @@ void Store::write_full_tiles(Cache& cache, const AppendArgs& args) {
     const Row& state = cache.rows[static_cast<size_t>(row)];
     const auto pack = [&geometry, &state, row = row, tokens = tokens, tile_tokens](
                           int64_t device, int64_t tile, std::byte* to) {
-      const std::byte* tail =
-          state.tail ? state.tail.data() + geometry.tail_offset(row, device) : nullptr;
+      if ((tile + 1) * tile_tokens <= tokens.first) {
+        return pack_tail_tile(geometry, row, device, tile, state.tail_tile(tile), to);
+      }
+      const std::byte* tail = state.has_in_tail(tile)
+                                  ? state.tail_tile(tile) + geometry.tail_offset(row, device)
+                                  : nullptr;
       pack_tile(geometry, geometry.heads(row, device), tail, tokens, tile * tile_tokens,
                 geometry.tile_bytes(row, device), to);
     };
-    filled.push_back({*state.own, begin / tile_tokens, end / tile_tokens, pack});
+    filled.push_back({*state.own, state.stored_tiles, end / tile_tokens, pack});
   }
   store_tiles(geometry, filled);
 }
 
-// The first tiles of a region go to host memory, the others in runs to the devices.
-void Store::store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles) {
-  std::vector<std::vector<TileWrite>> writes(devices_.size());
-  TaskGroup pinning(*workers_);
-  int64_t padding_bytes = 0;
-  for (const NewTiles& run : tiles) {
-    Region& region = run.region;
-    const int64_t pinned_end = std::clamp(region.pinned_tiles, run.begin, run.end);
-    if (const int64_t more = pinned_end - std::max(run.begin, region.n_pinned); more > 0) {
-      region.n_pinned += more;
-      pinned_bytes_ += more * geometry.pinned_tile_bytes(region.row);
-    }
-    for (int64_t d = 0; d < geometry.n_devices(); ++d) {
-      const int64_t n_heads = geometry.heads(region.row, d).count;
-      if (n_heads == 0) continue;
-      for (int64_t tile = run.begin; tile < pinned_end; ++tile) {
-        pinning.run([&run, d, tile, to = pinned_tile(geometry, region, d, tile)] {
-          run.pack(d, tile, to);
-        });
-      }
-      const int64_t tile_bytes = geometry.tile_bytes(region.row, d);
-      std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
-      if (std::ssize(checksums) < run.end) checksums.resize(static_cast<size_t>(run.end));
-      const bool sums = checksums_ && !devices_[static_cast<size_t>(d)]->in_memory();
-      for (int64_t first = pinned_end; first < run.end;) {
-        const int64_t stop = std::min(first + geometry.segment_tiles(), run.end);
-        const auto pack = [=, &run, &checksums](std::byte* to) {
-          for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
-            run.pack(d, tile, to);
-            if (!sums) continue;
-            checksums[static_cast<size_t>(tile)] = crc32c({to, static_cast<size_t>(tile_bytes)});
-          }
-        };
-        writes[static_cast<size_t>(d)].push_back(
-            {{tile_offset(geometry, region, d, first), (stop - first) * tile_bytes}, pack});
-        padding_bytes += (stop - first) * (tile_bytes - n_heads * geometry.stored().bytes());
-        first = stop;
-      }
-    }
-  }
-  on_all_devices([&](int64_t d) {
-    const auto device = static_cast<size_t>(d);
-    if (!writes[device].empty()) devices_[device]->write(writes[device], *workers_);
-  });
-  pinning.wait();
-  padding_bytes_ += padding_bytes;
-}
-
-// Shortens a row; the tile that is then its last, if it was full, goes back into the tail.
+// Shortens a row; the tile that is then its last, if it was stored, goes back into the tail.
 void Store::cut_back(Cache& cache, int64_t row, int64_t length) {
   const int64_t tile_tokens = cache.geometry.tile_tokens();
   Row& state = cache.rows[static_cast<size_t>(row)];
   const int64_t tile = length / tile_tokens;
-  if (tile < state.length / tile_tokens) {
-    AlignedBuffer tail;
+  if (tile < state.length / tile_tokens) drain();  // somebody may read or write what goes
+  if (tile < state.stored_tiles) {
+    TailTile tail;
     if (length % tile_tokens != 0) {
-      tail = AlignedBuffer(cache.geometry.tail_bytes(row));
-      read_into_tail(cache, row, tile, tail.data());
+      tail = new_tail_tile(cache, row);
+      read_into_tail(cache, row, tile, tail->data());
     }
     drop_shared_tiles(cache, row, tile);  // throws where there is no room
-    if (tail) {  // the row's old tail goes last: until now it may be needed still
-      tail_bytes_ += tail.size_bytes() - state.tail.size_bytes();
-      state.tail = std::move(tail);
-    }
+    state.tail.clear();                   // last: until now it may be needed still
+    state.stored_tiles = state.tail_begin = tile;
+    if (tail) state.tail.push_back(std::move(tail));
   }
+  state.tail.resize(static_cast<size_t>(ceil_div(length, tile_tokens) - state.tail_begin));
+  state.due_tiles = std::min(state.due_tiles, tile);
+  state.written_tokens = std::min(state.written_tokens, length);
   set_length(cache, row, length);
-}
-
-void Store::allocate_tail(Cache& cache, int64_t row) {
-  Row& state = cache.rows[static_cast<size_t>(row)];
-  if (state.tail) return;
-  state.tail = AlignedBuffer(cache.geometry.tail_bytes(row));
-  tail_bytes_ += state.tail.size_bytes();
+  count_tail(cache, row);
 }
 
 void Store::set_length(Cache& cache, int64_t row, int64_t length) {

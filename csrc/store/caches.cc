@@ -38,7 +38,7 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
 }  // namespace
 
 int64_t Store::free_tail_bytes() const {
-  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_ -
+  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_ - lent_bytes_ -
          reserved_weight_bytes_;
 }
 
@@ -80,6 +80,7 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
   check_shape(n_layers, shape, tile_tokens);
   std::lock_guard lock(mutex_);
   check_open();
+  drain();
   const RoomReport report = room(n_layers, shape, tile_tokens);
   const auto what = concat("KV caches of ", n_layers, " layers x ", shape.batch, " rows x ",
                            shape.capacity_tokens, " tokens");
@@ -212,7 +213,8 @@ void Store::release(Cache& cache) {
   reserved_tail_bytes_ -= cache.tail_bytes;
   reserved_pinned_bytes_ -= cache.pinned_bytes;
   for (size_t row = 0; row < cache.rows.size(); ++row) {
-    tail_bytes_ -= cache.rows[row].tail.size_bytes();
+    tail_bytes_ -= cache.rows[row].tail_bytes;
+    held_bytes_ -= cache.rows[row].held_bytes;
     set_length(cache, static_cast<int64_t>(row), 0);
   }
   for (const auto& region : cache.regions) {
@@ -228,6 +230,11 @@ void Store::release(Cache& cache) {
 
 void Store::drop_cache(int32_t cache) {
   std::lock_guard lock(mutex_);
+  find(cache);
+  drop_x_cache(cache);
+  drain();
+  tickets_.drop(cache);
+  announced_.drop(cache);
   release(find(cache));
   caches_.erase(cache);
 }
@@ -237,7 +244,7 @@ int32_t Store::put_weight(std::span<const std::byte> data) {
     std::lock_guard lock(mutex_);
     check_open();
     if (weights_.needs_buffers()) {
-      const int64_t free = free_tail_bytes();
+      const int64_t free = free_tail_bytes() - held_bytes_;
       const int64_t n_buffers =
           std::max(kFewestWeightBuffers,
                    std::min(free / kWeightShare, kMostWeightBytes) / budget_.slot_bytes);

@@ -9,7 +9,7 @@ namespace nspjax {
 
 // What is shared begins and ends alike in all rows that have it, so that one scan serves them, and
 // so that what is added up to what does not depend on who is in a call.
-void Store::Row::share_tiles(int64_t n_tiles) {
+void Row::share_tiles(int64_t n_tiles) {
   if (own_begin() < n_tiles) {
     shared.push_back({own, n_tiles});
     return;
@@ -49,32 +49,39 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
     }
   }
 
+  drain();
   const int64_t n_tiles = n_tokens / geometry.tile_tokens();
+  write_held(found, from, n_tiles);
   const bool has_rest = n_tokens % geometry.tile_tokens() != 0;
-  AlignedBuffer rest;
+  const int64_t tail_bytes = tail_tile_bytes(found, from);
+  TailTile rest;
   if (has_rest) {
-    rest = AlignedBuffer(geometry.tail_bytes(from));
-    if (n_tiles == source.length / geometry.tile_tokens()) {
-      std::memcpy(rest.data(), source.tail.data(), static_cast<size_t>(rest.size_bytes()));
+    rest = new_tail_tile(found, from);
+    if (source.has_in_tail(n_tiles)) {
+      std::memcpy(rest->data(), source.tail_tile(n_tiles), static_cast<size_t>(tail_bytes));
     } else {
-      read_into_tail(found, from, n_tiles, rest.data());
+      read_into_tail(found, from, n_tiles, rest->data());
     }
+  }
+  std::vector<TailTile> rests;  // before anything changes
+  for (size_t i = 0; has_rest && i < rows.size(); ++i) {
+    rests.push_back(new_tail_tile(found, from));
+    std::memcpy(rests.back()->data(), rest->data(), static_cast<size_t>(tail_bytes));
   }
   if (!rows.empty()) source.share_tiles(n_tiles);
   // This may fail for want of room: then no row has tokens that its handle does not know of.
   for (const int32_t row : rows) cut_back(found, row, 0);
-  for (const int32_t row : rows) {
-    Row& state = found.rows[static_cast<size_t>(row)];
+  for (size_t i = 0; i < rows.size(); ++i) {
+    Row& state = found.rows[static_cast<size_t>(rows[i])];
     for (const Row::Shared& shared : source.shared) {
       if (state.own_begin() < n_tiles) {
         state.shared.push_back({shared.region, std::min(shared.end, n_tiles)});
       }
     }
-    if (has_rest) {
-      allocate_tail(found, row);
-      std::memcpy(state.tail.data(), rest.data(), static_cast<size_t>(rest.size_bytes()));
-    }
-    set_length(found, row, n_tokens);
+    state.stored_tiles = state.tail_begin = n_tiles;
+    if (has_rest) state.tail.push_back(rests[i]);
+    set_length(found, rows[i], n_tokens);
+    count_tail(found, rows[i]);
   }
   return ++found.version;
 }
@@ -96,9 +103,8 @@ void Store::drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles) {
   if (!state.shared.empty()) state.shared.back().end = std::min(state.shared.back().end, n_tiles);
 }
 
-// The tiles that hold the tokens [token_begin, token_end) of a row, the tail included.
-std::vector<TileSpan> Store::tile_spans(const Cache& cache, const Row& row, int64_t token_begin,
-                                        int64_t token_end) {
+std::vector<TileSpan> tile_spans(const Cache& cache, const Row& row, int64_t token_begin,
+                                 int64_t token_end) {
   const int64_t tile_tokens = cache.geometry.tile_tokens();
   const int64_t last = ceil_div(token_end, tile_tokens);
   int64_t begin = token_begin / tile_tokens;

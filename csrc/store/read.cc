@@ -2,51 +2,18 @@
 #include <algorithm>
 #include <cstring>
 
-#include "device/host_attention.h"
-#include "device/read_plan.h"
 #include "layout/pack.h"
 #include "store/store.h"
+#include "store/tile_scan.h"
 
 namespace nspjax {
-namespace {
-
-// Calls fn(index, data) for each range.
-class Visit final : public ScanVisitor {
- public:
-  explicit Visit(std::function<void(size_t, const std::byte*)> fn) : fn_(std::move(fn)) {}
-  void ready(size_t index, std::shared_ptr<const std::byte> data) override {
-    fn_(index, data.get());
-  }
-
- private:
-  std::function<void(size_t, const std::byte*)> fn_;
-};
-
-}  // namespace
 
 void Store::visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
                         const std::function<void(int64_t, const std::byte*)>& fn) {
-  const TileGeometry& geometry = cache.geometry;
-  const Region& region = *span.region;
-  const int64_t tile_bytes = geometry.tile_bytes(region.row, device);
-  if (tile_bytes == 0) return;
-  for (int64_t t = span.begin; t < std::min(span.end, region.pinned_tiles); ++t) {
-    fn(t, pinned_tile(geometry, region, device, t));
-  }
-  Device& from = *devices_[static_cast<size_t>(device)];
-  const auto reads = plan_reads(geometry, span, span.end, device, budget_.slot_bytes);
-  std::vector<TileRange> ranges;
-  for (const TileRead& read : reads) ranges.push_back(read.range);
-  Visit visit([&](size_t i, const std::byte* data) {
-    for (int64_t t = reads[i].begin; t < reads[i].end; ++t, data += tile_bytes) {
-      if (checksums_ && !from.in_memory()) {
-        check_tile(from, region.checksums[static_cast<size_t>(device)], t,
-                   {tile_offset(geometry, region, device, t), tile_bytes}, data);
-      }
-      fn(t, data);
-    }
-  });
-  from.scan(ranges, {}, visit);
+  TileScan(cache.geometry, {&span, 1}, *devices_[static_cast<size_t>(device)], device,
+           {.read_bytes = budget_.slot_bytes, .verify = checksums_}, *workers_,
+           [&fn](size_t, int64_t tile, const std::byte* data) { fn(tile, data); })
+      .run(announced_.reads()[static_cast<size_t>(device)]);
 }
 
 void Store::read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail) {
@@ -71,10 +38,11 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
     fail(ErrorKind::kInvalidArgument, "read of tokens ", begin, " to ", end, " of row ", row,
          ", which has ", state.length);
   }
+  drain();
   const TokenRun<std::byte> into{k, v, begin};
   const int64_t tile_tokens = geometry.tile_tokens();
-  const int64_t tail_begin = round_down(state.length, tile_tokens);
-  const auto spans = tile_spans(found, state, begin, std::min(end, tail_begin));
+  const auto spans =
+      tile_spans(found, state, begin, std::min(end, state.stored_tiles * tile_tokens));
   on_all_devices([&](int64_t d) {
     const HeadSet heads = geometry.heads(row, d);
     for (const TileSpan& span : spans) {
@@ -84,11 +52,25 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
                     into);
       });
     }
-    if (heads.count > 0 && tail_begin < end) {
-      unpack_tail(geometry, heads, state.tail.data() + geometry.tail_offset(row, d),
-                  std::max(begin, tail_begin), end, into);
-    }
   });
+  copy_tail(found, row, begin, end, into);
+}
+
+// Those of the tokens [begin, end) that no device has.
+void Store::copy_tail(const Cache& cache, int64_t row, int64_t begin, int64_t end,
+                      const TokenRun<std::byte>& into) {
+  const TileGeometry& geometry = cache.geometry;
+  const int64_t tile_tokens = geometry.tile_tokens();
+  const Row& state = cache.rows[static_cast<size_t>(row)];
+  for (int64_t from = std::max(begin, state.stored_tiles * tile_tokens); from < end;) {
+    const int64_t tile = from / tile_tokens;
+    const int64_t to = std::min((tile + 1) * tile_tokens, end);
+    for (int64_t d = 0; d < geometry.n_devices(); ++d) {
+      unpack_tail(geometry, geometry.heads(row, d),
+                  state.tail_tile(tile) + geometry.tail_offset(row, d), from, to, into);
+    }
+    from = to;
+  }
 }
 
 }  // namespace nspjax

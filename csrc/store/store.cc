@@ -46,11 +46,13 @@ int32_t next_store_id() {
 
 Store::Store(const StoreOptions& options)
     : id_(next_store_id()),
+      options_(options),
       trace_(options.trace_events),
       checksums_(options.checksums),
       verifies_(options.checksums),
       most_pinned_bytes_(options.pinned_bytes),
-      weights_(weight_options(id_, options), trace_) {
+      weights_(weight_options(id_, options), trace_),
+      tickets_(id_) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");
   }
@@ -59,11 +61,15 @@ Store::Store(const StoreOptions& options)
   }
   kernels_ = find_kernel(options.kernel);
   const auto n_devices = std::ssize(options.devices);
-  budget_ = split_host_memory(options.host_memory_bytes, n_devices, block_bytes_for(options));
+  budget_ = split_host_memory(options.host_memory_bytes - set_aside_bytes(options), n_devices,
+                              block_bytes_for(options));
   for (const std::string& spec : options.devices) {
-    devices_.push_back(open_device(spec, budget_, options.io, options.fault, warnings_));
+    devices_.push_back(
+        open_device(spec, options.file_name, budget_, options.io, options.fault, warnings_));
   }
-  limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes);
+  hardware_ = limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes,
+                          options.hardware);
+  announced_ = AnnouncedReads(devices_.size(), budget_.slots);
   for (size_t d = 0; d < devices_.size(); ++d) {
     devices_[d]->record_in(trace_, static_cast<int32_t>(d));
   }
@@ -115,11 +121,15 @@ StoreStats Store::stats() const {
   total.append_ns = append_ns_;
   total.kv_bytes_stored = kv_bytes_stored_;
   total.padding_bytes = padding_bytes_;
+  total.link_bytes =
+      total.bytes_written +
+      (options_.rate_limit.kv_over_link ? total.bytes_read : attend_link_bytes_ + fetched_bytes_);
   total.staging_bytes = budget_.staging_bytes;
   total.tail_bytes = tail_bytes_;
   total.pinned_bytes = pinned_bytes_;
   total.host_bytes =
       total.staging_bytes + total.tail_bytes + total.pinned_bytes + total.weight_buffer_bytes;
+  if (const auto x_store = companion()) total += x_store->stats();
   return total;
 }
 
@@ -151,27 +161,39 @@ std::vector<int64_t> Store::lengths(int32_t cache) const {
 void Store::flush() {
   std::lock_guard lock(mutex_);
   check_open();
+  drain();
+  throw_write_error();
+  for (auto& [id, cache] : caches_) {
+    for (size_t row = 0; row < cache.rows.size(); ++row) {
+      write_held(cache, static_cast<int64_t>(row), cache.rows[row].due_tiles);
+    }
+  }
   on_all_devices([&](int64_t d) { devices_[static_cast<size_t>(d)]->flush(); });
+  if (const auto x_store = companion()) x_store->flush();
 }
 
 void Store::close() {
   std::lock_guard lock(mutex_);
   if (closed_) return;
   closed_ = true;
+  tickets_.close();
+  executor_.stop();
+  writes_.clear();
   caches_.clear();
   kv_bytes_stored_ = 0;
   tail_bytes_ = 0;
   pinned_bytes_ = 0;
   std::exception_ptr error;
-  const auto close_all = [&](auto&& close) {
+  const auto try_to = [&](const auto& fn) {
     try {
-      close();
+      fn();
     } catch (...) {
       if (!error) error = std::current_exception();
     }
   };
-  for (const auto& device : devices_) close_all([&] { device->close(); });
-  close_all([&] { weights_.close(); });
+  for (const auto& device : devices_) try_to([&] { device->close(); });
+  try_to([&] { weights_.close(); });
+  if (const auto x_store = companion()) try_to([&] { x_store->close(); });
   workers_.reset();
   drivers_.reset();
   if (error) std::rethrow_exception(error);
@@ -189,7 +211,7 @@ void Store::check_open() const {
   if (closed_) fail(ErrorKind::kStoreClosed, "store ", id_, " is closed: open another");
 }
 
-const Store::Cache& Store::find(int32_t id) const {
+const Cache& Store::find(int32_t id) const {
   check_open();
   const auto found = caches_.find(id);
   if (found == caches_.end()) {
@@ -199,7 +221,7 @@ const Store::Cache& Store::find(int32_t id) const {
   return found->second;
 }
 
-Store::Cache& Store::find(int32_t id) { return const_cast<Cache&>(std::as_const(*this).find(id)); }
+Cache& Store::find(int32_t id) { return const_cast<Cache&>(std::as_const(*this).find(id)); }
 
 void Store::check_row(const char* what, const Cache& cache, int64_t row) {
   const int64_t batch = cache.geometry.shape().batch;
@@ -207,7 +229,7 @@ void Store::check_row(const char* what, const Cache& cache, int64_t row) {
   fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ", batch - 1);
 }
 
-Store::Cache& Store::find_current(int32_t id, int32_t version) {
+Cache& Store::find_current(int32_t id, int32_t version) {
   Cache& cache = find(id);
   if (cache.version != version) {
     fail(ErrorKind::kStaleHandle, "this KV cache handle was used twice: cache ", id,
@@ -215,6 +237,11 @@ Store::Cache& Store::find_current(int32_t id, int32_t version) {
          "; use the cache returned by the last call");
   }
   return cache;
+}
+
+void Store::drain() {
+  executor_.drain();
+  settle_writes();
 }
 
 void Store::on_all_devices(const std::function<void(int64_t)>& fn) {

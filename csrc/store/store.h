@@ -1,10 +1,13 @@
 // A store: caches (the K and V of one layer for some rows) spread over devices.
 //
-// One mutex serialises all operations; what one operation does runs on the attention workers and,
-// with several devices, on one driver thread for each.
+// One mutex serialises what changes a cache. Devices are used by one thread at a time: by the
+// executor's, for what was queued, or by that of a call which has the mutex and has waited until
+// nothing is queued. Their work runs on the attention workers and, with several devices, on one
+// driver thread for each.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -16,8 +19,13 @@
 #include "base/trace.h"
 #include "device/device.h"
 #include "device/rate_limited.h"
+#include "layout/pack.h"
 #include "layout/plan.h"
-#include "layout/region.h"
+#include "store/announced.h"
+#include "store/attend_job.h"
+#include "store/cache.h"
+#include "store/executor.h"
+#include "store/tickets.h"
 #include "weights/weights.h"
 
 namespace nspjax {
@@ -32,8 +40,19 @@ struct StoreOptions {
   int64_t pinned_bytes = -1;       // of host memory at most, for pinned tiles; -1: what is left
   int64_t trace_events = 1 << 16;  // the newest kept; 0: none
   StoreRateLimit rate_limit = {};
-  std::string fault;  // for tests, see io/fault.h
+  std::string fault;   // for tests, see io/fault.h
+  double x_share = 0;  // of host memory, for the companion; 0: half of what is free is lent to it
+  // Of a companion, see Store::x_cache.
+  std::string file_name = "nspjax.kv";
+  SimulatedHardware hardware = {};
 };
+
+inline constexpr double kMostXShare = 0.9;
+inline constexpr const char* kCompanionFile = "nspjax.x.kv";
+// In the trace the companion's caches have numbers from here on.
+inline constexpr int32_t kFirstXCache = 1 << 20;
+// Of host memory for the companion, from the beginning. Throws InvalidArgument.
+int64_t set_aside_bytes(const StoreOptions& options);
 
 struct Handle {
   int32_t store;
@@ -49,23 +68,27 @@ struct AppendArgs {
   std::span<const int32_t> rows;
   std::span<const int32_t> start;
   std::span<const int32_t> n_new;  // at most T; 0 leaves the row alone
+  // Tiles that are full stay in host memory until writeback(), as far as there is room: up to
+  // kMostHeldTokens of a row and a tile.
+  bool hold = false;
+};
+inline constexpr int64_t kMostHeldTokens = 1024;
+
+struct PrefetchArgs {
+  std::span<const int32_t> rows;
+  std::span<const int32_t> length;  // tokens that will be attended over; 0: none of this row
+  int64_t most_bytes;               // 0: all that there is room for
 };
 
-// Query t of batch row b stands at position[b] + t and sees stored token j iff j < length[b],
-// j <= position[b] + t and, with a window, j > position[b] + t - window.
-struct AttendArgs {
-  const void* q;  // [B, T, n_q_heads, head_dim]
-  DType q_dtype;
-  int64_t n_tokens;
-  int64_t n_q_heads;
+// Tokens [begin, begin + n_tokens) of the rows, as far as they are before length[b]; 0 beyond.
+struct FetchArgs {
   std::span<const int32_t> rows;
-  std::span<const int32_t> position;
-  std::span<const int32_t> length;
-  float scale;
-  int64_t window;  // 0: none
-  float softcap;   // 0: none
-  float* out;      // [B, T, n_q_heads, head_dim]; 0 for a query that sees nothing
-  float* lse;      // [B, T, n_q_heads]; -inf for such a query
+  std::span<const int32_t> length;  // 0 leaves the row alone
+  int64_t begin;
+  int64_t n_tokens;
+  bool read_ahead;  // when no row has more, of the cache that followed; else what is announced
+  std::byte* k;     // [B, n_tokens, n_kv_heads, head_dim] in the cache's dtype
+  std::byte* v;
 };
 
 struct RoomReport {
@@ -88,6 +111,9 @@ struct StoreStats {
   int64_t bytes_read_ahead, bytes_read_in_vain, n_write_retries;            // see DeviceStats
   int64_t bytes_appended;
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
+  // What crosses the link between host and devices, where there is one: queries, results, what is
+  // written and what is fetched; with kv_over_link what is read and written.
+  int64_t link_bytes;
   int64_t attend_ns;
   int64_t append_ns;
   int64_t kv_bytes_stored;  // of the caches that there are
@@ -95,6 +121,8 @@ struct StoreStats {
   int64_t host_bytes;                                                       // the four below
   int64_t staging_bytes, tail_bytes, pinned_bytes, weight_buffer_bytes;
 };
+
+StoreStats& operator+=(StoreStats& stats, const StoreStats& more);
 
 class Store {
  public:
@@ -107,16 +135,22 @@ class Store {
   int32_t id() const { return id_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
   std::vector<DeviceInfo> devices() const;
+  // With the companion's.
   StoreStats stats() const;
-  const Trace& trace() const { return trace_; }
+  // The newest events, the companion's among them, in order of begin_ns.
+  std::vector<TraceEvent> trace_events() const;
   // Whether checksums of what is read are compared; for measuring what that costs.
   void verify_reads(bool verify) {
     verifies_ = verify;
     weights_.verify_reads(verify);
+    if (const auto x_store = companion()) x_store->verify_reads(verify);
   }
   // The same for events.
-  void record_events(bool record) { trace_.record(record); }
-  std::vector<const DeviceStats*> device_stats() const;
+  void record_events(bool record) {
+    trace_.record(record);
+    if (const auto x_store = companion()) x_store->record_events(record);
+  }
+  std::vector<const DeviceStats*> device_stats() const;  // without the companion's
 
   // All or nothing. tile_tokens: 0 chooses.
   std::vector<int32_t> create_caches(int64_t n_layers, const CacheShape& shape,
@@ -130,10 +164,32 @@ class Store {
 
   // Each checks everything before it changes anything. If writing then fails, the cache keeps its
   // version; rows that were to be cut back (start < length) are cut back, the others unchanged.
+  // What a queued write met since the last such call is thrown first, by append, writeback or
+  // flush: its tiles are in host memory still, and are written by the next write of their row, or
+  // flush.
   int32_t append(int32_t cache, int32_t version, const AppendArgs& args);
   void attend(int32_t cache, int32_t version, const AttendArgs& args);
+  // The same in two calls: over the rows as they are now, whatever is appended meanwhile. args.out
+  // and args.lse are not used.
+  int32_t attend_start(int32_t cache, int32_t version, const AttendArgs& args);
+  // Once for each ticket. Throws what the attention met.
+  AttendResult attend_wait(int32_t ticket);
+  // Devices may begin to read what an attention over these rows will need, in the order of the
+  // calls; it is passed to them by attentions without read_ahead.
+  void prefetch(int32_t cache, int32_t version, const PrefetchArgs& args);
+  // Queues the write of every row that has interval_tokens or more which were not written: its full
+  // tiles and, where an interval is less than a tile, what there is of the tile that is not full,
+  // which is never read. exclusive: nothing queued later begins before all is on the medium.
+  void writeback(int32_t cache, int32_t version, int64_t interval_tokens, bool exclusive);
   // Tokens [begin, end) of a row as [end - begin, n_kv_heads, head_dim].
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
+  // Tokens of several rows for the host to attend over. The chunk after this one is read meanwhile,
+  // if `length` says that there is one.
+  void fetch(int32_t cache, int32_t version, const FetchArgs& args);
+  // The cache that keeps X for rows of this one, as long as it lives: half of X is its K, half its
+  // V, n_heads x head_dim each, as appended. It is in the companion, a second store on the same
+  // devices. Made on first use with this one's batch, capacity and dtype; by then of one shape.
+  Handle x_cache(int32_t cache, int64_t n_heads, int64_t head_dim);
   TileLayout tile_layout(int32_t cache) const;
   // Full tiles [begin, end) of a row as TileLayout has them, their checksums verified.
   std::vector<uint8_t> export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
@@ -161,35 +217,6 @@ class Store {
   bool closed() const;
 
  private:
-  struct Row {
-    int64_t length = 0;
-    // Full tiles that other rows may have too: in token order, before those of `own`.
-    struct Shared {
-      std::shared_ptr<const Region> region;
-      int64_t end;  // its last tile + 1
-    };
-    std::vector<Shared> shared;
-    std::shared_ptr<Region> own;
-    // Tiles of all devices side by side: the tokens that do not fill a tile. Kept once allocated.
-    AlignedBuffer tail;
-
-    int64_t own_begin() const { return shared.empty() ? 0 : shared.back().end; }
-    // Makes the first n_tiles end a run of shared tiles.
-    void share_tiles(int64_t n_tiles);
-  };
-  struct Cache {
-    TileGeometry geometry;
-    std::vector<Extent> extents;  // [device]
-    std::vector<Row> rows;
-    std::vector<std::shared_ptr<Region>> regions;   // one that is only here is free
-    std::vector<std::vector<Extent>> more_extents;  // of regions beyond one a row
-    MappedRegion pinned;
-    int32_t version = 0;
-    int64_t tail_bytes = 0;      // when every row has one
-    int64_t pinned_bytes = 0;    // when all are full
-    int32_t attended_next = -1;  // the cache that was attended over after this one
-  };
-
   // All below need mutex_.
   void check_open() const;
   Cache& find(int32_t id);
@@ -207,6 +234,7 @@ class Store {
   static void check_row(const char* what, const Cache& cache, int64_t row);
   static void check_append(const Cache& cache, const AppendArgs& args);
   void append_unlocked(Cache& cache, const AppendArgs& args);
+  bool must_write(const Cache& cache, const AppendArgs& args) const;
   void cut_back(Cache& cache, int64_t row, int64_t length);
   // Tiles [begin, end) that a region gets.
   struct NewTiles {
@@ -218,8 +246,13 @@ class Store {
   };
   void store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles);
   void write_full_tiles(Cache& cache, const AppendArgs& args);
-  void allocate_tail(Cache& cache, int64_t row);
-  // Calls fn(tile, data) for the full tiles of a span on a device.
+  // After drain(): the tail's tiles before `end` become stored ones.
+  void write_held(Cache& cache, int64_t row, int64_t end);
+  // Counts what a row has in its tail.
+  void count_tail(Cache& cache, int64_t row);
+  static void copy_tail(const Cache& cache, int64_t row, int64_t begin, int64_t end,
+                        const TokenRun<std::byte>& into);
+  // Calls fn(tile, data) for the full tiles of a span on a device, from any worker.
   void visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
                    const std::function<void(int64_t, const std::byte*)>& fn);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail);
@@ -228,14 +261,49 @@ class Store {
   void set_length(Cache& cache, int64_t row, int64_t length);
 
   static void check_attend(const Cache& cache, const AttendArgs& args);
-  static std::vector<TileSpan> tile_spans(const Cache& cache, const Row& row, int64_t token_begin,
-                                          int64_t token_end);
+  std::shared_ptr<AttendJob> queue_attend(int32_t cache, int32_t version, const AttendArgs& args,
+                                          bool outstanding);
   std::vector<std::vector<TileRange>> next_reads(Cache& cache, int32_t id, const AttendArgs& args);
+  static void check_prefetch(const Cache& cache, const PrefetchArgs& args);
+
+  // Until nothing is queued: then this thread may use the devices, as long as it has the mutex.
+  void drain();
+  // Takes note of the queued writes that are done.
+  void settle_writes();
+  void settle(const Writeback& write);
+  void throw_write_error();
+
+  // Jobs, which have no mutex.
+  void run_attend(AttendJob& job);
+  void attend_now(AttendJob& job);
+  void announce(const Announced& announced);
+  void run_writeback(const TileGeometry& geometry, Writeback& write, bool exclusive);
+
+  // Waits for a job; throws what it met.
+  void finish(AttendJob& job);
+
+  // Full tiles of several rows, and for each run of them the batch rows that want it.
+  struct Chunk {
+    std::vector<TileSpan> spans;
+    std::vector<std::vector<size_t>> readers;  // [span]
+  };
+  static void check_fetch(const Cache& cache, const FetchArgs& args);
+  static Chunk chunk_of(const Cache& cache, const FetchArgs& args, int64_t begin);
+  std::vector<std::vector<TileRange>> next_fetch(Cache& cache, int32_t id, const FetchArgs& args);
+
+  struct XCache {
+    int32_t id;  // in the companion
+    CacheShape shape;
+  };
+  std::shared_ptr<Store> companion() const;  // needs no lock
+  Store& open_companion();
+  void drop_x_cache(int32_t cache);
 
   // Runs fn(device number) for all devices at once.
   void on_all_devices(const std::function<void(int64_t)>& fn);
 
   const int32_t id_;
+  const StoreOptions options_;
   Trace trace_;
   HostBudget budget_;
   bool checksums_;  // are made
@@ -251,7 +319,12 @@ class Store {
   int64_t reserved_tail_bytes_ = 0;
   int64_t reserved_pinned_bytes_ = 0;
   int64_t reserved_weight_bytes_ = 0;
+  int64_t lent_bytes_ = 0;  // of the budget, to the companion
+  std::map<int32_t, XCache> x_caches_;
   int32_t last_attended_ = -1;
+  int64_t held_bytes_ = 0;                         // of tails, beyond one tile a row
+  std::deque<std::shared_ptr<Writeback>> writes_;  // queued, and not known to be done
+  std::exception_ptr write_error_;
 
   std::atomic<int64_t> bytes_appended_ = 0;
   std::atomic<int64_t> attend_ns_ = 0;
@@ -260,11 +333,21 @@ class Store {
   std::atomic<int64_t> tail_bytes_ = 0;
   std::atomic<int64_t> pinned_bytes_ = 0;
   std::atomic<int64_t> padding_bytes_ = 0;
+  std::atomic<int64_t> attend_link_bytes_ = 0;  // queries and results
+  std::atomic<int64_t> fetched_bytes_ = 0;
 
   Weights weights_;
+  mutable std::mutex companion_mutex_;
+  std::shared_ptr<Store> companion_;
+
+  SimulatedHardware hardware_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<ThreadPool> workers_;  // attention
   std::unique_ptr<ThreadPool> drivers_;  // one for each device but the first
+
+  AnnouncedReads announced_;
+  Tickets tickets_;
+  Executor executor_;  // last: its jobs use the rest
 };
 
 }  // namespace nspjax

@@ -37,6 +37,7 @@ int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
     const uint32_t bits = value_bits(random, shape.dtype);
     std::memcpy(values.data() + i, &bits, static_cast<size_t>(value_bytes));
   }
+  drain();
   for (int32_t row = 0; row < shape.batch; ++row) {
     cut_back(found, row, 0);
     const std::byte* k = values.data() + row % kChunkTokens * shape.token_bytes() / 2;

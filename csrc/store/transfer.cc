@@ -61,7 +61,7 @@ TileLayout Store::tile_layout(int32_t cache) const {
 std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
                                          int64_t end) {
   std::lock_guard lock(mutex_);
-  const Cache& found = find_current(cache, version);
+  Cache& found = find_current(cache, version);
   const TileGeometry& geometry = found.geometry;
   check_row("export of tiles of", found, row);
   const Row& state = found.rows[static_cast<size_t>(row)];
@@ -70,6 +70,8 @@ std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t
     fail(ErrorKind::kInvalidArgument, "export of tiles ", begin, " to ", end, " of row ", row,
          ", which has ", state.length / tile_tokens, " full ones");
   }
+  drain();
+  write_held(found, row, end);
   std::vector<uint8_t> tiles(static_cast<size_t>(offset_of(geometry, begin, end, 0)));
   const auto head_bytes = static_cast<size_t>(geometry.stored().bytes());
   const auto spans = tile_spans(found, state, begin * tile_tokens, end * tile_tokens);
@@ -110,6 +112,8 @@ void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t be
          shape.capacity_tokens, ": give tiles that begin where it ends, or at 0");
   }
   if (begin == 0) cut_back(found, row, 0);
+  drain();
+  write_held(found, row, begin);
   const int64_t head_bytes = geometry.stored().bytes();
   const auto pack = [&](int64_t device, int64_t tile, std::byte* to) {
     const HeadSet heads = geometry.heads(row, device);
@@ -120,8 +124,11 @@ void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t be
     }
     std::fill(to + heads.count * head_bytes, to + geometry.tile_bytes(row, device), std::byte{0});
   };
-  const NewTiles run{*found.rows[static_cast<size_t>(row)].own, begin, end, pack};
+  Row& state = found.rows[static_cast<size_t>(row)];
+  const NewTiles run{*state.own, begin, end, pack};
   store_tiles(geometry, {&run, 1});
+  state.store_before(end);
+  count_tail(found, row);
   set_length(found, row, end * tile_tokens);
   bytes_appended_ += (end - begin) * tile_tokens * shape.token_bytes();
 }

@@ -1,6 +1,7 @@
 // Whole stores from many threads at once: for ThreadSanitizer and AddressSanitizer.
 #include <atomic>
 #include <cmath>
+#include <deque>
 #include <random>
 #include <thread>
 
@@ -30,7 +31,7 @@ struct Call {
   int32_t length = 0;
 
   // All rows get n tokens whose V is their position.
-  void append(int32_t n, int32_t from) {
+  void append(int32_t n, int32_t from, bool hold = false) {
     const std::vector<float> k(static_cast<size_t>(kRows * n * kHeads * kDim), 0.25f);
     std::vector<float> v(k.size());
     for (size_t i = 0; i < v.size(); ++i) {
@@ -44,33 +45,68 @@ struct Call {
                             .n_tokens = n,
                             .rows = rows,
                             .start = start,
-                            .n_new = n_new});
+                            .n_new = n_new,
+                            .hold = hold});
     length = from + n;
   }
 
+  struct Query {
+    std::vector<float> q, out, lse;
+    std::vector<int32_t> rows, position, lengths;
+    AttendArgs args;
+  };
+  std::unique_ptr<Query> query(bool read_ahead) const {
+    auto query = std::make_unique<Query>();
+    query->q.assign(static_cast<size_t>(kRows * 2 * 2 * kHeads * kDim), 1.0f);
+    query->out.resize(query->q.size());
+    query->lse.resize(query->q.size() / kDim);
+    query->rows = {1, 0};
+    query->position.assign(2, length - 2);
+    query->lengths.assign(2, length);
+    query->args = {.q = query->q.data(),
+                   .q_dtype = DType::kF32,
+                   .n_tokens = 2,
+                   .n_q_heads = 2 * kHeads,
+                   .rows = query->rows,
+                   .position = query->position,
+                   .length = query->lengths,
+                   .scale = 1.0f,
+                   .window = 0,
+                   .softcap = 0.0f,
+                   .out = query->out.data(),
+                   .lse = query->lse.data(),
+                   .read_ahead = read_ahead};
+    return query;
+  }
+
   // Equal keys: the output is the mean of the positions seen.
-  void attend() {
-    const std::vector<float> q(static_cast<size_t>(kRows * 2 * 2 * kHeads * kDim), 1.0f);
-    std::vector<float> out(q.size()), lse(q.size() / kDim);
-    const std::vector<int32_t> rows = {1, 0}, position(2, length - 2), lengths(2, length);
-    store.attend(cache, version,
-                 {.q = q.data(),
-                  .q_dtype = DType::kF32,
-                  .n_tokens = 2,
-                  .n_q_heads = 2 * kHeads,
-                  .rows = rows,
-                  .position = position,
-                  .length = lengths,
-                  .scale = 1.0f,
-                  .window = 0,
-                  .softcap = 0.0f,
-                  .out = out.data(),
-                  .lse = lse.data()});
+  static void check_mean(const std::vector<float>& out, int32_t length) {
     for (size_t i = 0; i < out.size(); ++i) {
       const auto t = static_cast<int32_t>(i) / static_cast<int32_t>(2 * kHeads * kDim) % 2;
       const auto mean = static_cast<float>(length - 2 + t) / 2.0f;
       check(std::abs(out[i] - mean) < 1e-3f * mean + 1e-3f, "the mean of what is seen");
     }
+  }
+  void attend() {
+    const auto asked = query(true);
+    store.attend(cache, version, asked->args);
+    check_mean(asked->out, length);
+  }
+  // What is started sees the rows as they are now.
+  struct Started {
+    int32_t ticket;
+    int32_t length;
+  };
+  Started start() {
+    const auto asked = query(false);
+    return {store.attend_start(cache, version, asked->args), length};
+  }
+  void wait(const Started& started) {
+    check_mean(store.attend_wait(started.ticket).out, started.length);
+  }
+  void prefetch() {
+    const std::vector<int32_t> rows = {0, 1}, lengths(2, length);
+    store.prefetch(cache, version, {.rows = rows, .length = lengths, .most_bytes = 1 << 20});
   }
 };
 
@@ -99,6 +135,67 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
     for (unsigned seed = 0; seed < 3; ++seed) threads.emplace_back(work, seed);
   }
   check(store->stats().kv_bytes_stored == 0, "all dropped");
+}
+
+// The same with attention in two calls, held tiles, writes behind, and what is read next announced.
+void test_many_in_flight(const std::vector<std::string>& devices, const std::string& io) {
+  const auto store = open_store(options(devices, io));
+  const auto work = [&](unsigned seed) {
+    std::mt19937 random(seed);
+    const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+    Call call{*store, store->create_caches(1, shape, 16).front()};
+    call.append(100, 0);
+    std::deque<Call::Started> started;
+    for (int i = 0; i < 60; ++i) {
+      const auto n = static_cast<int32_t>(1 + random() % 20);
+      const int32_t cut = random() % 8 == 0 ? static_cast<int32_t>(random() % 50) : 0;
+      const bool full = call.length - cut + n > kCapacity;
+      call.append(n, full ? 60 : call.length - cut, random() % 4 != 0);
+      if (random() % 2 == 0) call.prefetch();
+      started.push_back(call.start());
+      if (random() % 3 == 0) {
+        constexpr int64_t kIntervals[] = {1, 16, 48};
+        store->writeback(call.cache, call.version, kIntervals[random() % 3], random() % 2 == 0);
+      }
+      while (started.size() > random() % 4) {
+        call.wait(started.front());
+        started.pop_front();
+      }
+    }
+    if (!started.empty()) {  // the cache may go while nobody has asked for these
+      const int32_t ticket = started.back().ticket;
+      store->drop_cache(call.cache);
+      check_throws(ErrorKind::kInvalidArgument, [&] { store->attend_wait(ticket); });
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (unsigned seed = 0; seed < 3; ++seed) threads.emplace_back(work, seed);
+  }
+  store->flush();
+}
+
+// Some wait for what others have started, while the store is closed with jobs in its queue.
+void test_close_with_jobs(const std::vector<std::string>& devices, const std::string& io) {
+  const auto store = open_store(options(devices, io));
+  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+  Call call{*store, store->create_caches(1, shape, 16).front()};
+  call.append(200, 0);
+  std::vector<Call::Started> started;
+  for (int i = 0; i < 200; ++i) started.push_back(call.start());
+  std::atomic<size_t> next = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      try {
+        for (size_t n = next++; n < started.size(); n = next++) Call(call).wait(started[n]);
+      } catch (const Error& error) {
+        check(error.kind() == ErrorKind::kStoreClosed, error.what());
+      }
+    });
+  }
+  while (next < 20) std::this_thread::yield();
+  store->close();
 }
 
 // A store is closed, and let go, while others call it through the registry.
@@ -154,7 +251,9 @@ int main() {
     for (const std::vector<std::string>& devices :
          {std::vector<std::string>{"memory:"}, {a.path()}, {a.path(), b.path(), "memory:"}}) {
       test_many_callers(devices, io);
+      test_many_in_flight(devices, io);
       test_close_in_use(devices, io);
+      test_close_with_jobs(devices, io);
     }
     test_one_device_fails("read:eio:after=5", io);
     test_one_device_fails("write:eio:after=5", io);

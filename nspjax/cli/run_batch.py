@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nspjax.byte_size import parse_bytes
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
+from nspjax.cli.output_file import check_output
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
 from nspjax.cli.summary import requests, summary
 from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
@@ -48,6 +49,7 @@ class RunBatch:
     debug: bool = False
     trace: str | None = None
     share_prefixes: bool = False
+    pipeline: str | None = None
     weights_resident: str | None = None
 
 
@@ -174,6 +176,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             kv_dtype=options.kv_dtype,
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
+            pipeline=options.pipeline,
         )
         llm = nspjax.LLM(
             options.model,
@@ -209,6 +212,12 @@ def _check_options(options: RunBatch) -> None:
         parse_bytes(options.weights_resident, least=0)
     if options.kv_dtype in _STORED_DTYPES and not options.store:
         raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")
+    if options.pipeline is not None:
+        if not options.store:
+            raise InvalidArgumentError("--pipeline is of passes for a store: it needs --store")
+        from nspjax.compiler import Pipeline
+
+        Pipeline.parse(options.pipeline)
     _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):
@@ -226,12 +235,7 @@ def _check_trace(options: RunBatch) -> None:
         return
     if not options.store:
         raise InvalidArgumentError("--trace shows what a store does: it needs --store")
-    folder = os.path.dirname(options.trace) or "."
-    if os.path.isdir(options.trace) or not os.path.isdir(folder):
-        what = "is a directory" if os.path.isdir(options.trace) else f"has no directory {folder}"
-        raise InvalidArgumentError(f"--trace {options.trace} {what}: give a file to write")
-    if os.path.realpath(options.trace) in map(os.path.realpath, (options.input, options.output)):
-        raise InvalidArgumentError(f"--trace {options.trace} is the input or the output")
+    check_output("--trace", options.trace, other_than=(options.input, options.output))
 
 
 def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:

@@ -11,8 +11,10 @@ import jax
 from jax import core, export
 
 from nspjax.compiler import mlir
+from nspjax.compiler.marked_module import marked_module, spec
 from nspjax.compiler.passes.offload_weights import OffloadWeights
-from nspjax.compiler.pipeline import Observer, Pipeline, dump_to, print_after
+from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_after
+from nspjax.compiler.rates import set_rates
 from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, engine_errors
 from nspjax.ops.cache import KVCache
 from nspjax.runtime import Store, StoredKVCache, StoredWeight, register_targets
@@ -87,7 +89,7 @@ class NearStorage:
                 )
             if isinstance(value, StoredKVCache) and not isinstance(value.k, core.Tracer):
                 self.store.check_owns(value)
-        specs = tuple(_spec(value) for value in values)
+        specs = tuple(map(_spec, values))
         key = (tree, tuple(map(_hashable, values, specs)))
         if key not in self._programs:
             self._programs[key] = self._compile(tree, specs, _weight_leaves(values, specs))
@@ -100,29 +102,20 @@ class NearStorage:
                 "JAX_PLATFORMS=cpu, or call the function itself, with its cache in device memory"
             )
         register_targets()
-        spec_leaves, spec_tree = jax.tree.flatten(specs)
-        result_tree = None
-
-        def flat(*leaves: Any) -> list[Any]:
-            nonlocal result_tree
-            args, kwargs = jax.tree.unflatten(tree, jax.tree.unflatten(spec_tree, leaves))
-            results, result_tree = jax.tree.flatten(self.fn(*args, **kwargs))
-            return results
-
-        exported = export.export(jax.jit(flat, keep_unused=True))(*spec_leaves)
-        module = mlir.module_of(exported)
-        before = mlir.signature(module)
-        mlir.mark_cache_arguments(module, _cache_leaves(specs))
-        mlir.mark_weight_arguments(module, weights)
+        args, kwargs = jax.tree.unflatten(tree, specs)
+        traced = marked_module(self.fn, args, kwargs)
+        mlir.mark_weight_arguments(traced.module, weights)
+        before = mlir.signature(traced.module)
         observers = self.observers
         if self.dump_dir is not None:
             observers += (dump_to(self.dump_dir / f"program-{len(self._programs) + 1}"),)
         pipeline = _with_weights(self.pipeline) if weights else self.pipeline
-        module = pipeline.run(module, observers)
+        if any(map(_asks_for_rates, pipeline.passes)):
+            set_rates(traced.module, self.store.rates)
+        module = pipeline.run(traced.module, observers)
         _check_lowered(module, pipeline)
-        results = jax.tree.unflatten(result_tree, exported.out_avals)
-        templates, out_tree = jax.tree.flatten(results, is_leaf=_is_cache)
-        exported = mlir.with_module(exported, module, before)
+        templates, out_tree = jax.tree.flatten(traced.results, is_leaf=_is_cache)
+        exported = mlir.with_module(traced.exported, module, before)
         return _Program(exported, jax.jit(exported.call), tuple(templates), out_tree)
 
 
@@ -145,23 +138,19 @@ class _Program:
         return jax.tree.unflatten(self.tree, values)
 
 
-def _cache_leaves(specs: Sequence[Any]) -> list[int]:
-    """Which leaves of the arguments are the k or v of a cache."""
-    found, at = [], 0
-    for spec in specs:
-        if isinstance(spec, KVCache):
-            found += [at, at + 1]  # k, v, lengths
-        at += len(jax.tree.leaves(spec))
-    return found
+def _asks_for_rates(step: Pass) -> bool:
+    """By the class attribute `needs_rates`, or by an option whose value is auto."""
+    options = [getattr(step, field.name) for field in dataclasses.fields(step)]  # pyright: ignore[reportArgumentType]
+    return getattr(step, "needs_rates", False) or "auto" in options
 
 
 def _weight_leaves(values: Sequence[Any], specs: Sequence[Any]) -> list[int]:
     """Which leaves of the arguments are stored weights."""
     found, at = [], 0
-    for value, spec in zip(values, specs, strict=True):
+    for value, shapes in zip(values, specs, strict=True):
         if isinstance(value, StoredWeight):
             found.append(at)
-        at += len(jax.tree.leaves(spec))
+        at += len(jax.tree.leaves(shapes))
     return found
 
 
@@ -195,10 +184,7 @@ def _is_cache(value: Any) -> bool:
 def _spec(value: Any) -> Any:
     if isinstance(value, StoredKVCache | StoredWeight):
         return value.spec()
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return value
-    aval = jax.typeof(value)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+    return spec(value)
 
 
 def _hashable(value: Any, spec: Any) -> Any:

@@ -4,6 +4,10 @@ A handle is int32 [3], of K and of V alike. An operation that takes handles and 
 only user of those that it takes. Every operation may have further operands of any type behind its
 own, which are never read: they say what must have happened before (`after`). A token is int32 [1],
 and means nothing but that.
+
+Operations that take handles say beside their own attributes what cache is behind them, for passes
+and tools: `cache_shape`, i64 [S, C, Hkv, D], and `cache_dtype`, as MLIR spells it. A pass that
+makes one operation of another puts `cache_attributes(other)` on it. The engine does not get them.
 """
 
 from __future__ import annotations
@@ -46,7 +50,8 @@ ATTEND_START = Op(
     ("ticket", "handle_k", "handle_v"),
     ("scale", "window", "softcap", "read_ahead"),
 )
-"""The same, begun: it returns at once. ticket: int32 [1], for exactly one nsp.attend_wait."""
+"""The same, begun: it returns at once. ticket: int32 [2], the store and a number, for exactly one
+nsp.attend_wait."""
 
 ATTEND_WAIT = Op("nsp.attend_wait", ("ticket",), ("out", "lse"))
 """Waits for what nsp.attend_start began."""
@@ -79,6 +84,9 @@ LOAD = Op("nsp.load", ("weight",), ("value",))
 LOAD_AHEAD = Op("nsp.load_ahead", ("weight",), ("token",))
 """The engine may begin to read the weight that an nsp.load will ask for."""
 
+CACHE_ATTRIBUTES = ("cache_shape", "cache_dtype")
+"""Of the operations that take handles: the cache behind them."""
+
 READS = (ATTEND, ATTEND_START, HAUL)
 """What scans a cache."""
 
@@ -90,6 +98,11 @@ def kind(op: mlir.Operation) -> Op | None:
     return _OURS.get(op.name)
 
 
+def named(name: str) -> Op | None:
+    """The kind of that name: "nsp.append"."""
+    return _OURS.get(name)
+
+
 def operand(op: mlir.Operation, name: str) -> mlir.Value:
     """The operand that its kind calls `name`."""
     return op.operands[_OURS[op.name].operands.index(name)]
@@ -98,6 +111,21 @@ def operand(op: mlir.Operation, name: str) -> mlir.Value:
 def result(op: mlir.Operation, name: str) -> mlir.Value:
     """The result that its kind calls `name`."""
     return op.results[_OURS[op.name].results.index(name)]
+
+
+def cache_attributes(op: mlir.Operation) -> dict[str, mlir.Attribute]:
+    """What an operation says of the cache behind its handles, to be put on another."""
+    return {name: op.attributes[name] for name in CACHE_ATTRIBUTES if name in op.attributes}
+
+
+def cache_shape(op: mlir.Operation) -> tuple[int, ...]:
+    """(S, C, Hkv, D) of the cache behind the handles."""
+    return mlir.integers(op.attributes["cache_shape"])
+
+
+def cache_dtype(op: mlir.Operation) -> str:
+    """The element type of the cache behind the handles: "bf16"."""
+    return mlir.string(op.attributes["cache_dtype"])
 
 
 def after(op: mlir.Operation) -> list[mlir.Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import re
 import time
 import typing
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from nspjax.compiler import mlir
 from nspjax.compiler.passes import pass_names, registered_pass
+from nspjax.compiler.presets import PRESETS
 from nspjax.errors import CompilerError, PipelineError
 
 _PASS = re.compile(r"\s*([\w-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
@@ -46,18 +48,21 @@ class Pipeline:
 
     @classmethod
     def parse(cls, text: str) -> Pipeline:
-        """The pipeline that `text` names: `offload-kv,lower-to-ffi`, options in braces.
+        """The pipeline that `text` names: `offload-kv,lower-to-ffi`, options in braces; or a
+        preset of `presets.PRESETS`.
 
         Raises:
           PipelineError: bad syntax, an unknown pass or option, or a value of the wrong type.
         """
+        text = PRESETS.get(text.strip(), text)
         passes, at = [], 0
         while at < len(text):
             found = _PASS.match(text, at)
             if found is None:
                 raise PipelineError(
                     f"cannot read the pipeline {text!r} at {text[at:]!r}: "
-                    "write pass,pass{option=value option=value}"
+                    "write pass,pass{option=value option=value}, or the name of a preset: "
+                    f"{', '.join(PRESETS)}"
                 )
             passes.append(_make(found[1], found[2] or ""))
             at = found.end()
@@ -66,14 +71,42 @@ class Pipeline:
     def __str__(self) -> str:
         return ",".join(map(pass_text, self.passes))
 
+    def until(self, name: str) -> Pipeline:
+        """The passes up to the first one of this name, that one too.
+
+        Raises:
+          PipelineError: there is none.
+        """
+        names = [step.name for step in self.passes]
+        if name not in names:
+            raise PipelineError(f"the pipeline {str(self)!r} has no pass {name!r} to end with")
+        return Pipeline(self.passes[: names.index(name) + 1])
+
+    @property
+    def writeback_interval_tokens(self) -> int | None:
+        """What its caches should have as interval_tokens: its delay-writeback's interval.
+
+        None: it has no such pass, or one that writes every token, which needs no small tiles.
+        """
+        intervals = [
+            typing.cast(int, vars(step)["interval"])
+            for step in self.passes
+            if step.name == "delay-writeback"
+        ]
+        return intervals[0] if intervals and intervals[0] > 1 else None
+
     def run(self, module: mlir.Module, observers: typing.Sequence[Observer] = ()) -> mlir.Module:
         """Run the passes, verifying after each; every observer sees every intermediate module.
+
+        Right before lower-to-ffi, verify-schedule runs by itself.
 
         Raises:
           CompilerError: a pass refused the module, or left one that does not verify.
         """
         for index, step in enumerate(self.passes):
             begin = time.perf_counter()
+            if step.name == "lower-to-ffi":
+                module = registered_pass("verify-schedule")().run(module)
             module = step.run(module)
             _verify(module, step.name)
             report = PassReport(index, step.name, module, (time.perf_counter() - begin) * 1e6)
@@ -97,7 +130,12 @@ def _text(value: object) -> str:
 
 
 def _make(name: str, options_text: str) -> Pass:
-    cls = registered_pass(name)
+    if name in PRESETS:
+        raise PipelineError(f"{name!r} is a whole pipeline, not a pass: use it on its own")
+    try:
+        cls = registered_pass(name)
+    except PipelineError as error:
+        raise PipelineError(f"{error}; presets: {', '.join(PRESETS)}") from None
     kinds = typing.get_type_hints(cls)
     fields = {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
     options = {}
@@ -124,7 +162,10 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
             return kind(text)
         except ValueError:
             pass
-    raise PipelineError(f"{pass_name}: {option} must be a {kind.__name__}, got {text!r}")
+    wanted = f"a {kind.__name__}"
+    if issubclass(kind, enum.Enum):
+        wanted = f"one of {', '.join(str(choice.value) for choice in kind)}"
+    raise PipelineError(f"{pass_name}: {option} must be {wanted}, got {text!r}")
 
 
 def _verify(module: mlir.Module, after: str) -> None:

@@ -87,4 +87,4 @@ def _largest(op: mlir.Operation) -> mlir.Value:
     """The attention's output, or the largest result of what holds it."""
     if nsp.kind(op) is not None:
         return nsp.result(op, "out")
-    return max(op.results, key=mlir.element_count)
+    return max(op.results, key=mlir.tensor_bytes)

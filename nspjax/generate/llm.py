@@ -26,6 +26,7 @@ from nspjax.models import Decoder, resolve_checkpoint
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from nspjax.compiler import Pipeline
     from nspjax.runtime import Store
 
 
@@ -57,6 +58,9 @@ class LLM:
       share_prefixes: in a store, prompts that begin with the same 64 tokens or more compute and
         keep what they have in common once. That changes what is added to what, so the last bits of
         an answer's numbers then depend on what it shared.
+      pipeline: in a store, the passes between the model and XLA: a preset or a text as
+        `near_storage` takes it. Caches then have the interval of its delay-writeback, unless
+        interval_tokens says otherwise. None: `near_storage`'s.
       max_model_len: the most tokens of a prompt and its answer; None: the model's context.
       max_num_seqs: rows, that is sequences generated at the same time.
       prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
@@ -80,6 +84,7 @@ class LLM:
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
         share_prefixes: bool = False,
+        pipeline: str | Pipeline | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         prefill_budget_tokens: int = 2048,
@@ -88,6 +93,9 @@ class LLM:
         for name, value in (("max_num_seqs", max_num_seqs), ("steps_per_call", steps_per_call)):
             if value < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
+        pipeline = _checked_pipeline(pipeline, in_store=store is not None)
+        if interval_tokens is None and pipeline is not None:
+            interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
         self._offloaded = OffloadedWeights(store, weights_resident)
         if isinstance(model, str | Path):
@@ -113,6 +121,7 @@ class LLM:
         self._runner = ModelRunner(
             decoder,
             store=store,
+            pipeline=pipeline,
             n_rows=max_num_seqs,
             capacity_tokens=self.max_model_len,
             kv_format=kv_format,
@@ -270,3 +279,13 @@ def _requests(
         Request(str(i), prompt, setting)  # pyright: ignore
         for i, (prompt, setting) in enumerate(zip(prompts, params, strict=True))
     ]
+
+
+def _checked_pipeline(pipeline: str | Pipeline | None, *, in_store: bool) -> Pipeline | None:
+    if pipeline is None:
+        return None
+    if not in_store:
+        raise InvalidArgumentError(f"pipeline={str(pipeline)!r} needs a store: give store=")
+    from nspjax.compiler import Pipeline
+
+    return Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline

@@ -30,6 +30,7 @@ from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
 
 if TYPE_CHECKING:
+    from nspjax.compiler import Pipeline
     from nspjax.models import Decoder
     from nspjax.runtime import Store
 
@@ -48,6 +49,7 @@ class ModelRunner:
         model: Decoder,
         *,
         store: Store | None,
+        pipeline: Pipeline | None,
         n_rows: int,
         capacity_tokens: int,
         kv_format: KVFormat,
@@ -67,8 +69,8 @@ class ModelRunner:
         def decode_call(weights: Any, caches: Any, batch: DecodeRows) -> Any:
             return decode(nnx.merge(graph, weights), caches, batch, max_steps=steps_per_call)
 
-        self._prefill = _compiled(prefill_call, store)
-        self._decode = _compiled(decode_call, store)
+        self._prefill = _compiled(prefill_call, store, pipeline)
+        self._decode = _compiled(decode_call, store, pipeline)
         self._caches: list[Any] = self._new_caches()
         self._intact = True
         self._closed = False
@@ -153,13 +155,15 @@ class ModelRunner:
         self._caches = []
 
 
-def _compiled(fn: Callable[..., Any], store: Store | None) -> Callable[..., Any]:
+def _compiled(
+    fn: Callable[..., Any], store: Store | None, pipeline: Pipeline | None
+) -> Callable[..., Any]:
     """fn(weights, caches, batch) compiled for caches in memory, or in the store."""
     if store is None:
         return jax.jit(fn, donate_argnames="caches")
-    from nspjax.compiler import near_storage
+    from nspjax.compiler import DEFAULT_PIPELINE, near_storage
 
-    return near_storage(fn, store=store)
+    return near_storage(fn, store=store, pipeline=pipeline or DEFAULT_PIPELINE)
 
 
 def _new_caches(

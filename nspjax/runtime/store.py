@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from nspjax.runtime.engine_values import (
 )
 from nspjax.runtime.handle import StoredKVCache
 from nspjax.runtime.rate_limit import RateLimit
+from nspjax.runtime.rates import Rates, measure_rates
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
 from nspjax.runtime.stored_weight import StoredWeight, offload, weight_bytes
 from nspjax.runtime.targets import register_targets
@@ -48,6 +50,8 @@ class Store:
       trace_events: how many of the newest reads, writes, waits and computations `trace` has.
       rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
+      x_share: the part of host_memory, up to 0.9, that is kept for X-caches. With 0 they get, when
+        the first is made, half of what is free then: about a sixteenth.
 
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
@@ -65,6 +69,7 @@ class Store:
         pinned: str | int | None = None,
         trace_events: int = 65536,
         rate_limit: RateLimit | None = None,
+        x_share: float = 0.0,
         _fault: str = "",
     ) -> None:
         from nspjax import _engine
@@ -82,7 +87,9 @@ class Store:
             trace_events=trace_events,
             **engine_rates(rate_limit),
             fault=_fault,
+            x_share=x_share,
         )
+        self.rate_limit = rate_limit
         for text in self._engine.warnings():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         register_targets()
@@ -353,6 +360,11 @@ class Store:
 
     def stats(self) -> StoreStats:
         return record_from(StoreStats, self._engine.stats())
+
+    @functools.cached_property
+    def rates(self) -> Rates:
+        """What the devices, the link and the compute device do a second; measured once."""
+        return measure_rates(self)
 
     def trace(self) -> np.ndarray:
         """The newest events, an array of `runtime.trace.TRACE_DTYPE`, as they began."""

@@ -45,20 +45,12 @@ TRACE_DTYPE = np.dtype(
         ("kind", np.uint8),
     ]
 )
-"""An event. The times are CLOCK_MONOTONIC's; device, cache, row: -1 where there is none."""
+"""An event. The times are CLOCK_MONOTONIC's; device, cache, row: -1 where there is none. offset is
+an attention's ticket in attend, which is the attention at work, attend_start and attend_wait."""
 
 _PID = 1
-_CALLS = {
-    TraceKind.attend,
-    TraceKind.append,
-    TraceKind.attend_start,
-    TraceKind.attend_wait,
-    TraceKind.prefetch,
-    TraceKind.writeback,
-    TraceKind.fetch,
-    TraceKind.load,
-    TraceKind.load_ahead,
-}
+_CALLS = {TraceKind.append, *(kind for kind in TraceKind if kind >= TraceKind.attend_start)}
+_TICKETS = {TraceKind.attend, TraceKind.attend_start, TraceKind.attend_wait}
 _READS = {TraceKind.read, TraceKind.read_ahead}
 
 
@@ -75,8 +67,8 @@ def chrome_trace(
 ) -> dict[str, Any]:
     """The events in Chrome's JSON format, times in microseconds since the first of them.
 
-    Calls, each device's reads, each device's writes and each thread's work have lanes. Transfers
-    that overlap go to lanes of their own side by side, since a lane can only nest.
+    Calls, attention, each device's reads, each device's writes and each thread's work have lanes.
+    Transfers that overlap go to lanes of their own side by side, since a lane can only nest.
 
     events: an array of TRACE_DTYPE, or records with its fields in its order.
 
@@ -133,15 +125,19 @@ def _drawn(record: tuple[int, ...], origin_ns: int, lanes: _Lanes) -> dict[str, 
     kind = TraceKind(number)
     if kind in _CALLS:
         lane = lanes.beside((0, 0), "calls", begin_ns, end_ns)
+    elif kind == TraceKind.attend:
+        lane = lanes.beside((1, 0), "attention", begin_ns, end_ns)
     elif kind in _READS:
-        lane = lanes.beside((1, device), f"device {device} reads", begin_ns, end_ns)
+        lane = lanes.beside((2, device), f"device {device} reads", begin_ns, end_ns)
     elif kind == TraceKind.write:
-        lane = lanes.beside((2, device), f"device {device} writes", begin_ns, end_ns)
+        lane = lanes.beside((3, device), f"device {device} writes", begin_ns, end_ns)
     else:
-        lane = lanes.nested((3, thread), f"thread {thread}")
+        lane = lanes.nested((4, thread), f"thread {thread}")
     args = {"device": device, "cache": cache, "row": row}
     args = {name: value for name, value in args.items() if value >= 0}
-    if n_bytes:
+    if kind in _TICKETS:
+        args["ticket"] = offset
+    elif n_bytes:
         args |= {"offset": offset, "bytes": n_bytes}
     return {
         "name": kind.name,
@@ -178,7 +174,7 @@ class _Lanes:
         return self._number((*group, index), f"{name} {index + 1}" if index else name)
 
     def metadata(self) -> Iterable[dict[str, Any]]:
-        """Names and order: calls, devices' reads, writes, threads."""
+        """Names and order: calls, attention, devices' reads, writes, threads."""
         for order, key in enumerate(sorted(self._names)):
             yield _metadata("thread_name", self._numbers[key], name=self._names[key])
             yield _metadata("thread_sort_index", self._numbers[key], sort_index=order)

@@ -73,6 +73,8 @@ def test_weights_in_the_store_give_the_same_answers(run: Callable[..., Result]):
         (["--kv-dtype", "int8"], "--kv-dtype int8 is a store's: it needs --store"),
         (["--kv-dtype", "int4"], "--kv-dtype int4 is a store's: it needs --store"),
         (["--kv-dtype", "int7"], "'int7' is not one of"),
+        (["--pipeline", "ans"], "--pipeline is of passes for a store: it needs --store"),
+        (["--store", "memory:", "--pipeline", "fast"], "there is no pass 'fast'"),
         (["--trace", "trace.json"], "--trace shows what a store does: it needs --store"),
         (["--store", "memory:", "--trace", "none/trace.json"], "has no directory none"),
         (["--store", "memory:", "--trace", "in.jsonl"], "is the input or the output"),

@@ -1,6 +1,6 @@
 """Every file in filecheck/: run its pipeline, compare what comes out with its CHECK lines.
 
-`// RUN: pipeline` names the passes; `// REFUSED: text` expects an OffloadError that holds the text.
+`// RUN: pipeline` names the passes; `// REFUSED: text` expects a CompilerError that holds the text.
 """
 
 import io
@@ -14,7 +14,7 @@ from filecheck.options import Options
 from filecheck.parser import Parser, pattern_for_opts
 
 from nspjax.compiler import Pipeline, mlir
-from nspjax.errors import OffloadError
+from nspjax.errors import CompilerError
 
 FILES = sorted((Path(__file__).parent / "filecheck").glob("*.mlir"))
 
@@ -37,7 +37,7 @@ def test_filecheck(path):
     assert pipeline.passes, "no RUN line"
     refusal = directive("REFUSED", text)
     if refusal:
-        with pytest.raises(OffloadError, match=re.escape(refusal)):
+        with pytest.raises(CompilerError, match=re.escape(refusal)):
             pipeline.run(mlir.parse(text))
         return
     assert "CHECK" in text

@@ -6,7 +6,13 @@ import pytest
 from tiny_decoder import TinyDecoder
 
 import nspjax
-from nspjax.errors import StaleHandleError, StorageIOError, StoreFullError
+from nspjax.errors import (
+    InvalidArgumentError,
+    PipelineError,
+    StaleHandleError,
+    StorageIOError,
+    StoreFullError,
+)
 from nspjax.generate import LLM, SamplingParams
 
 OPTIONS = {"max_num_seqs": 3, "prefill_budget_tokens": 32, "steps_per_call": 8}
@@ -75,3 +81,13 @@ def test_a_store_may_be_closed_before_its_llm(model, tmp_path):
     with nspjax.Store(tmp_path, host_memory="64MiB") as store:
         llm = LLM(model, store=store, **OPTIONS)
     llm.close()
+
+
+def test_a_pipeline_of_one_s_own(model, in_memory, store):
+    pipeline = "offload-kv,lower-to-ffi"
+    with LLM(model, store=store, pipeline=pipeline, **OPTIONS) as llm:
+        assert llm.generate(PROMPTS, GREEDY) == in_memory
+    with pytest.raises(PipelineError, match="there is no pass 'none'"):
+        LLM(model, store=store, pipeline="none", **OPTIONS)
+    with pytest.raises(InvalidArgumentError, match="needs a store"):
+        LLM(model, pipeline=pipeline, **OPTIONS)

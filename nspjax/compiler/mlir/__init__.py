@@ -1,5 +1,10 @@
 """The one folder that imports MLIR: everything that passes need of it."""
 
+from nspjax.compiler.mlir.dimensions import DotDimensions as DotDimensions
+from nspjax.compiler.mlir.dimensions import GatherDimensions as GatherDimensions
+from nspjax.compiler.mlir.dimensions import dot_dimensions as dot_dimensions
+from nspjax.compiler.mlir.dimensions import gather_dimensions as gather_dimensions
+from nspjax.compiler.mlir.dimensions import splat as splat
 from nspjax.compiler.mlir.modules import Signature as Signature
 from nspjax.compiler.mlir.modules import module_of as module_of
 from nspjax.compiler.mlir.modules import new_context as new_context
@@ -7,6 +12,15 @@ from nspjax.compiler.mlir.modules import parse as parse
 from nspjax.compiler.mlir.modules import remove_unused_functions as remove_unused_functions
 from nspjax.compiler.mlir.modules import signature as signature
 from nspjax.compiler.mlir.modules import with_module as with_module
+from nspjax.compiler.mlir.moving import add_argument as add_argument
+from nspjax.compiler.mlir.moving import erase_unused as erase_unused
+from nspjax.compiler.mlir.moving import inline_calls as inline_calls
+from nspjax.compiler.mlir.moving import merge_equal as merge_equal
+from nspjax.compiler.mlir.moving import new_function as new_function
+from nspjax.compiler.mlir.moving import rebuild as rebuild
+from nspjax.compiler.mlir.moving import sort_by_use as sort_by_use
+from nspjax.compiler.mlir.moving import unused as unused
+from nspjax.compiler.mlir.moving import used_values as used_values
 from nspjax.compiler.mlir.reading import Attribute as Attribute
 from nspjax.compiler.mlir.reading import Block as Block
 from nspjax.compiler.mlir.reading import BlockArgument as BlockArgument
@@ -15,11 +29,17 @@ from nspjax.compiler.mlir.reading import Operation as Operation
 from nspjax.compiler.mlir.reading import Type as Type
 from nspjax.compiler.mlir.reading import Value as Value
 from nspjax.compiler.mlir.reading import attributes_of as attributes_of
+from nspjax.compiler.mlir.reading import blocks as blocks
+from nspjax.compiler.mlir.reading import call_target as call_target
 from nspjax.compiler.mlir.reading import composite_name as composite_name
 from nspjax.compiler.mlir.reading import composites as composites
-from nspjax.compiler.mlir.reading import element_count as element_count
+from nspjax.compiler.mlir.reading import contracted_size as contracted_size
+from nspjax.compiler.mlir.reading import element_bytes as element_bytes
+from nspjax.compiler.mlir.reading import element_type as element_type
+from nspjax.compiler.mlir.reading import ffi_attributes as ffi_attributes
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
+from nspjax.compiler.mlir.reading import integers as integers
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
 from nspjax.compiler.mlir.reading import parent as parent
@@ -27,14 +47,18 @@ from nspjax.compiler.mlir.reading import source_line as source_line
 from nspjax.compiler.mlir.reading import string as string
 from nspjax.compiler.mlir.reading import symbol as symbol
 from nspjax.compiler.mlir.reading import tensor as tensor
+from nspjax.compiler.mlir.reading import tensor_bytes as tensor_bytes
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import WEIGHT_ARGUMENT as WEIGHT_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder
+from nspjax.compiler.mlir.writing import add_operands as add_operands
 from nspjax.compiler.mlir.writing import attribute as attribute
 from nspjax.compiler.mlir.writing import cache_arguments as cache_arguments
 from nspjax.compiler.mlir.writing import copy_function as copy_function
 from nspjax.compiler.mlir.writing import custom_call as custom_call
+from nspjax.compiler.mlir.writing import dtype as dtype
+from nspjax.compiler.mlir.writing import inline_call as inline_call
 from nspjax.compiler.mlir.writing import mark_cache_arguments as mark_cache_arguments
 from nspjax.compiler.mlir.writing import mark_weight_arguments as mark_weight_arguments
 from nspjax.compiler.mlir.writing import replace as replace

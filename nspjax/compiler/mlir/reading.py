@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import stablehlo
 
 Attribute = ir.Attribute
 Block = ir.Block
@@ -31,6 +32,11 @@ def operations(module: Module | Operation) -> Iterator[Operation]:
     return iter(found)
 
 
+def blocks(module: Module) -> Iterator[Block]:
+    """All blocks, those of outer operations first."""
+    return (block for op in operations(module) for region in op.regions for block in region.blocks)
+
+
 def functions(module: Module) -> dict[str, Operation]:
     return {
         string(op.attributes["sym_name"]): op.operation
@@ -40,7 +46,21 @@ def functions(module: Module) -> dict[str, Operation]:
 
 
 def function(module: Module, name: str) -> Operation:
-    return functions(module)[name]
+    """The function of that name.
+
+    Raises:
+      KeyError: there is none.
+    """
+    found = find_function(module, name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def find_function(module: Module, name: str) -> Operation | None:
+    """The function of that name; quick where there are many."""
+    table = ir.SymbolTable(module.operation)
+    return table[name].operation if name in table else None
 
 
 def string(attribute: Attribute) -> str:
@@ -66,6 +86,29 @@ def attributes_of(composite: Operation) -> dict[str, Attribute]:
     return {item.name: item.attr for item in given}
 
 
+def call_target(op: Operation) -> str | None:
+    """What a `stablehlo.custom_call` calls, None for any other operation."""
+    is_call = op.name == "stablehlo.custom_call"
+    return string(op.attributes["call_target_name"]) if is_call else None
+
+
+def ffi_attributes(op: Operation) -> dict[str, Attribute]:
+    """What a typed-FFI custom call is called with; nothing for any other operation."""
+    if "backend_config" not in op.attributes:
+        return {}
+    config = op.attributes["backend_config"]
+    if not isinstance(config, ir.DictAttr):
+        return {}
+    return {item.name: item.attr for item in config}
+
+
+def contracted_size(dot_general: Operation) -> int:
+    """How many products each element of a `stablehlo.dot_general` is the sum of."""
+    numbers = stablehlo.DotDimensionNumbers(dot_general.attributes["dot_dimension_numbers"])
+    shape, _ = tensor(dot_general.operands[0])
+    return math.prod(shape[i] for i in numbers.lhs_contracting_dimensions)
+
+
 def parent(op: Operation) -> Operation:
     """The operation whose region holds `op`."""
     assert op.parent is not None, "a module has no parent"
@@ -73,7 +116,7 @@ def parent(op: Operation) -> Operation:
 
 
 def terminator(block: Block) -> Operation:
-    return list(block.operations)[-1].operation
+    return block.operations[-1].operation
 
 
 def tensor(value: Value) -> tuple[tuple[int, ...], str]:
@@ -82,8 +125,28 @@ def tensor(value: Value) -> tuple[tuple[int, ...], str]:
     return tuple(kind.shape), str(kind.element_type)
 
 
-def element_count(value: Value) -> int:
-    return math.prod(tensor(value)[0])
+def element_bytes(element: str) -> float:
+    """Bytes of one element of a type as MLIR spells it: "bf16", "ui8", "i1", "complex<f32>"."""
+    if element.startswith("complex<"):
+        return 2 * element_bytes(element[len("complex<") : -1])
+    if element == "i1":
+        return 1
+    found = re.match(r"[a-z]+(\d+)", element)
+    if found is None:
+        raise TypeError(f"{element} has no size")
+    return int(found[1]) / 8
+
+
+def tensor_bytes(value: Value) -> int:
+    shape, element = tensor(value)
+    return math.ceil(math.prod(shape) * element_bytes(element))
+
+
+def element_type(value: Value) -> str:
+    """The element type of a value: "bf16"; "" for one that is no tensor."""
+    if not isinstance(value.type, ir.RankedTensorType):
+        return ""
+    return str(value.type.element_type)
 
 
 _OWN_SOURCES = str(Path(__file__).resolve().parents[2])
@@ -115,6 +178,11 @@ def _places(op: Operation) -> Iterator[Operation]:
 
 def function_type(fn: Operation) -> ir.FunctionType:
     return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
+
+
+def integers(attribute: Attribute) -> tuple[int, ...]:
+    """The Python values of an array of i64."""
+    return tuple(ir.DenseI64ArrayAttr(attribute))
 
 
 def number(attribute: Attribute) -> float | int | bool:

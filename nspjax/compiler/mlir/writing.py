@@ -14,6 +14,7 @@ from nspjax.compiler.mlir.reading import (
     Operation,
     Type,
     Value,
+    find_function,
     function,
     function_type,
     functions,
@@ -32,8 +33,8 @@ def tensor_type(shape: Sequence[int], element: str, context: ir.Context) -> Type
         return ir.RankedTensorType.get(shape, Type.parse(element, context))
 
 
-def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute:
-    """A value as an attribute: i1, i64, f64 or text."""
+def attribute(value: bool | int | float | str | tuple[int, ...], context: ir.Context) -> Attribute:
+    """A value as an attribute: i1, i64, f64, text or an array of i64."""
     with context:
         if isinstance(value, bool):
             return ir.BoolAttr.get(value)
@@ -41,6 +42,8 @@ def attribute(value: bool | int | float | str, context: ir.Context) -> Attribute
             return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
         if isinstance(value, float):
             return ir.FloatAttr.get(ir.F64Type.get(), value, ir.Location.unknown(context))
+        if isinstance(value, tuple):
+            return ir.DenseI64ArrayAttr.get(list(value))
         return ir.StringAttr.get(value)
 
 
@@ -112,9 +115,10 @@ def update_function_types(module: Module) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Builder:
-    """Inserts operations before `anchor`, at its source location."""
+    """Inserts operations before `anchor`, at its source location; or each right behind it."""
 
     anchor: Operation
+    behind: bool = False
 
     def op(
         self,
@@ -127,6 +131,8 @@ class Builder:
             made = Operation.create(
                 name, results=results, operands=operands, attributes=attributes or {}
             )
+        if self.behind:
+            made.move_after(self.anchor)
         return list(made.results)
 
     def call(self, callee: Operation, operands: Sequence[Value]) -> list[Value]:
@@ -151,11 +157,41 @@ def set_callee(call: Operation, name: str) -> None:
         call.attributes["callee"] = ir.FlatSymbolRefAttr.get(name)
 
 
+def add_operands(op: Operation, values: Sequence[Value]) -> Operation:
+    """Give an operation further operands; returns the one that now stands in its place."""
+    attributes = {
+        name: op.attributes[name]
+        for name in (a if isinstance(a, str) else a.name for a in op.attributes)
+    }
+    kinds = [result.type for result in op.results]
+    with op.location, ir.InsertionPoint(op):
+        made = Operation.create(
+            op.name, results=kinds, operands=[*op.operands, *values], attributes=attributes
+        )
+    replace(op, list(made.results))
+    return made
+
+
 def replace(op: Operation, values: Sequence[Value]) -> None:
     """Put `values` where the results of `op` were used, and erase it."""
     for old, new in zip(op.results, values, strict=True):
         old.replace_all_uses_with(new)
     op.erase()
+
+
+def inline_call(call: Operation, callee: Operation) -> None:
+    """Put the operations of `callee` where it is called."""
+    body = callee.regions[0].blocks[0]
+    values = dict(zip(body.arguments, call.operands, strict=True))
+    with ir.InsertionPoint(call):
+        for op in list(body.operations)[:-1]:
+            made = op.operation.clone()
+            for inner in operations(made):
+                for i, value in enumerate(inner.operands):
+                    if value in values:
+                        inner.operands[i] = values[value]
+            values |= dict(zip(op.operation.results, made.results, strict=True))
+    replace(call, [values.get(value, value) for value in terminator(body).operands])
 
 
 def splice(module: Module, name: str, fn: Callable, *operands: Value) -> Operation:
@@ -166,8 +202,8 @@ def splice(module: Module, name: str, fn: Callable, *operands: Value) -> Operati
     """
     specs = [_spec(value) for value in operands]
     key = "_".join([name, *map(_type_text, operands)])
-    if key in functions(module):
-        return function(module, key)
+    if (spliced := find_function(module, key)) is not None:
+        return spliced
     lowered = Module.parse(str(jax.jit(fn).lower(*specs).compiler_ir("stablehlo")), module.context)
     rename = {old: key if old == "main" else f"{key}.{old}" for old in functions(lowered)}
     with module.context:
@@ -191,23 +227,36 @@ def _type_text(value: Value) -> str:
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i32": "int32", "i1": "bool"}
 
 
-def _spec(value: Value) -> jax.ShapeDtypeStruct:
-    shape, element = tensor(value)
+def dtype(element: str) -> jax.numpy.dtype:
+    """JAX's dtype of an element type.
+
+    Raises:
+      CompilerError: it is none that nspjax attends in.
+    """
     if element not in _DTYPES:
         raise CompilerError(
             f"nspjax attends in {', '.join(_DTYPES)}, not in {element}: cast q, k and v first"
         )
-    return jax.ShapeDtypeStruct(shape, jax.numpy.dtype(_DTYPES[element]))
+    return jax.numpy.dtype(_DTYPES[element])
 
 
-def custom_call(op: Operation, target: str) -> list[Value]:
-    """A typed-FFI custom call (API version 4) in front of `op`, with its operands and attributes.
+def _spec(value: Value) -> jax.ShapeDtypeStruct:
+    shape, element = tensor(value)
+    return jax.ShapeDtypeStruct(shape, dtype(element))
+
+
+def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]:
+    """A typed-FFI custom call (API version 4) in front of `op`: its operands, and the attributes
+    that `names` names.
 
     Layouts are pinned to row-major, as the handlers read them; XLA may otherwise choose others.
-    The call has a side effect, so that XLA keeps every one.
+    The call has a side effect, so that XLA keeps every one. Its name in XLA, which profiles show,
+    is the target's.
     """
-    with op.location:
-        config = {name: _ffi_attribute(op.attributes[name]) for name in _names(op)}
+    with op.context, ir.Location.name(target, op.location):
+        config = {
+            name: _ffi_attribute(op.attributes[name]) for name in names if name in op.attributes
+        }
         attributes = {
             "call_target_name": ir.StringAttr.get(target),
             "has_side_effect": ir.BoolAttr.get(True),
@@ -216,13 +265,14 @@ def custom_call(op: Operation, target: str) -> list[Value]:
             "operand_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.operands]),
             "result_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.results]),
         }
-    return Builder(op).op(
-        "stablehlo.custom_call", list(op.operands), [v.type for v in op.results], attributes
-    )
-
-
-def _names(op: Operation) -> list[str]:
-    return [item if isinstance(item, str) else item.name for item in op.attributes]
+        with ir.InsertionPoint(op):
+            made = Operation.create(
+                "stablehlo.custom_call",
+                results=[v.type for v in op.results],
+                operands=list(op.operands),
+                attributes=attributes,
+            )
+    return list(made.results)
 
 
 def _ffi_attribute(attribute: Attribute) -> Attribute:

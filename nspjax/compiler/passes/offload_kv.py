@@ -15,6 +15,8 @@ from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
 from nspjax.runtime.handle import HANDLE_INTEGERS
 
+Attributes = dict[str, mlir.Attribute]
+
 
 @dataclasses.dataclass(frozen=True)
 class OffloadKV:
@@ -30,57 +32,69 @@ class OffloadKV:
 
     def run(self, module: mlir.Module) -> mlir.Module:
         marks = mlir.composites(module, CACHED_ATTENTION)
+        caches = [mlir.tensor(mark.operands[3]) for mark in marks]
         handle = mlir.tensor_type((HANDLE_INTEGERS,), "i32", module.context)
         for value in cache_values(module, marks):
             value.set_type(handle)
         mlir.mark_cache_arguments(module, ())  # they are handles now
-        for mark in marks:
+        for mark, (shape, element) in zip(marks, caches, strict=True):
             n_tokens = mlir.tensor(mark.operands[0])[0][1]
-            (_decode if n_tokens == 1 else _extend)(module, mark)
+            cache = {
+                "cache_shape": mlir.attribute(shape, module.context),
+                "cache_dtype": mlir.attribute(element, module.context),
+            }
+            (_decode if n_tokens == 1 else _extend)(module, mark, cache)
         mlir.update_function_types(module)
         mlir.remove_unused_functions(module)
         return module
 
 
-def _decode(module: mlir.Module, mark: mlir.Operation) -> None:
+def _decode(module: mlir.Module, mark: mlir.Operation, cache: Attributes) -> None:
     q, k, v, handle_k, handle_v, rows, start, n_new = mark.operands
     build = mlir.Builder(mark)
     (length,) = build.call(
         mlir.splice(module, "nsp.decode_length", _decode_length, start, n_new), (start, n_new)
     )
-    handles = _append(build, (handle_k, handle_v), k, v, rows, start, n_new)
-    out, _, *handles = _attend(build, mark, handles, q, rows, start, length)
+    handles = _append(build, cache, (handle_k, handle_v), k, v, rows, start, n_new)
+    out, _, *handles = _attend(build, mark, cache, handles, q, rows, start, length)
     (out,) = build.op("stablehlo.convert", [out], [mark.results[0].type])
     mlir.replace(mark, [out, *handles])
 
 
-def _extend(module: mlir.Module, mark: mlir.Operation) -> None:
+def _extend(module: mlir.Module, mark: mlir.Operation, cache: Attributes) -> None:
     q, k, v, handle_k, handle_v, rows, start, n_new = mark.operands
     build = mlir.Builder(mark)
     (stored,) = build.call(
         mlir.splice(module, "nsp.stored_length", _stored_length, start, n_new), (start, n_new)
     )
-    out, lse, *handles = _attend(build, mark, (handle_k, handle_v), q, rows, start, stored)
-    handles = _append(build, handles, k, v, rows, start, n_new)
+    handles = (handle_k, handle_v)
+    out, lse, *handles = _attend(build, mark, cache, handles, q, rows, start, stored)
+    handles = _append(build, cache, handles, k, v, rows, start, n_new)
     settings = {name: mlir.number(a) for name, a in mlir.attributes_of(mark).items()}
     settings.pop("all_rows")
-    name = "nsp.merge_new." + "_".join(f"{key}{value}" for key, value in settings.items())
-    operands = (q, k, v, n_new, out, lse)
-    merge = mlir.splice(module, name, functools.partial(_merge_new, **settings), *operands)
-    (out,) = build.call(merge, operands)
+    name = "nsp.attend_new." + "_".join(f"{key}{value}" for key, value in settings.items())
+    attend_new = functools.partial(_attend_new, **settings)
+    # two calls, so that the first can run while the store attends
+    new = build.call(mlir.splice(module, name, attend_new, q, k, v, n_new), (q, k, v, n_new))
+    parts = (out, lse, *new)
+    element = mlir.tensor(q)[1]
+    merge = functools.partial(_merge, dtype=mlir.dtype(element))
+    (out,) = build.call(mlir.splice(module, f"nsp.merge.{element}", merge, *parts), parts)
     mlir.replace(mark, [out, *handles])
 
 
-def _append(build: mlir.Builder, handles, k, v, rows, start, n_new) -> list[mlir.Value]:
+def _append(
+    build: mlir.Builder, cache: Attributes, handles, k, v, rows, start, n_new
+) -> list[mlir.Value]:
     return build.op(
         nsp.APPEND.name,
         [*handles, k, v, rows, start, n_new],
         [handle.type for handle in handles],
-        {"hold": mlir.attribute(False, build.anchor.context)},
+        {"hold": mlir.attribute(False, build.anchor.context), **cache},
     )
 
 
-def _attend(build, mark, handles, q, rows, position, length) -> list[mlir.Value]:
+def _attend(build, mark, cache, handles, q, rows, position, length) -> list[mlir.Value]:
     (*batch_tokens, heads, head_dim), _ = mlir.tensor(q)
     context = mark.context
     results = [
@@ -90,7 +104,7 @@ def _attend(build, mark, handles, q, rows, position, length) -> list[mlir.Value]
     ]
     given = mlir.attributes_of(mark)
     attributes = {name: given[name] for name in ("scale", "window", "softcap")}
-    attributes["read_ahead"] = mlir.attribute(True, context)
+    attributes |= {"read_ahead": mlir.attribute(True, context), **cache}
     return build.op(nsp.ATTEND.name, [*handles, q, rows, position, length], results, attributes)
 
 
@@ -107,21 +121,16 @@ def _stored_length(start: Array, n_new: Array) -> Array:
     return jnp.where(n_new > 0, start, 0)
 
 
-def _merge_new(
-    q: Array,
-    k: Array,
-    v: Array,
-    n_new: Array,
-    out: Array,
-    lse: Array,
-    *,
-    scale: float,
-    window: int,
-    softcap: float,
-) -> Array:
-    """The store's partial result over the old tokens, merged with attention over the new ones."""
+def _attend_new(
+    q: Array, k: Array, v: Array, n_new: Array, *, scale: float, window: int, softcap: float
+) -> tuple[Array, Array]:
+    """The new tokens among themselves: out float32 [B, T, Hq, D], lse float32 [B, T, Hq]."""
     at_zero = jnp.zeros_like(n_new)
-    new_out, new_lse = blockwise_attention(
+    return blockwise_attention(
         q, k, v, None, at_zero, n_new, scale=scale, window=window, softcap=softcap
     )
-    return merge_partials(out, lse, new_out, new_lse)[0].astype(q.dtype)
+
+
+def _merge(out: Array, lse: Array, new_out: Array, new_lse: Array, *, dtype: jnp.dtype) -> Array:
+    """The store's partial result over the old tokens, and that over the new ones, as one."""
+    return merge_partials(out, lse, new_out, new_lse)[0].astype(dtype)

@@ -1,0 +1,43 @@
+// What will be attended over next, as somebody who knows has said. Only jobs use it, and calls that
+// have waited for all jobs.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <vector>
+
+#include "device/device.h"
+
+namespace nspjax {
+
+// The reads of some rows of a cache.
+struct Announced {
+  int32_t cache;
+  std::vector<int32_t> rows;
+  std::vector<std::vector<TileRange>> ranges;  // [device]
+};
+
+class AnnouncedReads {
+ public:
+  AnnouncedReads() = default;
+  // most_ranges: what reads() gives at most, for each device.
+  AnnouncedReads(size_t n_devices, int64_t most_ranges)
+      : n_devices_(n_devices), most_ranges_(most_ranges) {}
+
+  void add(const Announced& announced);
+  // Those rows are attended over now.
+  void take(int32_t cache, std::span<const int32_t> rows);
+  void drop(int32_t cache);
+  // What is left, in the order in which it was announced. [device]
+  std::vector<std::vector<TileRange>> reads() const;
+
+ private:
+  static constexpr size_t kMost = 256;  // the oldest were announced in vain
+
+  size_t n_devices_ = 0;
+  int64_t most_ranges_ = 0;
+  std::deque<Announced> announced_;
+};
+
+}  // namespace nspjax

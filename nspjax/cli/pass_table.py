@@ -1,0 +1,83 @@
+"""What each pass changed, as a table on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from nspjax.byte_size import format_bytes
+from nspjax.compiler import mlir
+from nspjax.compiler.costs import ModuleCosts, module_costs
+from nspjax.compiler.pipeline import PassReport
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    name: str
+    costs: ModuleCosts
+    run_us: float | None
+
+
+class PassTable:
+    """Observes a pipeline. context_tokens: what each row is taken to have; None: it is not known,
+    and no cache is."""
+
+    def __init__(self, context_tokens: int | None):
+        self._context_tokens = context_tokens
+        self._rows: list[_Row] = []
+
+    def begin(self, module: mlir.Module) -> None:
+        """The module that no pass has seen yet."""
+        self._rows.append(_Row("(input)", module_costs(module, self._context_tokens), None))
+
+    def observe(self, report: PassReport) -> None:
+        costs = module_costs(report.module, self._context_tokens)
+        self._rows.append(_Row(report.name, costs, report.run_us))
+
+    def print(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        title = "one execution"
+        if self._context_tokens is not None:
+            title += f", {self._context_tokens} tokens a row"
+        table = Table(title=Text(title, style="bold"), title_justify="left", box=None)
+        table.add_column("pass", no_wrap=True)
+        table.add_column("operations", justify="right")
+        table.add_column("of the engine, and what changed", overflow="fold")
+        for name in ("link", "read", "written", "ms"):
+            table.add_column(name, justify="right", no_wrap=True)
+        before = None
+        for row in self._rows:
+            total = row.costs.total
+            moved = (total.link_bytes, total.read_bytes, total.written_bytes)
+            cells = [
+                row.name,
+                str(sum(row.costs.operations.values())),
+                _operations(row.costs, before),
+                *(format_bytes(n) if n else "" for n in moved),
+                "" if row.run_us is None else f"{row.run_us / 1000:.1f}",
+            ]
+            table.add_row(*map(Text, cells))
+            before = row.costs
+        Console(file=sys.stderr, highlight=False).print(table)
+
+
+def _operations(costs: ModuleCosts, before: ModuleCosts | None) -> str:
+    """The marks and the engine's calls, and how many more or fewer of the rest there are."""
+    ours = {name: n for name, n in costs.operations.items() if _is_ours(name)}
+    texts = [f"{n} {name.partition('.')[2]}" for name, n in ours.items()]
+    if before is not None:
+        names = {*costs.operations, *before.operations}
+        changes = {
+            name: costs.operations.get(name, 0) - before.operations.get(name, 0) for name in names
+        }
+        more = sum(n for name, n in changes.items() if n > 0 and not _is_ours(name))
+        fewer = -sum(n for name, n in changes.items() if n < 0 and not _is_ours(name))
+        texts += [f"+{more} others"] * bool(more) + [f"-{fewer} others"] * bool(fewer)
+    return ", ".join(texts)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("nsp.", "nspjax."))

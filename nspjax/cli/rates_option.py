@@ -1,0 +1,49 @@
+"""Rates as people write them: "device=3GB/s,link=16GB/s,compute=10TFLOP/s"."""
+
+from __future__ import annotations
+
+import re
+
+from nspjax.byte_size import parse_bytes
+from nspjax.compiler.rates import Rates
+from nspjax.errors import InvalidArgumentError
+
+ASSUMED_RATES = Rates(device_bytes_per_s=3e9, link_bytes_per_s=16e9, compute_flops=10e12)
+"""Of a picture where nothing else is said: a PCIe 4 drive behind a PCIe 4 link, a small GPU."""
+
+_NAMES = ("device", "link", "compute")
+_EXAMPLE = "device=3GB/s,link=16GB/s,compute=10TFLOP/s"
+_PREFIXES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+
+
+def parse_rates(text: str) -> Rates:
+    """All three rates, in any order.
+
+    Raises:
+      InvalidArgumentError: not rates.
+    """
+    given: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, value = (part.strip() for part in item.partition("="))
+        if name not in _NAMES or name in given:
+            raise InvalidArgumentError(f"cannot read the rates {text!r}: write {_EXAMPLE}")
+        given[name] = _flops(value) if name == "compute" else _bytes_per_s(value)
+    if missing := [name for name in _NAMES if name not in given]:
+        raise InvalidArgumentError(
+            f"the rates {text!r} have no {' and no '.join(missing)}: write {_EXAMPLE}"
+        )
+    return Rates(*(given[name] for name in _NAMES))
+
+
+def _bytes_per_s(text: str) -> float:
+    size, slash, second = text.rpartition("/")
+    if not slash or second != "s":
+        raise InvalidArgumentError(f'{text!r} is no rate: write for example "3GB/s"')
+    return float(parse_bytes(size))
+
+
+def _flops(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)FLOP(?:/s|S)", text, re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise InvalidArgumentError(f'{text!r} is no rate: write for example "10TFLOP/s"')
+    return float(found[1]) * _PREFIXES[found[2].upper()]

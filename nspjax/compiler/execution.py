@@ -1,0 +1,172 @@
+"""The operations of a module in the order in which one execution meets them.
+
+Calls are followed at every call, the body of a loop is met once, and of a branch's regions the
+longest. The engine's calls are seen before and after lower-to-ffi alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from nspjax.compiler import mlir, nsp
+
+FETCH = nsp.Op(
+    "nspjax.fetch",
+    ("handle_k", "handle_v", "rows", "begin", "length"),
+    ("k", "v", "handle_k", "handle_v"),
+    ("n_tokens", "read_ahead"),
+)
+"""A call of the engine that is no nsp operation: tokens of K and V, to the compute device."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheType:
+    """What is behind a handle, as far as the module says. Shape: [S, C, Hkv, D]."""
+
+    n_kv_heads: int
+    head_dim: int
+    element: str
+    """as MLIR spells it"""
+    capacity_tokens: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """An operation as it is executed once. Values have numbers: those of a called function have
+    others in each call."""
+
+    op: mlir.Operation
+    kind: nsp.Op | None
+    """which of the engine's calls it is"""
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    loops: tuple[int, ...]
+    """numbers of the `while`s around it, the outermost first"""
+    cache: int | None = None
+    """the number of its cache, the same for all handles that follow from one another"""
+    cache_type: CacheType | None = None
+
+    def operand(self, name: str) -> mlir.Value:
+        assert self.kind is not None
+        return self.op.operands[self.kind.operands.index(name)]
+
+    def result(self, name: str) -> mlir.Value:
+        assert self.kind is not None
+        return self.op.results[self.kind.results.index(name)]
+
+    def number(self, attribute: str, default: float = 0) -> float:
+        """A number that the call has as an attribute."""
+        given = mlir.ffi_attributes(self.op) or self.op.attributes
+        return mlir.number(given[attribute]) if attribute in given else default
+
+
+def execution(module: mlir.Module) -> list[Step]:
+    """The steps of main; calls, loops, branches and terminators themselves are none."""
+    main = mlir.function(module, "main").regions[0].blocks[0]
+    walk = _Walk(mlir.functions(module))
+    walk.name(main.arguments)
+    walk.block(main, ())
+    return [
+        dataclasses.replace(step, cache_type=walk.types.get(step.cache))
+        if step.cache is not None
+        else step
+        for step in walk.steps
+    ]
+
+
+def kind_of(op: mlir.Operation) -> nsp.Op | None:
+    """Which of the engine's calls an operation is, None if it is none."""
+    target = mlir.call_target(op)
+    if target is None:
+        return nsp.kind(op)
+    return FETCH if target == FETCH.name else nsp.named(target.replace("nspjax.", "nsp.", 1))
+
+
+class _Walk:
+    def __init__(self, functions: dict[str, mlir.Operation]):
+        self.steps: list[Step] = []
+        self.types: dict[int, CacheType] = {}
+        self._functions = functions
+        self._numbers: dict[int, int] = {}
+        self._caches: dict[int, int] = {}
+        """by a handle's number; a handle that is not here is the first of its cache"""
+        self._n_values = 0
+        self._n_loops = 0
+
+    def name(self, values: Sequence[mlir.Value]) -> tuple[int, ...]:
+        """New numbers for these values."""
+        numbers = tuple(range(self._n_values, self._n_values + len(values)))
+        self._n_values += len(values)
+        self._bind(values, numbers)
+        return numbers
+
+    def block(self, block: mlir.Block, loops: tuple[int, ...]) -> None:
+        for view in list(block.operations)[:-1]:
+            self._operation(view.operation, loops)
+
+    def _bind(self, values: Sequence[mlir.Value], numbers: Sequence[int]) -> None:
+        self._numbers.update(zip(map(hash, values), numbers, strict=True))
+
+    def _numbers_of(self, values: Sequence[mlir.Value]) -> tuple[int, ...]:
+        return tuple(self._numbers[hash(value)] for value in values)
+
+    def _operation(self, op: mlir.Operation, loops: tuple[int, ...]) -> None:
+        operands = self._numbers_of(op.operands)
+        if op.name == "func.call":
+            callee = self._functions[mlir.symbol(op.attributes["callee"])]
+            self._enter(op, callee.regions[0].blocks[0], operands, loops)
+        elif op.name == "stablehlo.while":
+            self._n_loops += 1
+            self._enter(op, op.regions[1].blocks[0], operands, (*loops, self._n_loops))
+        elif op.name in ("stablehlo.if", "stablehlo.case"):
+            blocks = [region.blocks[0] for region in op.regions]
+            self._enter(op, max(blocks, key=lambda b: len(list(b.operations))), (), loops)
+        elif op.name == "stablehlo.optimization_barrier":
+            self._bind(op.results, operands)
+        else:
+            step = Step(op, kind_of(op), operands, self.name(op.results), loops)
+            self.steps.append(self._with_cache(step))
+
+    def _enter(
+        self,
+        op: mlir.Operation,
+        block: mlir.Block,
+        operands: tuple[int, ...],
+        loops: tuple[int, ...],
+    ) -> None:
+        self._bind(block.arguments, operands)
+        self.block(block, loops)
+        self._bind(op.results, self._numbers_of(mlir.terminator(block).operands))
+
+    def _with_cache(self, step: Step) -> Step:
+        if step.kind is None or "handle_k" not in step.kind.operands:
+            return step
+        handle = step.operands[step.kind.operands.index("handle_k")]
+        cache = self._caches.get(handle, handle)
+        if "handle_k" in step.kind.results:
+            self._caches[step.results[step.kind.results.index("handle_k")]] = cache
+        found = _cache_type(step)
+        if found is not None and (cache not in self.types or found.capacity_tokens is not None):
+            self.types[cache] = found
+        if step.kind is nsp.X_CACHE:
+            x = CacheType(
+                int(step.number("n_heads")),
+                int(step.number("head_dim")),
+                found.element if found else "f32",
+                found.capacity_tokens if found else None,
+            )
+            self.types[step.results[0]] = x
+        return dataclasses.replace(step, cache=cache)
+
+
+def _cache_type(step: Step) -> CacheType | None:
+    """As offload-kv wrote it on the operation, or from the tokens that it appends or fetches."""
+    if "cache_shape" in step.op.attributes:
+        _, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(step.op)
+        return CacheType(n_kv_heads, head_dim, nsp.cache_dtype(step.op), capacity_tokens)
+    if step.kind is nsp.APPEND or step.kind is FETCH:
+        tokens = step.operand("k") if step.kind is nsp.APPEND else step.result("k")
+        (_, _, n_kv_heads, head_dim), element = mlir.tensor(tokens)
+        return CacheType(n_kv_heads, head_dim, element)
+    return None

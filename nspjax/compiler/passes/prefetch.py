@@ -1,0 +1,156 @@
+"""prefetch: what the next layers read is announced before this one's attention begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import ClassVar
+
+from nspjax.compiler import handles, mlir, nsp
+from nspjax.compiler.dependence import Dependence, members
+from nspjax.compiler.layer_blocks import layer_blocks
+from nspjax.errors import PipelineError
+
+
+class Order(enum.StrEnum):
+    """In which order layers are announced."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefetch:
+    """Announce what layer l + distance reads before the attention of layer l begins.
+
+    A layer is what lies between two attentions of a block: its KV tiles get an nsp.prefetch, the
+    weights on storage that it loads an nsp.load_ahead. Behind the last layer come the first ones
+    again, as the next step will read them. The attention takes the announcement as an operand and
+    the next announcement takes the attention, so that they are made in this order and no earlier.
+
+    A layer is left out if its rows and lengths are not known so early. The engine no longer guesses
+    what is read next.
+    """
+
+    name: ClassVar[str] = "prefetch"
+    distance: int = 1
+    """how many layers ahead"""
+    bytes: int = 0
+    """how much of a layer at most; 0: all that the engine has room for"""
+    order: Order = Order.FORWARD
+    """`forward`: before each attention, the one layer that is `distance` ahead; `backward`: before
+    every distance-th attention, the next `distance` layers, the furthest first"""
+
+    def __post_init__(self) -> None:
+        if self.distance < 1:
+            raise PipelineError(f"{self.name}: distance must be at least 1, got {self.distance}")
+        if self.bytes < 0:
+            raise PipelineError(f"{self.name}: bytes must not be negative, got {self.bytes}")
+
+    def run(self, module: mlir.Module) -> mlir.Module:
+        for block in layer_blocks(module):
+            _Layers(self, Dependence.of(block)).announce()
+        return module
+
+    def targets(self, read: int, n_reads: int) -> list[int]:
+        """The layers to announce before a read, of a block's n_reads."""
+        if self.order is Order.FORWARD:
+            return [(read + self.distance) % n_reads]
+        if read % self.distance:
+            return []
+        furthest = min(read + self.distance, n_reads)
+        return [layer % n_reads for layer in range(furthest, read, -1)]
+
+
+class _Layers:
+    """The layers of one block."""
+
+    def __init__(self, options: Prefetch, found: Dependence) -> None:
+        self.options = options
+        self.found = found
+        self.reads = [i for i, op in enumerate(found.ops) if nsp.kind(op) in nsp.READS]
+        self.loads = _loads_by_layer(found, self.reads)
+        self.after: dict[int, list[mlir.Value]] = {}
+        """operands that operations get at the end, when none is looked for any more"""
+
+    def announce(self) -> None:
+        ops = self.found.ops
+        for number, read in enumerate(self.reads):
+            # not before the last attention has begun, and one by one
+            first = [ops[self.reads[number - 1]].results[0]] if number else []
+            before = first
+            for layer in self.options.targets(number, len(self.reads)):
+                before = self._prefetch(read, self.reads[layer], before)
+                for load in self.loads[layer]:
+                    before = self._load_ahead(read, load, before)
+            if before is not first:
+                self.after.setdefault(read, []).extend(before)
+            ops[read].attributes["read_ahead"] = mlir.attribute(False, ops[read].context)
+        for at, values in self.after.items():
+            mlir.add_operands(ops[at], values)
+
+    def _prefetch(self, read: int, target: int, before: list[mlir.Value]) -> list[mlir.Value]:
+        """Announce a cache in front of `read`; what must come before the next announcement."""
+        anchor, source = self.found.ops[read], self.found.ops[target]
+        operands = [nsp.operand(source, "rows"), nsp.operand(source, "length")]
+        handle = handles.newest(source, anchor)
+        if handle is None or not self._bring_before(read, operands):
+            return before
+        attributes = {"most_bytes": mlir.attribute(self.options.bytes, anchor.context)}
+        (token,) = mlir.Builder(anchor).op(
+            nsp.PREFETCH.name,
+            [*handle, *operands, *before],
+            [mlir.tensor_type((1,), "i32", anchor.context)],
+            attributes | nsp.cache_attributes(source),
+        )
+        stales = handles.next_append(handle, anchor.block)
+        if stales is not None:
+            at = self.found.index[stales]
+            if not self.found.ancestors[at] & 1 << read:
+                self.after.setdefault(at, []).append(token)
+        return [token]
+
+    def _load_ahead(self, read: int, load: int, before: list[mlir.Value]) -> list[mlir.Value]:
+        anchor, weight = self.found.ops[read], nsp.operand(self.found.ops[load], "weight")
+        if not self._bring_before(read, [weight]):
+            return before
+        (token,) = mlir.Builder(anchor).op(
+            nsp.LOAD_AHEAD.name,
+            [weight, *before],
+            [mlir.tensor_type((1,), "i32", anchor.context)],
+        )
+        if load > read:  # not one of the next step
+            self.after.setdefault(load, []).append(token)
+        return [token]
+
+    def _bring_before(self, read: int, values: Sequence[mlir.Value]) -> bool:
+        """Have values made before a read; False if that cannot be."""
+        makers = 0
+        for value in values:
+            at = self.found.maker(value)
+            if at is not None:
+                makers |= self.found.ancestors[at]
+        if makers & sum(1 << later for later in self.reads if later >= read):
+            return False
+        n_ops, anchor = len(self.found.ops), self.found.ops[read]
+        made = [self.found.ops[at] for at in members(makers & ((1 << n_ops) - 1))]
+        late = [op for op in made if anchor.is_before_in_block(op)]
+        if any(nsp.kind(op) is nsp.ATTEND_WAIT for op in late):
+            return False  # the read would begin later
+        for op in late:
+            op.move_before(anchor)
+        return True
+
+
+def _loads_by_layer(found: Dependence, reads: Sequence[int]) -> list[list[int]]:
+    """The loads before each read and behind the one before; those behind the last come first."""
+    layers: list[list[int]] = [[] for _ in reads]
+    behind: list[int] = []
+    for i, op in enumerate(found.ops):
+        if nsp.kind(op) is nsp.LOAD and reads:
+            layer = sum(read < i for read in reads)
+            (behind if layer == len(reads) else layers[layer]).append(i)
+    if reads:
+        layers[0] = behind + layers[0]
+    return layers

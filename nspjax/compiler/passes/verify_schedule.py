@@ -1,0 +1,178 @@
+"""verify-schedule: a schedule that could give wrong results is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import ClassVar
+
+from nspjax.compiler import handles, mlir, nsp
+from nspjax.compiler.dependence import Dependence
+from nspjax.errors import ScheduleError
+
+_RETURNS = ("func.return", "stablehlo.return")
+_BRANCHES = ("stablehlo.if", "stablehlo.case")
+_LOOPS = ("stablehlo.while",)
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifySchedule:
+    """Refuse a module with a hazard; change nothing. A pipeline runs it before lower-to-ffi.
+
+    Hazards, each named with the operation and its source line:
+
+    - a handle that two operations use up, or one in a loop that does not carry it;
+    - a ticket that is not waited for exactly once, in the block of its start or where it is carried
+      to;
+    - a read of what an earlier append adds with the handle from before it, or of what a later
+      append adds;
+    - an nsp.prefetch or nsp.writeback that may come when its handle is stale, since the append that
+      makes it so does not wait for it;
+    - tokens held back in a block that never writes them.
+    """
+
+    name: ClassVar[str] = "verify-schedule"
+
+    def run(self, module: mlir.Module) -> mlir.Module:
+        blocks: dict[mlir.Block, list[mlir.Operation]] = {}
+        for op in mlir.operations(module):
+            kind = nsp.kind(op)
+            if kind is None:
+                continue
+            blocks.setdefault(op.block, []).append(op)
+            for name in ("handle_k", "handle_v"):
+                if name in kind.operands:
+                    _check_taken_once(nsp.operand(op, name))
+            if kind is nsp.ATTEND_START:
+                _check_waited_once(op)
+        for block, ops in blocks.items():
+            _check_reads(ops)
+            _check_held(ops)
+            _check_looks(block, ops)
+        return module
+
+
+# ---- handles ------------------------------------------------------------------------------------
+
+
+def _check_taken_once(handle: mlir.Value) -> None:
+    takers = [user for user, number in _uses(handle) if _takes(user, number)]
+    for op in takers:
+        if any(place.name in _LOOPS for place, _ in _places(op, _block_of(handle))):
+            raise _refused(op, "uses up, in a loop, a handle that the loop does not carry")
+    for one, other in itertools.combinations(takers, 2):
+        if _are_alternatives(one, other, _block_of(handle)):
+            continue
+        early, late = (one, other) if _is_before(one, other) else (other, one)
+        if nsp.kind(early) is nsp.APPEND and nsp.kind(late) in nsp.READS:
+            raise _refused(
+                late,
+                f"reads the handle from before {_named(early)}: it would not see what that appends",
+            )
+        raise _refused(late, f"uses up a handle that {_named(early)} uses up too")
+
+
+def _uses(value: mlir.Value) -> Iterator[tuple[mlir.Operation, int]]:
+    """Who reads a value, and as which operand."""
+    for use in value.uses:
+        user = use.owner.operation
+        kind = nsp.kind(user)
+        if kind is None or use.operand_number < len(kind.operands):
+            yield user, use.operand_number
+
+
+def _takes(user: mlir.Operation, number: int) -> bool:
+    if nsp.kind(user) is None:
+        return user.name not in _RETURNS
+    return handles.takes(user)
+
+
+def _block_of(value: mlir.Value) -> mlir.Block:
+    owner = value.owner
+    return owner if isinstance(owner, mlir.Block) else owner.operation.block
+
+
+def _places(op: mlir.Operation, block: mlir.Block) -> list[tuple[mlir.Operation, mlir.Block]]:
+    """The operations of `block` and inside it that `op` is in, each with its block that has it."""
+    found = []
+    inside = op.block
+    while inside != block:
+        around = inside.owner.operation
+        found.append((around, inside))
+        inside = around.block
+    return found
+
+
+def _are_alternatives(one: mlir.Operation, other: mlir.Operation, block: mlir.Block) -> bool:
+    """Whether two operations are in different branches of one condition."""
+    branches = {place: inside for place, inside in _places(one, block) if place.name in _BRANCHES}
+    return any(
+        place in branches and branches[place] != inside for place, inside in _places(other, block)
+    )
+
+
+def _is_before(one: mlir.Operation, other: mlir.Operation) -> bool:
+    return one.block == other.block and one.is_before_in_block(other)
+
+
+# ---- tickets ------------------------------------------------------------------------------------
+
+
+def _check_waited_once(start: mlir.Operation) -> None:
+    users = [user for user, _ in _uses(nsp.result(start, "ticket"))]
+    if not users:
+        raise _refused(start, "gives a ticket that nothing waits for")
+    if len(users) > 1:
+        raise _refused(users[1], f"waits for {_named(start)}, and so does {_named(users[0])}")
+    if users[0].block != start.block:
+        raise _refused(
+            users[0], f"waits in another block than {_named(start)} for a ticket not carried there"
+        )
+
+
+# ---- what is in one block -----------------------------------------------------------------------
+
+
+def _check_reads(ops: list[mlir.Operation]) -> None:
+    """A decode step's attention counts the token of its own append: it must come behind it."""
+    appends = [op for op in ops if nsp.kind(op) is nsp.APPEND]
+    for read in ops:
+        if nsp.kind(read) not in nsp.READS or mlir.tensor(nsp.operand(read, "q"))[0][1] != 1:
+            continue
+        position = nsp.operand(read, "position")
+        for append in appends:
+            adds_it = nsp.operand(append, "start") == position
+            adds_it &= mlir.tensor(nsp.operand(append, "k"))[0][1] == 1
+            adds_it &= handles.root(append) == handles.root(read)
+            if adds_it and _is_before(read, append):
+                raise _refused(read, f"reads the token that {_named(append)} adds later")
+
+
+def _check_held(ops: list[mlir.Operation]) -> None:
+    written = {handles.root(op) for op in ops if nsp.kind(op) is nsp.WRITEBACK}
+    for op in ops:
+        held = nsp.kind(op) is nsp.APPEND and mlir.number(op.attributes["hold"])
+        if held and handles.root(op) not in written:
+            raise _refused(op, "holds tokens back, and nothing in its block writes them")
+
+
+def _check_looks(block: mlir.Block, ops: list[mlir.Operation]) -> None:
+    looks = [op for op in ops if nsp.kind(op) in (nsp.PREFETCH, nsp.WRITEBACK)]
+    if not looks:
+        return
+    found = Dependence.of(block)
+    for op in looks:
+        append = handles.next_append(handles.before(op), block)
+        if append is not None and not found.needs_any(found.index[append], 1 << found.index[op]):
+            raise _refused(op, f"has a handle that {_named(append)} may have made stale by then")
+
+
+def _named(op: mlir.Operation) -> str:
+    return f"{op.name} at {mlir.source_line(op)}"
+
+
+def _refused(op: mlir.Operation, hazard: str) -> ScheduleError:
+    return ScheduleError(
+        f"{_named(op)} {hazard}; a pass left the schedule so: see which with --print-ir-after=all"
+    )

@@ -1,0 +1,128 @@
+"""Attention over rows whose X is stored: K and V are made again, chunk by chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from nspjax.ops.blockwise import blockwise_attention, merge_partials
+
+RECOMPUTE = "nspjax.recompute_kv"
+"""A composite that stands for a function of the module. Operands: X [N, T, E], the place of each
+row's first token, int32 [N], and what else it takes; results: k, v [N, T, Hkv, D]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class XAttention:
+    """What the loops of some layers have in common.
+
+    recompute: the name of the function that RECOMPUTE stands for. first_row: of the batch rows,
+    where those with X begin, and no others are looked at. x_dtype: the model's X; what is stored
+    has the cache's dtype.
+    """
+
+    recompute: str
+    first_row: int
+    chunk_tokens: int
+    n_kv_heads: int
+    n_x_heads: int
+    x_head_dim: int
+    dtype: str
+    x_dtype: str
+    scale: float
+    window: int
+    softcap: float
+
+    @property
+    def name(self) -> str:
+        return "_".join(["nsp.attend_x", *map(str, dataclasses.astuple(self))])
+
+
+def split_x(x: Array, *, n_heads: int, dtype: str) -> tuple[Array, Array]:
+    """X [B, T, E] as a cache has it, [B, T, n_heads, E / 2 / n_heads] twice: its two halves."""
+    halves = x.astype(dtype).reshape(*x.shape[:2], 2, n_heads, -1)
+    return halves[:, :, 0], halves[:, :, 1]
+
+
+def attend_x(
+    settings: XAttention,
+    x_k: Array,
+    x_v: Array,
+    q: Array,
+    rows: Array,
+    position: Array,
+    length: Array,
+    *captured: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """Attention over the rows from settings.first_row on: out, lse as nsp.attend's, and handles.
+
+    x_k, x_v: the handles of the X-cache; q [B, T, Hq, D]; rows, position, length: int32 [B];
+    captured: what RECOMPUTE takes behind X and places. chunk_tokens, a multiple of T, tokens of
+    each row are on the compute device at a time. Memory: X, K and V of a chunk.
+    """
+    begin = settings.first_row
+    q, rows, position, length = q[begin:], rows[begin:], position[begin:], length[begin:]
+    n, last = settings.chunk_tokens, length.max()
+    first = jnp.int32(0)
+    if settings.window:
+        seen = jnp.where(length > 0, jnp.minimum(position - settings.window + 1, length), last)
+        first = jnp.maximum(seen.min(), 0) // n * n
+
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        begin, x_k, x_v, out, lse = carry
+        x, x_k, x_v = _fetched_x(settings, x_k, x_v, rows, begin, length)
+        k, v = _recomputed(settings, x, begin, q, captured)
+        # rows may end in this chunk; what is behind may be anything, also no number
+        here = (begin + jnp.arange(n, dtype=jnp.int32) < length[:, None])[..., None, None]
+        # positions are counted from the chunk's first token on; those before it see nothing of it
+        partial = blockwise_attention(
+            q,
+            jnp.where(here, k, 0),
+            jnp.where(here, v, 0),
+            None,
+            position - begin,
+            jnp.clip(length - begin, 0, n),
+            scale=settings.scale,
+            window=settings.window,
+            softcap=settings.softcap,
+        )
+        return begin + n, x_k, x_v, *merge_partials(out, lse, *partial)
+
+    nothing = jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:3], -jnp.inf, jnp.float32)
+    _, x_k, x_v, out, lse = lax.while_loop(lambda c: c[0] < last, step, (first, x_k, x_v, *nothing))
+    return out, lse, x_k, x_v
+
+
+def _fetched_x(
+    settings: XAttention, x_k: Array, x_v: Array, rows: Array, begin: Array, length: Array
+) -> tuple[Array, Array, Array]:
+    """X [B, chunk_tokens, E] of the tokens from `begin` on, and the handles."""
+    shape = (rows.shape[0], settings.chunk_tokens, settings.n_x_heads, settings.x_head_dim)
+    half = jax.ShapeDtypeStruct(shape, jnp.dtype(settings.dtype))
+    handle = jax.ShapeDtypeStruct(x_k.shape, x_k.dtype)
+    fetch = jax.ffi.ffi_call("nspjax.fetch", (half, half, handle, handle), has_side_effect=True)
+    numbers = {"n_tokens": np.int64(settings.chunk_tokens), "read_ahead": np.int64(1)}
+    low, high, x_k, x_v = fetch(x_k, x_v, rows, begin[None], length, **numbers)
+    x = jnp.stack([low, high], axis=2).reshape(*shape[:2], -1)
+    return x.astype(settings.x_dtype), x_k, x_v
+
+
+def _recomputed(
+    settings: XAttention, x: Array, begin: Array, q: Array, captured: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """k, v [B, chunk_tokens, Hkv, D]: as many neighbours as q has tokens are a batch row."""
+    (batch, n, _), (_, n_tokens, _, head_dim) = x.shape, q.shape
+    start = begin + jnp.arange(0, n, n_tokens, dtype=jnp.int32)
+    start = jnp.broadcast_to(start, (batch, n // n_tokens)).reshape(-1)
+    shape = (start.shape[0], n_tokens, settings.n_kv_heads, head_dim)
+
+    def stand_in(*_: Array) -> tuple[Array, Array]:
+        return jnp.zeros(shape, settings.dtype), jnp.zeros(shape, settings.dtype)
+
+    recompute = lax.composite(stand_in, name=RECOMPUTE, version=1)
+    k, v = recompute(x.reshape(-1, n_tokens, x.shape[-1]), start, *captured)
+    return k.reshape(batch, n, *shape[2:]), v.reshape(batch, n, *shape[2:])

@@ -1,0 +1,53 @@
+"""For how many rows X is kept in place of K and V."""
+
+from __future__ import annotations
+
+from nspjax.compiler.rates import Rates
+from nspjax.errors import PipelineError
+
+LEAST_GAIN = 0.1
+"""Of the time that reading takes: less is not worth what a loop over chunks costs."""
+
+
+class Fraction(str):
+    """ "auto", or a number from 0 to 1, as a pass option has it."""
+
+    def __new__(cls, value: str | float) -> Fraction:
+        text = str(value)
+        try:
+            good = text == "auto" or 0 <= float(text) <= 1
+        except ValueError:
+            good = False
+        if not good:
+            raise PipelineError(
+                f"x-cache: fraction must be auto or a number from 0 to 1, got {text!r}"
+            )
+        return super().__new__(cls, text)
+
+
+AUTO = Fraction("auto")
+
+
+def best_fraction(
+    rates: Rates, *, hidden_size: int, n_kv_heads: int, head_dim: int, element_bytes: int
+) -> float:
+    """The fraction of rows that makes a decode step's attention shortest.
+
+    Devices read S (1 - a (1 - rho)) bytes of K, V and X where S is all of K and V, rho the size of
+    X over that of K and V; the link carries a rho S; and a S bytes of K and V are recomputed, with
+    2 * hidden_size operations an element. These go on side by side; reading takes as long as the
+    slower one of the others at
+
+        a = 1 / [(1 - rho) + B_device * max(rho / B_link, operations a byte / F)]
+
+    which is HILOS's 2 B_link / (B_device + B_link) (arXiv 2502.09921) for rho = 1/2 and F without
+    limit. 0 where X is no smaller than K and V (grouped-query attention), and where it would save
+    less than LEAST_GAIN: as on a CPU, whose processor is also the near-storage one.
+    """
+    rho = hidden_size / (2 * n_kv_heads * head_dim)
+    if rho >= 1:
+        return 0.0
+    flops_a_byte = 2 * hidden_size / element_bytes
+    others = max(rho / rates.link_bytes_per_s, flops_a_byte / rates.compute_flops)
+    fraction = min(1 / ((1 - rho) + rates.device_bytes_per_s * others), 1.0)
+    return fraction if fraction * (1 - rho) >= LEAST_GAIN else 0.0

@@ -1,0 +1,156 @@
+"""`nspjax opt`: inputs, what it shows, what it refuses."""
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from nspjax.cli import app
+from nspjax.cli.rates_option import parse_rates
+from nspjax.compiler import Pipeline, mlir
+from nspjax.compiler.rates import Rates, rates_of, set_rates
+from nspjax.errors import InvalidArgumentError
+
+RATES = "device=3GB/s,link=16GB/s,compute=10TFLOP/s"
+FUNCTION = "opt_functions:decode"
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_functions(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def opt(*arguments, **options):
+    return CliRunner().invoke(app, ["opt", *map(str, arguments)], **options)
+
+
+def test_a_function():
+    ended = opt(FUNCTION)
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    module = mlir.parse(ended.stdout)
+    targets = [mlir.call_target(op) for op in mlir.operations(module)]
+    assert [name for name in targets if name] == ["nspjax.append", "nspjax.attend"] * 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opt_functions:with_arrays",
+        "opt_functions:Namespace.decode",
+        "../cli/opt_functions.py:decode",
+    ],
+)
+def test_other_ways_to_give_it(name):
+    ended = opt(name, "-p", "offload-kv")
+    assert ended.exit_code == 0
+    assert ended.stdout.count("nsp.attend") == 2
+
+
+def test_its_own_output_is_an_input(tmp_path):
+    half, whole = tmp_path / "half.mlir", tmp_path / "whole.mlir"
+    assert opt(FUNCTION, "--until", "offload-kv", "-o", half).exit_code == 0
+    assert "nsp.append" in half.read_text()
+    assert opt(half, "-p", "lower-to-ffi", "-o", whole).exit_code == 0
+    at_once = opt(FUNCTION).stdout
+    assert whole.read_text() == at_once
+    assert opt("-", "-p", "lower-to-ffi", input=half.read_text()).stdout == at_once
+
+
+def test_no_pass_at_all():
+    ended = opt(FUNCTION, "-p", "")
+    assert ended.stdout.count('composite "nspjax.cached_attention"') == 2
+    assert mlir.CACHE_ARGUMENT in ended.stdout
+
+
+def test_modules_on_the_way(tmp_path):
+    ended = opt(FUNCTION, "--print-ir-after", "offload-kv", "--dump-dir", tmp_path / "ir")
+    assert ended.stderr.startswith("// ---- after offload-kv (")
+    assert "nsp.append" in ended.stderr
+    assert "nsp.append" not in ended.stdout
+    assert [path.name for path in sorted((tmp_path / "ir").iterdir())] == [
+        "01-offload-kv.mlir",
+        "02-lower-to-ffi.mlir",
+    ]
+
+
+def test_table():
+    ended = opt(FUNCTION, "--table", "--context", 16)
+    head, *lines = [line.split() for line in ended.stderr.splitlines()]
+    assert " ".join(head) == "one execution, 16 tokens a row"
+    rows = {line[0]: " ".join(line[1:]) for line in lines}
+    assert "2 cached_attention" in rows["(input)"]
+    # bfloat16 K and V: 2 layers × 2 rows × 16 tokens × 2 heads × 8; of one new token each
+    for name in ("offload-kv", "lower-to-ffi"):
+        assert "2 append, 2 attend" in rows[name]
+        assert " 4.00 KiB 256 B " in rows[name]
+    assert "module" in ended.stdout
+
+
+def test_graph(tmp_path):
+    ended = opt(FUNCTION, "--graph", tmp_path / "layers.svg", "--rates", RATES)
+    assert ended.exit_code == 0
+    assert "nspjax.device_bytes_per_s" in ended.stdout
+    svg = ElementTree.parse(tmp_path / "layers.svg").getroot()
+    texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"compute", "link", "device", "writes", "append L0", "attend L0"} <= set(texts)
+    assert "device 3 GB/s" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.mlir"], "cannot read none.mlir: No such file"),
+        (["test_opt.py"], "test_opt.py is no valid module"),
+        (["no_such_module:f"], "cannot call no_such_module:f: ModuleNotFoundError"),
+        (["no_such_file.py:f"], "cannot call no_such_file.py:f: FileNotFoundError"),
+        (["opt_functions:nope"], "has no attribute 'nope'"),
+        (["opt_functions:returns_a_number"], "returned int: it must return (fn, args)"),
+        (["opt_functions:fails"], "the function of opt_functions:fails fails: TypeError"),
+        ([FUNCTION, "-p", "typo"], "there is no pass 'typo'"),
+        ([FUNCTION, "--until", "typo"], "has no pass 'typo' to end with"),
+        ([FUNCTION, "--print-ir-after", "typo"], "cannot print after typo"),
+        ([FUNCTION, "--rates", "3GB/s"], "cannot read the rates"),
+        ([FUNCTION, "-o", "no/such/folder"], "-o no/such/folder has no directory no/such"),
+        ([FUNCTION, "--graph", "."], "--graph . is a directory"),
+        (["test_opt.py", "-o", "test_opt.py"], "is the input or the output"),
+        ([FUNCTION, "--dump-dir", "test_opt.py"], "is no directory"),
+    ],
+)
+def test_bad_input_is_refused(arguments, message):
+    ended = opt(*arguments)
+    assert ended.exit_code == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert message in ended.stderr
+
+
+def test_a_pass_that_refuses(tmp_path):
+    ended = opt("opt_functions:reads_its_cache", "-o", tmp_path / "out.mlir")
+    assert ended.exit_code == 1
+    assert "a KV cache is read by" in ended.stderr
+    assert not (tmp_path / "out.mlir").exists()
+    assert "Traceback" in opt("opt_functions:reads_its_cache", "--debug").stderr
+
+
+def test_rates():
+    rates = parse_rates("compute=1.5 GFLOPS, link=1GiB/s,device=500MB/s")
+    assert rates == Rates(500e6, 2**30, 1.5e9)
+    module = mlir.parse("func.func @main() { return }")
+    assert rates_of(module) is None
+    set_rates(module, rates)
+    assert rates_of(module) == rates
+    for bad in ("", "device=3GB/s", "device=3,link=1GB/s,compute=1TFLOP/s", f"{RATES},link=1GB/s"):
+        with pytest.raises(InvalidArgumentError, match="rate"):
+            parse_rates(bad)
+    with pytest.raises(InvalidArgumentError, match="10TFLOP/s"):
+        parse_rates(RATES.replace("TFLOP/s", "TB/s"))
+
+
+def test_a_prefix_of_a_pipeline():
+    pipeline = Pipeline.parse("offload-kv,lower-to-ffi,offload-kv")
+    assert str(pipeline.until("offload-kv")) == "offload-kv"
+    assert str(pipeline.until("lower-to-ffi")) == "offload-kv,lower-to-ffi"

@@ -1,0 +1,15 @@
+// RUN: verify-schedule
+// REFUSED: nsp.attend at model.py:7 reads the token that nsp.append at
+
+!h = tensor<3xi32>
+!i = tensor<2xi32>
+!q = tensor<2x1x4x8xf32>
+!kv = tensor<2x1x2x8xf32>
+!lse = tensor<2x1x4xf32>
+!x = tensor<2x32xf32>
+!w = tensor<32x32xf32>
+func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %x: !q, %k0: !h, %v0: !h) -> (!q, !h, !h) {
+  %o:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h) loc("model.py":7:3)
+  %a:2 = "nsp.append"(%o#2, %o#3, %k, %v, %rows, %start, %n) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, hold = false} : (!h, !h, !kv, !kv, !i, !i, !i) -> (!h, !h)
+  return %o#0, %a#0, %a#1 : !q, !h, !h
+}

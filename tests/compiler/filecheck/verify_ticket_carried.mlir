@@ -1,0 +1,24 @@
+// RUN: verify-schedule
+// A ticket may be carried.
+
+// CHECK: stablehlo.while
+// CHECK: "nsp.attend_wait"
+
+!h = tensor<3xi32>
+!i = tensor<2xi32>
+!q = tensor<2x1x4x8xf32>
+!kv = tensor<2x1x2x8xf32>
+!lse = tensor<2x1x4xf32>
+!x = tensor<2x32xf32>
+!w = tensor<32x32xf32>
+func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %x: !q, %k0: !h, %v0: !h, %go: tensor<i1>) -> (!q, !h, !h) {
+  %s:3 = "nsp.attend_start"(%k0, %v0, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (tensor<2xi32>, !h, !h)
+  %r:2 = stablehlo.while(%y = %x, %ticket = %s#0) : !q, tensor<2xi32>
+  cond {
+    stablehlo.return %go : tensor<i1>
+  } do {
+    stablehlo.return %y, %ticket : !q, tensor<2xi32>
+  }
+  %o:2 = "nsp.attend_wait"(%r#1) : (tensor<2xi32>) -> (!q, !lse)
+  return %o#0, %s#1, %s#2 : !q, !h, !h
+}

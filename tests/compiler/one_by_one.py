@@ -1,0 +1,33 @@
+"""A pass for tests: attention that was split is whole again, for engines and orders without it."""
+
+import dataclasses
+from typing import ClassVar
+
+from nspjax.compiler import mlir, nsp
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinAttention:
+    """Turn nsp.attend_start and nsp.attend_wait back into nsp.attend."""
+
+    name: ClassVar[str] = "join-attention"
+
+    def run(self, module):
+        starts = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.ATTEND_START]
+        for op in starts:
+            if op:
+                waits = [
+                    use.owner.operation
+                    for use in nsp.result(op, "ticket").uses
+                    if nsp.kind(use.owner.operation) is nsp.ATTEND_WAIT and not use.operand_number
+                ]
+                (wait,) = waits
+                kinds = [*(value.type for value in wait.results), *(v.type for v in op.results[1:])]
+                names = nsp.ATTEND.attributes
+                attributes = {name: op.attributes[name] for name in names}
+                out, lse, *handles = mlir.Builder(op).op(
+                    nsp.ATTEND.name, list(op.operands), kinds, attributes
+                )
+                mlir.replace(wait, [out, lse])
+                mlir.replace(op, [handles[0], *handles])
+        return module

@@ -1,0 +1,104 @@
+"""Every preset, and the schedules that a preset may choose, against the cache in memory."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nspjax import Store, near_storage
+from nspjax.compiler.presets import PRESETS
+from nspjax.models import load_decoder
+
+GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
+FAMILIES = [
+    "llama_llama3_rope",
+    "mistral_window",
+    "mixtral",
+    "opt",
+    "qwen2_window_layers",
+    "qwen3",
+]
+QUICK = {"llama_llama3_rope", "opt"}
+PIPELINES = {
+    **{name: name for name in PRESETS},
+    # what rates would have to be for the presets to choose it
+    "half of the rows X": "offload-kv,x-cache{fraction=0.5},split-attention,delay-writeback,"
+    "prefetch,lower-to-ffi",
+    "two groups": "offload-kv,split-attention,interleave{groups=2},"
+    "delay-writeback{placement=outside-scan},prefetch,lower-to-ffi",
+    "all": "offload-kv,x-cache{fraction=0.5},split-attention,interleave{groups=3},"
+    "delay-writeback{interval=4 placement=step-end},prefetch{distance=2},lower-to-ffi",
+}
+CASES = [
+    pytest.param(family, dtype, id=f"{family}-{dtype}", marks=marks)
+    for family in FAMILIES
+    for dtype in ("float32", "bfloat16")
+    for marks in ([] if family in QUICK else [pytest.mark.slow],)
+]
+ROWS, PROMPT_TOKENS, STEPS, CAPACITY = 4, 40, 12, 64
+
+
+@pytest.mark.parametrize(("family", "dtype"), CASES)
+def test_same_answers(family, dtype, tmp_path):
+    """Ragged prefill and decode on `memory` and on `file` over two directories: the same greedy
+    tokens in float32, logits within a few units of the last place in bfloat16."""
+    decoder = load_decoder(GOLDENS / family, dtype=dtype)
+    graph, state = nnx.split(decoder)
+
+    def step(state, tokens, caches, n_new):
+        model = nnx.merge(graph, state)
+        hidden, caches = model(tokens, caches, n_new=n_new)
+        last = jnp.take_along_axis(hidden, (n_new - 1)[:, None, None], axis=1)
+        return model.logits(last[:, 0]), caches
+
+    tokens = jax.random.randint(jax.random.key(0), (ROWS, PROMPT_TOKENS), 3, 90)
+    calls = oracle(jax.jit(step), state, decoder.init_caches(ROWS, CAPACITY), tokens)
+    shape = decoder.init_caches(ROWS, CAPACITY)[0].k
+    for name, pipeline in PIPELINES.items():
+        for kind, devices in devices_of(tmp_path).items():
+            with Store(*devices, host_memory="16MiB") as store:
+                near = near_storage(step, store=store, pipeline=pipeline)
+                caches = store.kv_caches(
+                    decoder.config.n_layers,
+                    batch=ROWS,
+                    capacity_tokens=CAPACITY,
+                    n_kv_heads=shape.shape[2],
+                    head_dim=shape.shape[3],
+                    dtype=shape.dtype,
+                    interval_tokens=4,
+                )
+                for tokens, n_new, expected in calls:
+                    logits, caches = near(state, tokens, caches, n_new)
+                    check(logits, expected, dtype, f"{name} on {kind}")
+
+
+def oracle(step, state, caches, tokens):
+    """(tokens, n_new, logits) of a prefill and some steps, in memory."""
+    n_new = jnp.array([PROMPT_TOKENS, 7, 23, 16], jnp.int32)
+    calls = []
+    for _ in range(1 + STEPS):
+        logits, caches = step(state, tokens, caches, n_new)
+        calls.append((tokens, n_new, np.asarray(logits)))
+        tokens = jnp.asarray(logits.argmax(-1), jnp.int32)[:, None]
+        n_new = jnp.ones((ROWS,), jnp.int32)
+    return calls
+
+
+def devices_of(tmp_path):
+    directories = [tmp_path / "a", tmp_path / "b"]
+    for directory in directories:
+        directory.mkdir(exist_ok=True)
+    return {"memory": ["memory:"], "file": directories}
+
+
+def check(logits, expected, dtype, where):
+    scale = float(np.abs(expected).max())
+    if dtype == "float32":
+        np.testing.assert_allclose(logits, expected, atol=1e-4 * scale, err_msg=where)
+        np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1), where)
+    else:
+        # 8 bits of mantissa, rounded at different places: a few units of the last one
+        np.testing.assert_allclose(logits, expected, atol=4 * 2**-8 * scale, err_msg=where)
