@@ -56,8 +56,8 @@ def test_weights_in_the_store_give_the_same_answers(run: Callable[..., Result]):
         result = run("--store", "memory:", "--overwrite", *options)
         assert result.exit_code == 0, result.stderr
         assert ("in the store, " in result.stderr) == bool(options)
-        bodies = [line["response"]["body"] for line in results(Path("out.jsonl"))]
-        return sorted(str(body["choices"]) for body in bodies)
+        lines = results(Path("out.jsonl")).values()
+        return sorted(str(line["response"]["body"]["choices"]) for line in lines)
 
     assert answers("--weights-resident", "10KiB") == answers()
 

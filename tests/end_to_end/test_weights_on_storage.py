@@ -120,6 +120,21 @@ def test_a_layer_s_weights_are_loaded_after_the_attention_before(tmp_path):
         assert set(calls["cache"][calls["kind"] == TraceKind.load]) == names
 
 
+def test_a_schedule_reads_weights_ahead(tmp_path):
+    """`prefetch` announces the next layer's weights; a few are begun before they are loaded."""
+    decoder = load_decoder(GOLDENS / "llama", dtype="float32")
+    options = {"max_num_seqs": 3, "max_model_len": CAPACITY, "pipeline": "ans"}
+    with open_store("file", tmp_path) as store:
+        with LLM(decoder, store=store, **options) as llm:
+            expected = answers(llm)
+        with LLM(decoder, store=store, weights_resident=0, **options) as llm:
+            assert answers(llm) == expected
+        stats = store.stats()
+        assert 0 < stats.weight_bytes_read_ahead < stats.weight_bytes_read
+        events = store.trace()
+        assert np.isin([TraceKind.load, TraceKind.load_ahead], events["kind"]).all()
+
+
 def is_stored(value):
     return hasattr(value, "handle")
 

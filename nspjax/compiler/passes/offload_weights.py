@@ -27,15 +27,14 @@ class OffloadWeights:
     layer's weights are in memory at a time. A loop that attends carries the handle, and loads in
     every iteration; any other loop is a user like any operation, and so is one that slices the
     weight: give each layer its own array, not all layers a stacked one.
-
-    resident: what `Store.offload_weights` keeps in memory, for who reads the pipeline; the pass
-      offloads the arguments that are stored, whatever it says.
-    keep: attentions that a loaded weight outlives; used again later than that, it is loaded again.
     """
 
     name: ClassVar[str] = "offload-weights"
     resident: str = ""
+    """what `Store.offload_weights` keeps in memory, for who reads the pipeline; the pass offloads
+    the arguments that are stored, whatever it says"""
     keep: int = 4
+    """attentions that a loaded weight outlives; used again later than that, it is loaded again"""
 
     def run(self, module: mlir.Module) -> mlir.Module:
         weights = mlir.weight_arguments(module)
