@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nspjax.runtime import RateLimit as RateLimit
     from nspjax.runtime import Store as Store
     from nspjax.runtime import StoredKVCache as StoredKVCache
+    from nspjax.runtime import StoredWeight as StoredWeight
     from nspjax.runtime.step_trace import trace as trace
 
 _PUBLIC = {
@@ -30,6 +31,7 @@ _PUBLIC = {
     "SamplingParams": "nspjax.generate",
     "Store": "nspjax.runtime",
     "StoredKVCache": "nspjax.runtime",
+    "StoredWeight": "nspjax.runtime",
     "cached_attention": "nspjax.ops",
     "near_storage": "nspjax.compiler",
     "project_kv": "nspjax.ops",

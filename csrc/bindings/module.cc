@@ -11,11 +11,13 @@
 #include "bindings/checksum.h"
 #include "bindings/fetch_arrays.h"
 #include "bindings/ffi_handlers.h"
+#include "bindings/ffi_weights.h"
 #include "bindings/head_tile.h"
 #include "bindings/measure.h"
 #include "bindings/profiles.h"
 #include "bindings/tile_transfer.h"
 #include "bindings/trace_arrays.h"
+#include "bindings/weight_arrays.h"
 #include "store/registry.h"
 
 namespace nspjax {
@@ -208,10 +210,14 @@ nb::dict stats(const Store& store) {
   result["attend_ns"] = total.attend_ns;
   result["append_ns"] = total.append_ns;
   result["kv_bytes_stored"] = total.kv_bytes_stored;
+  result["weight_bytes_read"] = total.weight_bytes_read;
+  result["weight_bytes_read_ahead"] = total.weight_bytes_read_ahead;
+  result["weight_bytes_stored"] = total.weight_bytes_stored;
   result["host_bytes"] = total.host_bytes;
   result["staging_bytes"] = total.staging_bytes;
   result["tail_bytes"] = total.tail_bytes;
   result["pinned_bytes"] = total.pinned_bytes;
+  result["weight_buffer_bytes"] = total.weight_buffer_bytes;
   nb::list each;
   for (const DeviceStats* device : store.device_stats()) {
     nb::dict counters;
@@ -229,7 +235,7 @@ nb::dict stats(const Store& store) {
 
 nb::dict registrations() {
   nb::dict result;
-  for (const auto& handlers : {ffi_handlers(), fetch_handlers()}) {
+  for (const auto& handlers : {ffi_handlers(), fetch_handlers(), ffi_weight_handlers()}) {
     for (const auto& [name, handler] : handlers) result[name.c_str()] = nb::capsule(handler);
   }
   return result;
@@ -364,6 +370,17 @@ NB_MODULE(_engine, m) {
           "The first tokens of a row become those of others; returns the cache's new version.")
       .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, release_gil,
            "Gives every row n_tokens pseudo-random tokens; returns the cache's new version.")
+      .def("put_weight", &put_weight, "data"_a, "The bytes of an array; returns its number.")
+      .def("load_weight", &load_weight, "weight"_a, "A weight's bytes, uint8.")
+      .def(
+          "load_weight_ahead",
+          [](Store& store, int32_t weight) { store.weights().load_ahead(weight); }, "weight"_a,
+          release_gil, "Begins to read it, as far as there are free buffers.")
+      .def(
+          "drop_weight", [](Store& store, int32_t weight) { store.weights().drop(weight); },
+          "weight"_a, release_gil)
+      .def(
+          "drop_weights", [](Store& store) { store.weights().drop_all(); }, release_gil)
       .def("verify_reads", &Store::verify_reads, "verify"_a,
            "Whether checksums are compared; for measuring what that costs.")
       .def("record_events", &Store::record_events, "record"_a, "The same for the trace.")

@@ -12,7 +12,7 @@
 
 #include "device/device.h"
 #include "device/extents.h"
-#include "io/file.h"
+#include "device/store_file.h"
 #include "io/staging.h"
 #include "io/transfers.h"
 
@@ -93,9 +93,7 @@ class FileDevice final : public Device {
   void check_writes_of(std::span<const int64_t> offsets);
 
   std::string spec_;
-  File lock_;  // buffered: lock and superblock
-  File data_;
-  bool direct_ = true;
+  StoreFile file_;
   bool registered_ = false;
   Extents extents_{kPageBytes};
   StagingRing staging_;

@@ -184,7 +184,7 @@ void FileDevice::finish_writes() {
 
 void FileDevice::flush() {
   finish_writes();
-  data_.sync();
+  file_.data.sync();
 }
 
 }  // namespace nspjax

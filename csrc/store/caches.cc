@@ -7,6 +7,11 @@
 namespace nspjax {
 namespace {
 
+// Buffers for weights: a quarter of what is free, and enough to hide a layer's load.
+constexpr int64_t kWeightShare = 4;
+constexpr int64_t kMostWeightBytes = 256 << 20;
+constexpr int64_t kFewestWeightBuffers = 2;
+
 void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) {
   const auto check = [](const char* name, int64_t value, int64_t most) {
     if (value < 1 || value > most) {
@@ -33,7 +38,8 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
 }  // namespace
 
 int64_t Store::free_tail_bytes() const {
-  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_ - lent_bytes_;
+  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_ - lent_bytes_ -
+         reserved_weight_bytes_;
 }
 
 CacheNeeds Store::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
@@ -232,6 +238,28 @@ void Store::drop_cache(int32_t cache) {
   announced_.drop(cache);
   release(find(cache));
   caches_.erase(cache);
+}
+
+int32_t Store::put_weight(std::span<const std::byte> data) {
+  {
+    std::lock_guard lock(mutex_);
+    check_open();
+    if (weights_.needs_buffers()) {
+      const int64_t free = free_tail_bytes() - held_bytes_;
+      const int64_t n_buffers =
+          std::max(kFewestWeightBuffers,
+                   std::min(free / kWeightShare, kMostWeightBytes) / budget_.slot_bytes);
+      const int64_t bytes = n_buffers * budget_.slot_bytes;
+      if (bytes > free) {
+        fail(ErrorKind::kStoreFull, "of the store's host memory ", bytes_text(free),
+             " are free, and buffers for weights need ", bytes_text(bytes),
+             ": put weights before caches are made, or give the store more host_memory");
+      }
+      weights_.open(n_buffers, budget_.slot_bytes);
+      reserved_weight_bytes_ = bytes;
+    }
+  }
+  return weights_.put(data);
 }
 
 }  // namespace nspjax

@@ -9,16 +9,29 @@
 namespace nspjax {
 namespace {
 
-constexpr std::array kStats = {&StoreStats::bytes_read,       &StoreStats::bytes_written,
-                               &StoreStats::n_reads,          &StoreStats::n_writes,
-                               &StoreStats::read_ns,          &StoreStats::write_ns,
-                               &StoreStats::bytes_read_ahead, &StoreStats::bytes_read_in_vain,
-                               &StoreStats::n_write_retries,  &StoreStats::bytes_appended,
-                               &StoreStats::padding_bytes,    &StoreStats::link_bytes,
-                               &StoreStats::attend_ns,        &StoreStats::append_ns,
-                               &StoreStats::kv_bytes_stored,  &StoreStats::host_bytes,
-                               &StoreStats::staging_bytes,    &StoreStats::tail_bytes,
-                               &StoreStats::pinned_bytes};
+constexpr std::array kStats = {&StoreStats::bytes_read,
+                               &StoreStats::bytes_written,
+                               &StoreStats::n_reads,
+                               &StoreStats::n_writes,
+                               &StoreStats::read_ns,
+                               &StoreStats::write_ns,
+                               &StoreStats::bytes_read_ahead,
+                               &StoreStats::bytes_read_in_vain,
+                               &StoreStats::n_write_retries,
+                               &StoreStats::bytes_appended,
+                               &StoreStats::padding_bytes,
+                               &StoreStats::link_bytes,
+                               &StoreStats::attend_ns,
+                               &StoreStats::append_ns,
+                               &StoreStats::kv_bytes_stored,
+                               &StoreStats::host_bytes,
+                               &StoreStats::staging_bytes,
+                               &StoreStats::tail_bytes,
+                               &StoreStats::pinned_bytes,
+                               &StoreStats::weight_bytes_read,
+                               &StoreStats::weight_bytes_read_ahead,
+                               &StoreStats::weight_bytes_stored,
+                               &StoreStats::weight_buffer_bytes};
 static_assert(sizeof(StoreStats) == kStats.size() * sizeof(int64_t), "all of them");
 
 }  // namespace

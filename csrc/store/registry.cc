@@ -34,8 +34,7 @@ std::shared_ptr<Store> find_store(int32_t id) {
   if (found != r.stores.end()) {
     if (auto store = found->second.lock()) return store;
   }
-  fail(ErrorKind::kStoreClosed, "store ", id, " of this KV cache handle is closed, or of another ",
-       "process");
+  fail(ErrorKind::kStoreClosed, "store ", id, " of this handle is closed, or of another process");
 }
 
 }  // namespace nspjax

@@ -25,6 +25,18 @@ int64_t block_bytes_for(const StoreOptions& options) {
   return bytes;
 }
 
+WeightOptions weight_options(int32_t id, const StoreOptions& options) {
+  WeightOptions weights{.store = id,
+                        .directories = {},
+                        .io = options.io,
+                        .fault = options.fault,
+                        .checksums = options.checksums};
+  for (const std::string& spec : options.devices) {
+    if (const auto directory = directory_of(spec)) weights.directories.push_back(*directory);
+  }
+  return weights;
+}
+
 int32_t next_store_id() {
   static std::atomic<int32_t> next = 1;
   return next++;
@@ -39,6 +51,7 @@ Store::Store(const StoreOptions& options)
       checksums_(options.checksums),
       verifies_(options.checksums),
       most_pinned_bytes_(options.pinned_bytes),
+      weights_(weight_options(id_, options), trace_),
       tickets_(id_) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");
@@ -87,6 +100,11 @@ std::vector<const DeviceStats*> Store::device_stats() const {
 
 StoreStats Store::stats() const {
   StoreStats total{};
+  const WeightStats& weights = weights_.stats();
+  total.weight_bytes_read = weights.bytes_read;
+  total.weight_bytes_read_ahead = weights.bytes_read_ahead;
+  total.weight_bytes_stored = weights.bytes_stored;
+  total.weight_buffer_bytes = weights.buffer_bytes;
   for (const DeviceStats* device : device_stats()) {
     total.bytes_read += device->bytes_read;
     total.bytes_written += device->bytes_written;
@@ -109,7 +127,8 @@ StoreStats Store::stats() const {
   total.staging_bytes = budget_.staging_bytes;
   total.tail_bytes = tail_bytes_;
   total.pinned_bytes = pinned_bytes_;
-  total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes;
+  total.host_bytes =
+      total.staging_bytes + total.tail_bytes + total.pinned_bytes + total.weight_buffer_bytes;
   if (const auto x_store = companion()) total += x_store->stats();
   return total;
 }
@@ -173,6 +192,7 @@ void Store::close() {
     }
   };
   for (const auto& device : devices_) try_to([&] { device->close(); });
+  try_to([&] { weights_.close(); });
   if (const auto x_store = companion()) try_to([&] { x_store->close(); });
   workers_.reset();
   drivers_.reset();

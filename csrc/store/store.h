@@ -26,6 +26,7 @@
 #include "store/cache.h"
 #include "store/executor.h"
 #include "store/tickets.h"
+#include "weights/weights.h"
 
 namespace nspjax {
 
@@ -115,9 +116,10 @@ struct StoreStats {
   int64_t link_bytes;
   int64_t attend_ns;
   int64_t append_ns;
-  int64_t kv_bytes_stored;                          // of the caches that there are
-  int64_t host_bytes;                               // staging buffers, tails, pinned tiles
-  int64_t staging_bytes, tail_bytes, pinned_bytes;  // of these
+  int64_t kv_bytes_stored;  // of the caches that there are
+  int64_t weight_bytes_read, weight_bytes_read_ahead, weight_bytes_stored;  // see WeightStats
+  int64_t host_bytes;                                                       // the four below
+  int64_t staging_bytes, tail_bytes, pinned_bytes, weight_buffer_bytes;
 };
 
 StoreStats& operator+=(StoreStats& stats, const StoreStats& more);
@@ -140,6 +142,7 @@ class Store {
   // Whether checksums of what is read are compared; for measuring what that costs.
   void verify_reads(bool verify) {
     verifies_ = verify;
+    weights_.verify_reads(verify);
     if (const auto x_store = companion()) x_store->verify_reads(verify);
   }
   // The same for events.
@@ -204,6 +207,11 @@ class Store {
                        int64_t n_tokens);
   // Sets every row to n_tokens pseudo-random tokens.
   int32_t fill_synthetic(int32_t cache, int64_t n_tokens);
+
+  // A weight beside the caches. The first one takes buffers out of the host-memory budget.
+  // Throws StoreFull.
+  int32_t put_weight(std::span<const std::byte> data);
+  Weights& weights() { return weights_; }
 
   void flush();
   // Waits for the operation in progress. Everything later throws StoreClosed.
@@ -314,6 +322,7 @@ class Store {
   std::map<int32_t, Cache> caches_;
   int64_t reserved_tail_bytes_ = 0;
   int64_t reserved_pinned_bytes_ = 0;
+  int64_t reserved_weight_bytes_ = 0;
   int64_t lent_bytes_ = 0;  // of the budget, to the companion
   std::map<int32_t, XCache> x_caches_;
   int32_t last_attended_ = -1;
@@ -331,6 +340,7 @@ class Store {
   std::atomic<int64_t> attend_link_bytes_ = 0;  // queries and results
   std::atomic<int64_t> fetched_bytes_ = 0;
 
+  Weights weights_;
   mutable std::mutex companion_mutex_;
   std::shared_ptr<Store> companion_;
 

@@ -94,6 +94,14 @@ def run_batch(
     dtype: Annotated[
         WeightDtype, typer.Option(metavar="TYPE", help="Weights: auto, float32, bfloat16, float16.")
     ] = WeightDtype.auto,
+    weights_resident: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="With --store: how much of the weights stays in memory; the rest is read from the "
+            "store layer by layer. All stay if not given.",
+        ),
+    ] = None,
     kv_dtype: Annotated[
         KVDtype | None,
         typer.Option(
@@ -194,6 +202,7 @@ def run_batch(
             trace,
             share_prefixes,
             pipeline,
+            weights_resident,
         )
     )
     raise typer.Exit(code)

@@ -50,6 +50,7 @@ class RunBatch:
     trace: str | None = None
     share_prefixes: bool = False
     pipeline: str | None = None
+    weights_resident: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -171,6 +172,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             memory: dict[str, Any] = _given(host_memory=options.host_memory)
             store = opened.enter_context(nspjax.Store(*options.store, **memory))
         sizes: dict[str, Any] = _given(
+            weights_resident=options.weights_resident,
             kv_dtype=options.kv_dtype,
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
@@ -204,6 +206,10 @@ def _check_options(options: RunBatch) -> None:
         if not options.store:
             raise InvalidArgumentError("--host-memory is a store's: it needs --store")
         parse_bytes(options.host_memory)
+    if options.weights_resident is not None:
+        if not options.store:
+            raise InvalidArgumentError("--weights-resident: the rest is in a store: give --store")
+        parse_bytes(options.weights_resident, least=0)
     if options.kv_dtype in _STORED_DTYPES and not options.store:
         raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")
     if options.pipeline is not None:

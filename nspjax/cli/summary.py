@@ -35,12 +35,23 @@ def summary(
             f"  KV cache  {format_bytes(stored.bytes_written)} written, "
             f"{format_bytes(stored.bytes_read)} read, {gb_per_s:.2f} GB/s of decode time"
         )
+        if stored.weight_bytes_stored:
+            lines.append(
+                f"  weights   {format_bytes(stored.weight_bytes_stored)} in the store, "
+                f"{format_bytes(stored.weight_bytes_read)} read"
+            )
         lines.append(
             f"  host      {format_bytes(stored.host_bytes)} of the store's: "
             f"{format_bytes(stored.staging_bytes)} staging, {format_bytes(stored.tail_bytes)} "
-            f"tails, {format_bytes(stored.pinned_bytes)} pinned"
+            f"tails, {format_bytes(stored.pinned_bytes)} pinned" + _weight_buffers(stored)
         )
     return "\n".join([*lines, f"  memory    {format_bytes(peak_memory_bytes())} at its peak"])
+
+
+def _weight_buffers(stored: StoreStats) -> str:
+    if not stored.weight_buffer_bytes:
+        return ""
+    return f", {format_bytes(stored.weight_buffer_bytes)} for weights"
 
 
 def requests(count: int) -> str:

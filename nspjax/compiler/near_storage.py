@@ -12,13 +12,15 @@ from jax import core, export
 
 from nspjax.compiler import mlir
 from nspjax.compiler.marked_module import marked_module, spec
+from nspjax.compiler.passes.offload_weights import OffloadWeights
 from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_after
 from nspjax.compiler.rates import set_rates
 from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, engine_errors
 from nspjax.ops.cache import KVCache
-from nspjax.runtime import Store, StoredKVCache, register_targets
+from nspjax.runtime import Store, StoredKVCache, StoredWeight, register_targets
 
 DEFAULT_PIPELINE = "offload-kv,lower-to-ffi"
+_AFTER_WEIGHTS = ("prefetch", "verify-schedule", "lower-to-ffi")
 
 
 def near_storage(
@@ -32,10 +34,10 @@ def near_storage(
     """Compile `fn` so that the KVCaches it takes and returns live in `store`.
 
     Use the result as you would use `jax.jit(fn)`, on its own or inside another `jax.jit`, with a
-    `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache`. `fn` may hold its
-    caches in `lax.while_loop`, `lax.scan`, `lax.cond` and nested functions; only
-    `ops.cached_attention` may use their k and v. Put `jax.jit(..., donate_argnums=...)` around the
-    result to donate arguments.
+    `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache` and, if you like, a
+    `StoredWeight` (from `Store.put_weight`) where it expects an array. `fn` may hold its caches in
+    `lax.while_loop`, `lax.scan`, `lax.cond` and nested functions; only `ops.cached_attention` may
+    use their k and v. Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
 
     Args:
       fn: takes and returns pytrees of arrays and KVCaches, all positional or by keyword.
@@ -78,7 +80,7 @@ class NearStorage:
         return self._program(args, kwargs)[1].exported
 
     def _program(self, args: Any, kwargs: Any) -> tuple[list[Any], _Program]:
-        values, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_either_cache)
+        values, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_ours)
         for value in values:
             if isinstance(value, KVCache):
                 raise InvalidArgumentError(
@@ -90,10 +92,10 @@ class NearStorage:
         specs = tuple(map(_spec, values))
         key = (tree, tuple(map(_hashable, values, specs)))
         if key not in self._programs:
-            self._programs[key] = self._compile(tree, specs)
+            self._programs[key] = self._compile(tree, specs, _weight_leaves(values, specs))
         return jax.tree.leaves(values), self._programs[key]
 
-    def _compile(self, tree: Any, specs: Sequence[Any]) -> _Program:
+    def _compile(self, tree: Any, specs: Sequence[Any], weights: Sequence[int]) -> _Program:
         if jax.default_backend() != "cpu":
             raise CompilerError(
                 f"near_storage runs on JAX's CPU backend, not on {jax.default_backend()!r}: set "
@@ -102,14 +104,16 @@ class NearStorage:
         register_targets()
         args, kwargs = jax.tree.unflatten(tree, specs)
         traced = marked_module(self.fn, args, kwargs)
+        mlir.mark_weight_arguments(traced.module, weights)
         before = mlir.signature(traced.module)
         observers = self.observers
         if self.dump_dir is not None:
             observers += (dump_to(self.dump_dir / f"program-{len(self._programs) + 1}"),)
-        if any(map(_asks_for_rates, self.pipeline.passes)):
+        pipeline = _with_weights(self.pipeline) if weights else self.pipeline
+        if any(map(_asks_for_rates, pipeline.passes)):
             set_rates(traced.module, self.store.rates)
-        module = self.pipeline.run(traced.module, observers)
-        _check_lowered(module, self.pipeline)
+        module = pipeline.run(traced.module, observers)
+        _check_lowered(module, pipeline)
         templates, out_tree = jax.tree.flatten(traced.results, is_leaf=_is_cache)
         exported = mlir.with_module(traced.exported, module, before)
         return _Program(exported, jax.jit(exported.call), tuple(templates), out_tree)
@@ -140,18 +144,37 @@ def _asks_for_rates(step: Pass) -> bool:
     return getattr(step, "needs_rates", False) or "auto" in options
 
 
+def _weight_leaves(values: Sequence[Any], specs: Sequence[Any]) -> list[int]:
+    """Which leaves of the arguments are stored weights."""
+    found, at = [], 0
+    for value, shapes in zip(values, specs, strict=True):
+        if isinstance(value, StoredWeight):
+            found.append(at)
+        at += len(jax.tree.leaves(shapes))
+    return found
+
+
+def _with_weights(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with offload-weights, for a program that has stored weights."""
+    names = [step.name for step in pipeline.passes]
+    if OffloadWeights.name in names:
+        return pipeline
+    at = next((i for i, name in enumerate(names) if name in _AFTER_WEIGHTS), len(names))
+    return Pipeline((*pipeline.passes[:at], OffloadWeights(), *pipeline.passes[at:]))
+
+
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:
     names = [step.name for step in pipeline.passes]
     ours_left = any(op.name.startswith("nsp.") for op in mlir.operations(module))
-    if ours_left or mlir.cache_arguments(module):
+    if ours_left or mlir.cache_arguments(module) or mlir.weight_arguments(module):
         raise PipelineError(
             f"the pipeline {','.join(names)!r} leaves KV caches or nsp operations in the program: "
             "near_storage needs offload-kv, and lower-to-ffi at the end"
         )
 
 
-def _is_either_cache(value: Any) -> bool:
-    return isinstance(value, StoredKVCache | KVCache)
+def _is_ours(value: Any) -> bool:
+    return isinstance(value, StoredKVCache | KVCache | StoredWeight)
 
 
 def _is_cache(value: Any) -> bool:
@@ -159,12 +182,12 @@ def _is_cache(value: Any) -> bool:
 
 
 def _spec(value: Any) -> Any:
-    if isinstance(value, StoredKVCache):
+    if isinstance(value, StoredKVCache | StoredWeight):
         return value.spec()
     return spec(value)
 
 
 def _hashable(value: Any, spec: Any) -> Any:
-    if isinstance(value, StoredKVCache):
-        return (value.shape, value.dtype)
+    if isinstance(value, StoredKVCache | StoredWeight):
+        return (type(value), value.shape, value.dtype)
     return (spec.shape, spec.dtype, spec.weak_type)

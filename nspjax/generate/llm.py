@@ -15,12 +15,13 @@ from nspjax.generate.chat_template import ChatTemplate
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
+from nspjax.generate.offloaded_weights import OffloadedWeights
 from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.tokenization import encode, load_tokenizer
-from nspjax.models import Decoder, load_decoder, resolve_checkpoint
+from nspjax.models import Decoder, resolve_checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -47,6 +48,9 @@ class LLM:
         None: token-id prompts only.
       dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
         keeps its own.
+      weights_resident: in a store, how much of the weights stays in memory, such as "4GiB"; the
+        others lie in the store too, and are read from it layer by layer in every step, so that a
+        model larger than memory runs (see docs/store.md). None: all stay.
       kv_dtype: of the KV cache: a float dtype or, in a store, "int8" or "int4" for all tokens but
         each row's newest; None: as the weights.
       interval_tokens: how many tokens a row gains between two writes to a store's device, see
@@ -76,6 +80,7 @@ class LLM:
         store: Store | None = None,
         tokenizer: Tokenizer | str | None = "auto",
         dtype: str = "auto",
+        weights_resident: str | int | None = None,
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
         share_prefixes: bool = False,
@@ -92,11 +97,12 @@ class LLM:
         if interval_tokens is None and pipeline is not None:
             interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
+        self._offloaded = OffloadedWeights(store, weights_resident)
         if isinstance(model, str | Path):
             directory = resolve_checkpoint(model)
-            decoder = load_decoder(directory, dtype=dtype)
+            decoder = self._offloaded.load(directory, dtype)
         else:
-            directory, decoder = None, model
+            directory, decoder = None, self._offloaded.replace(model)
         self.config = decoder.config
         self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
         if isinstance(tokenizer, str):
@@ -227,8 +233,9 @@ class LLM:
     # ---- life time ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give the KV cache's room back. The store stays open."""
+        """Give the room of the KV cache and of offloaded weights back. The store stays open."""
         self._runner.close()
+        self._offloaded.drop()
 
     def __enter__(self) -> LLM:
         return self

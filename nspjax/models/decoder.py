@@ -132,7 +132,7 @@ class Decoder(nnx.Module):
     @property
     def dtype(self) -> jnp.dtype:
         """Of weights and activations."""
-        return self.embedding[...].dtype
+        return self.embedding.dtype
 
     def __call__(
         self,

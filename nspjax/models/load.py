@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,22 @@ def load_config(directory: str | Path) -> ModelConfig:
     return _read_config(Path(directory))[1]
 
 
-def load_decoder(model: str | Path, *, dtype: DTypeLike | None = "bfloat16") -> Decoder:
+@dataclasses.dataclass(frozen=True)
+class Offload:
+    """Where those weights go that do not stay in memory; they are put there one by one.
+
+    stays: which do stay, by the sizes of all in bytes, in the order of the layers.
+    put: stores one and returns what stands for it in the decoder. Only a function that knows these
+      can call such a decoder.
+    """
+
+    stays: Callable[[Sequence[int]], Sequence[bool]]
+    put: Callable[[np.ndarray], Any]
+
+
+def load_decoder(
+    model: str | Path, *, dtype: DTypeLike | None = "bfloat16", offload: Offload | None = None
+) -> Decoder:
     """A decoder with the weights of a checkpoint, on JAX's default device.
 
     Everything that can be wrong with the files is found before the weights are loaded. Peak memory
@@ -47,6 +62,7 @@ def load_decoder(model: str | Path, *, dtype: DTypeLike | None = "bfloat16") -> 
     Args:
       model: a Hugging Face directory, or a hub id (downloaded with huggingface_hub).
       dtype: of the weights: float32, bfloat16, float16; None or "auto": the checkpoint's.
+      offload: keeps some of the weights elsewhere; None: all are arrays.
 
     Raises:
       CheckpointError: a file, a key or a tensor is missing, surplus, malformed or misshapen.
@@ -67,10 +83,14 @@ def load_decoder(model: str | Path, *, dtype: DTypeLike | None = "bfloat16") -> 
     }
     plan = plan_weights(family.table, shapes, tensors, NO_WEIGHTS)
 
-    def read(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        return _read_weight(plan[weight_name(path)], leaf)
-
-    return nnx.merge(graph, jax.tree_util.tree_map_with_path(read, abstract))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
+    sizes = [leaf.size * leaf.dtype.itemsize for _, leaf in leaves]
+    stays = [True] * len(leaves) if offload is None else offload.stays(sizes)
+    weights = []
+    for (path, leaf), stay in zip(leaves, stays, strict=True):
+        values = _read_weight(plan[weight_name(path)], leaf)
+        weights.append(jnp.asarray(values) if stay or offload is None else offload.put(values))
+    return nnx.merge(graph, jax.tree.unflatten(structure, weights))
 
 
 def weight_name(path: Any) -> str:
@@ -197,11 +217,11 @@ def _resolve_tie(
     return dataclasses.replace(config, tied_embeddings=False), tensors
 
 
-def _read_weight(sources: list[Source], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def _read_weight(sources: list[Source], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     if len(sources) == 1:
         values = sources[0].read().reshape(leaf.shape)
     else:
         values = np.empty(leaf.shape, leaf.dtype)
         for source in sources:
             values[source.region] = source.read()
-    return jnp.asarray(np.ascontiguousarray(values, leaf.dtype))
+    return np.ascontiguousarray(values, leaf.dtype)

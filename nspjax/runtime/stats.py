@@ -10,7 +10,7 @@ Record = TypeVar("Record")
 
 @dataclasses.dataclass(frozen=True)
 class StoreStats:
-    """Counters since the store was opened, and what there is now (the last five)."""
+    """Counters since the store was opened and, from `kv_bytes_stored` on, what there is now."""
 
     bytes_read: int
     """by attention and `fetch`"""
@@ -37,12 +37,17 @@ class StoreStats:
     """time in append calls, waits included"""
     attend_ns: int
     """time in attend calls, waits included"""
+    weight_bytes_read: int
+    weight_bytes_read_ahead: int
+    """of these, begun before they were asked for"""
     kv_bytes_stored: int
+    weight_bytes_stored: int
     host_bytes: int
-    """in use: the sum of the next three"""
+    """in use: the sum of the next four"""
     staging_bytes: int
     tail_bytes: int
     pinned_bytes: int
+    weight_buffer_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)

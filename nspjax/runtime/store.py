@@ -6,7 +6,9 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -24,6 +26,7 @@ from nspjax.runtime.handle import StoredKVCache
 from nspjax.runtime.rate_limit import RateLimit
 from nspjax.runtime.rates import Rates, measure_rates
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
+from nspjax.runtime.stored_weight import StoredWeight, offload, weight_bytes
 from nspjax.runtime.targets import register_targets
 from nspjax.runtime.trace import save_chrome_trace, trace_events
 
@@ -320,6 +323,30 @@ class Store:
                 f"the KV cache handle is of version {version}, the cache is at version "
                 f"{self._engine.version(cache_id)}: use the cache that the last call returned"
             )
+
+    # ---- weights --------------------------------------------------------------------------------
+
+    def put_weight(self, array: jax.Array | np.ndarray) -> StoredWeight:
+        """A stored copy of an array, to be passed to a `near_storage` function in its place.
+
+        Raises:
+          StoreFullError: the directories, or host_memory, have too little room.
+          InvalidArgumentError: an array of something else than numbers, or of less than bytes.
+        """
+        number = self._engine.put_weight(weight_bytes(array))
+        handle = jnp.array([self._engine.id, number, 0], jnp.int32)
+        return StoredWeight(handle, tuple(array.shape), jnp.dtype(array.dtype))
+
+    def offload_weights(self, tree: Any, resident: str | int = "4GiB") -> Any:
+        """A model's weights with some arrays as they are and the others as StoredWeights.
+
+        Arrays stay in memory up to `resident` bytes: see `resident_weights` for which.
+        """
+        return offload(tree, parse_bytes(resident, least=0), self.put_weight)
+
+    def drop_weight(self, weight: StoredWeight) -> None:
+        """Give its room back; programs that load it are refused from now on."""
+        self._engine.drop_weight(int(weight.handle[1]))
 
     # ---- the store itself -----------------------------------------------------------------------
 

@@ -51,9 +51,25 @@ def test_a_trace_that_cannot_be_written_costs_no_answer(run: Callable[..., Resul
     assert len(results(Path("out.jsonl"))) == 3
 
 
+def test_weights_in_the_store_give_the_same_answers(run: Callable[..., Result]):
+    def answers(*options: str) -> list[str]:
+        result = run("--store", "memory:", "--overwrite", *options)
+        assert result.exit_code == 0, result.stderr
+        assert ("in the store, " in result.stderr) == bool(options)
+        lines = results(Path("out.jsonl")).values()
+        return sorted(str(line["response"]["body"]["choices"]) for line in lines)
+
+    assert answers("--weights-resident", "10KiB") == answers()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            ["--weights-resident", "1GiB"],
+            "the rest is in a store: give --store",
+        ),
+        (["--weights-resident", "much", "--store", "memory:"], "'much' is no size"),
         (["--kv-dtype", "int8"], "--kv-dtype int8 is a store's: it needs --store"),
         (["--kv-dtype", "int4"], "--kv-dtype int4 is a store's: it needs --store"),
         (["--kv-dtype", "int7"], "'int7' is not one of"),

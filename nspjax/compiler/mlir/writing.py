@@ -51,24 +51,47 @@ CACHE_ARGUMENT = "nspjax.kv_cache"
 """Attribute of those arguments of main that are a cache, whether a mark uses them or not."""
 
 
+WEIGHT_ARGUMENT = "nspjax.stored_weight"
+"""Attribute of those arguments of main that are weights in a store."""
+
+
 def mark_cache_arguments(module: Module, indices: Sequence[int]) -> None:
     """Put CACHE_ARGUMENT on these arguments of main, and on no others."""
-    main = function(module, "main")
-    changed = _argument_attributes(main)
-    with module.context:
-        for index, attributes in enumerate(changed):
-            attributes.pop(CACHE_ARGUMENT, None)
-            if index in indices:
-                attributes[CACHE_ARGUMENT] = ir.UnitAttr.get()
-        main.attributes["arg_attrs"] = ir.ArrayAttr.get(list(map(ir.DictAttr.get, changed)))
+    _mark_arguments(module, CACHE_ARGUMENT, indices)
 
 
 def cache_arguments(module: Module) -> list[Value]:
     """The arguments of main that have CACHE_ARGUMENT."""
+    return _marked_arguments(module, CACHE_ARGUMENT)
+
+
+def mark_weight_arguments(module: Module, indices: Sequence[int]) -> None:
+    """Put WEIGHT_ARGUMENT on these arguments of main, and on no others."""
+    _mark_arguments(module, WEIGHT_ARGUMENT, indices)
+
+
+def weight_arguments(module: Module) -> list[Value]:
+    """The arguments of main that have WEIGHT_ARGUMENT."""
+    return _marked_arguments(module, WEIGHT_ARGUMENT)
+
+
+def _mark_arguments(module: Module, mark: str, indices: Sequence[int]) -> None:
+    main = function(module, "main")
+    changed = _argument_attributes(main)
+    wanted = set(indices)
+    with module.context:
+        for index, attributes in enumerate(changed):
+            attributes.pop(mark, None)
+            if index in wanted:
+                attributes[mark] = ir.UnitAttr.get()
+        main.attributes["arg_attrs"] = ir.ArrayAttr.get(list(map(ir.DictAttr.get, changed)))
+
+
+def _marked_arguments(module: Module, mark: str) -> list[Value]:
     main = function(module, "main")
     arguments = main.regions[0].blocks[0].arguments
     given = _argument_attributes(main)
-    return [a for a, attrs in zip(arguments, given, strict=True) if CACHE_ARGUMENT in attrs]
+    return [a for a, attributes in zip(arguments, given, strict=True) if mark in attributes]
 
 
 def _argument_attributes(fn: Operation) -> list[dict[str, Attribute]]:
@@ -117,6 +140,21 @@ class Builder:
             kind = function_type(callee)
             name = ir.FlatSymbolRefAttr.get(string(callee.attributes["sym_name"]))
         return self.op("func.call", operands, kind.results, {"callee": name})
+
+
+def copy_function(module: Module, name: str, copy_name: str) -> Operation:
+    """A private copy of a function, of another name."""
+    with module.context:
+        copy = function(module, name).clone()
+        copy.attributes["sym_name"] = ir.StringAttr.get(copy_name)
+        copy.attributes["sym_visibility"] = ir.StringAttr.get("private")
+        module.body.append(copy)
+    return function(module, copy_name)
+
+
+def set_callee(call: Operation, name: str) -> None:
+    with call.context:
+        call.attributes["callee"] = ir.FlatSymbolRefAttr.get(name)
 
 
 def add_operands(op: Operation, values: Sequence[Value]) -> Operation:
