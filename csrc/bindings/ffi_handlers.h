@@ -22,6 +22,10 @@ namespace nspjax {
 // hk and hv are handles {store, cache, version} and must be equal: K and V live together. A ticket
 // is {store, number}. Further operands are not read: they order calls.
 std::vector<std::pair<std::string, void*>> ffi_handlers();
+// nspjax.fetch: (hk, hv, rows S32[B], begin S32[1], length S32[B]) {n_tokens i64, read_ahead i64}
+//   -> (k [B,n_tokens,H,D], v, hk', hv')
+// nspjax.x_cache: (hk, hv) {n_heads i64, head_dim i64} -> (x_k S32[3], x_v S32[3])
+std::vector<std::pair<std::string, void*>> fetch_handlers();
 int ffi_api_minor_version();
 
 }  // namespace nspjax

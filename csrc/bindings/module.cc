@@ -9,6 +9,7 @@
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
 #include "bindings/checksum.h"
+#include "bindings/fetch_arrays.h"
 #include "bindings/ffi_handlers.h"
 #include "bindings/head_tile.h"
 #include "bindings/measure.h"
@@ -203,6 +204,7 @@ nb::dict stats(const Store& store) {
   result["n_write_retries"] = total.n_write_retries;
   result["bytes_appended"] = total.bytes_appended;
   result["padding_bytes"] = total.padding_bytes;
+  result["link_bytes"] = total.link_bytes;
   result["attend_ns"] = total.attend_ns;
   result["append_ns"] = total.append_ns;
   result["kv_bytes_stored"] = total.kv_bytes_stored;
@@ -227,7 +229,9 @@ nb::dict stats(const Store& store) {
 
 nb::dict registrations() {
   nb::dict result;
-  for (const auto& [name, handler] : ffi_handlers()) result[name.c_str()] = nb::capsule(handler);
+  for (const auto& handlers : {ffi_handlers(), fetch_handlers()}) {
+    for (const auto& [name, handler] : handlers) result[name.c_str()] = nb::capsule(handler);
+  }
   return result;
 }
 
@@ -262,7 +266,8 @@ NB_MODULE(_engine, m) {
       .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
                        std::string io, std::string kernel, bool checksums, int64_t pinned_bytes,
                        int64_t trace_events, double read_bytes_per_s, double write_bytes_per_s,
-                       double link_bytes_per_s, bool kv_over_link, std::string fault) {
+                       double link_bytes_per_s, bool kv_over_link, std::string fault,
+                       double x_share) {
              return open_store({.devices = std::move(devices),
                                 .host_memory_bytes = host_memory_bytes,
                                 .threads = threads,
@@ -274,19 +279,20 @@ NB_MODULE(_engine, m) {
                                 .rate_limit = {{read_bytes_per_s, write_bytes_per_s},
                                                link_bytes_per_s,
                                                kv_over_link},
-                                .fault = std::move(fault)});
+                                .fault = std::move(fault),
+                                .x_share = x_share});
            }),
            "devices"_a, "host_memory_bytes"_a, "threads"_a = 0, "io"_a = "auto",
            "kernel"_a = "auto", "checksums"_a = true, "pinned_bytes"_a = -1,
            "trace_events"_a = 1 << 16, "read_bytes_per_s"_a = 0.0, "write_bytes_per_s"_a = 0.0,
-           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "")
+           "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "", "x_share"_a = 0.0)
       .def_prop_ro("id", &Store::id)
       .def_prop_ro("closed", &Store::closed, release_gil)
       .def("warnings", &Store::warnings)
       .def("devices", &devices)
       .def("stats", &stats)
       .def(
-          "trace", [](const Store& store) { return trace_arrays(store.trace().events()); },
+          "trace", [](const Store& store) { return trace_arrays(store.trace_events()); },
           "The newest events: an array for each field.")
       .def(
           "create_caches",
@@ -331,6 +337,11 @@ NB_MODULE(_engine, m) {
            "exclusive"_a = false, release_gil, "Queues the writes of what was held back.")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
+      .def("fetch", &fetch, "cache"_a, "version"_a, "rows"_a, "begin"_a, "length"_a, "n_tokens"_a,
+           "read_ahead"_a = false,
+           "Tokens from begin on of several rows, 0 past their lengths: k, v [B, n_tokens, H, D].")
+      .def("x_cache", &x_cache, "cache"_a, "n_heads"_a, "head_dim"_a,
+           "The cache that keeps X for this one: its store, its number there, its version.")
       .def("tile_layout", &tile_layout, "cache"_a,
            "What full tiles need to be another cache's: a dictionary.")
       .def("export_tiles", &export_tiles, "cache"_a, "version"_a, "row"_a, "begin"_a, "end"_a,

@@ -66,4 +66,20 @@ struct AttendCall {
   std::vector<std::vector<TileRange>> next_reads;
 };
 
+// What a call sends to device `index` and gets back over the link, in float32 as AttendCall has it.
+struct AttendTraffic {
+  int64_t query_bytes = 0;
+  int64_t result_bytes = 0;  // out and lse
+};
+
+inline AttendTraffic traffic_of(const AttendCall& call, int64_t index) {
+  const int64_t head_dim = call.geometry.shape().head_dim;
+  int64_t n_vectors = 0;
+  for (const QueryUnit& unit : call.units) {
+    n_vectors += call.geometry.heads(unit.row, index).count * std::ssize(unit.first);
+  }
+  constexpr int64_t kFloat = sizeof(float);
+  return {n_vectors * head_dim * kFloat, n_vectors * (head_dim + 1) * kFloat};
+}
+
 }  // namespace nspjax

@@ -22,13 +22,13 @@ std::optional<std::string> directory_of(const std::string& spec) {
   return path;
 }
 
-std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,
-                                    std::string_view io, std::string_view fault,
-                                    std::vector<std::string>& warnings) {
+std::unique_ptr<Device> open_device(const std::string& spec, const std::string& file_name,
+                                    const HostBudget& budget, std::string_view io,
+                                    std::string_view fault, std::vector<std::string>& warnings) {
   const std::optional<std::string> path = directory_of(spec);
   if (!path) return std::make_unique<MemoryDevice>();
   auto queue = with_fault(make_io_queue(io, static_cast<int>(2 * budget.slots)), fault);
-  return std::make_unique<FileDevice>(spec, *path, budget, std::move(queue), warnings);
+  return std::make_unique<FileDevice>(spec, *path, file_name, budget, std::move(queue), warnings);
 }
 
 }  // namespace nspjax

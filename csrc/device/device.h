@@ -53,6 +53,8 @@ class ScanVisitor {
   virtual std::optional<std::chrono::steady_clock::time_point> idle_since() const {
     return std::chrono::steady_clock::time_point::min();
   }
+  // Whether what it gets leaves the device for the host: attention does not ask for that.
+  virtual bool crosses_link() const { return false; }
 };
 
 struct DeviceStats {
@@ -137,9 +139,10 @@ class Device {
 // The directory of a spec that names one: DIRECTORY or "file:DIRECTORY". Throws StorePath.
 std::optional<std::string> directory_of(const std::string& spec);
 
-// spec: "memory:", a directory, or "file:DIRECTORY". What the user should know goes to `warnings`.
-std::unique_ptr<Device> open_device(const std::string& spec, const HostBudget& budget,
-                                    std::string_view io, std::string_view fault,
-                                    std::vector<std::string>& warnings);
+// spec: "memory:", a directory, or "file:DIRECTORY", where `file_name` is the device's. What the
+// user should know goes to `warnings`.
+std::unique_ptr<Device> open_device(const std::string& spec, const std::string& file_name,
+                                    const HostBudget& budget, std::string_view io,
+                                    std::string_view fault, std::vector<std::string>& warnings);
 
 }  // namespace nspjax

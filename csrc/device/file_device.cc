@@ -16,7 +16,7 @@ namespace nspjax {
 namespace {
 
 // The store's file in `directory`, locked and made empty.
-File open_exclusively(const std::string& directory) {
+File open_exclusively(const std::string& directory, const std::string& file_name) {
   struct stat info{};
   if (::stat(directory.c_str(), &info) != 0) {
     fail(ErrorKind::kStorePath, directory, " cannot be used as a store: ", errno_text(errno),
@@ -25,7 +25,7 @@ File open_exclusively(const std::string& directory) {
   if (!S_ISDIR(info.st_mode)) {
     fail(ErrorKind::kStorePath, directory, " is not a directory: give the directory for the store");
   }
-  File file = File::open(directory + "/nspjax.kv", O_RDWR | O_CREAT);
+  File file = File::open(directory + "/" + file_name, O_RDWR | O_CREAT);
   if (::flock(file.fd(), LOCK_EX | LOCK_NB) != 0) {
     const int error = errno;
     if (error != EWOULDBLOCK) file.fail_io("locking", 0, 0, error);
@@ -42,10 +42,11 @@ File open_exclusively(const std::string& directory) {
 
 }  // namespace
 
-FileDevice::FileDevice(std::string spec, const std::string& directory, const HostBudget& budget,
-                       std::unique_ptr<IoQueue> queue, std::vector<std::string>& warnings)
+FileDevice::FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
+                       const HostBudget& budget, std::unique_ptr<IoQueue> queue,
+                       std::vector<std::string>& warnings)
     : spec_(std::move(spec)),
-      lock_(open_exclusively(directory)),
+      lock_(open_exclusively(directory, file_name)),
       staging_(budget.slots, budget.slot_bytes),
       transfers_(data_, std::move(queue)) {
   const int fd = ::open(lock_.path().c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);

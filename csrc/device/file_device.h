@@ -21,8 +21,9 @@ namespace nspjax {
 class FileDevice final : public Device {
  public:
   // Throws StorePath, StoreBusy, StoreDamaged.
-  FileDevice(std::string spec, const std::string& directory, const HostBudget& budget,
-             std::unique_ptr<IoQueue> queue, std::vector<std::string>& warnings);
+  FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
+             const HostBudget& budget, std::unique_ptr<IoQueue> queue,
+             std::vector<std::string>& warnings);
   ~FileDevice() override;
 
   DeviceInfo info() const override;

@@ -23,7 +23,6 @@ Link::Link(double bytes_per_s) : bytes_per_s_(bytes_per_s) {
 }
 
 Clock::time_point Link::reserve(Clock::time_point from, int64_t bytes) {
-  std::lock_guard lock(mutex_);
   return timeline_.occupy(from, transfer_time(bytes, bytes_per_s_));
 }
 

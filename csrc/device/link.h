@@ -21,13 +21,15 @@ Clock::duration transfer_time(int64_t bytes, double bytes_per_s);
 // What does one thing at a time, in the order in which it is asked to.
 class Timeline {
  public:
-  // Takes `duration` from `from` on, or from when it is free; returns the end.
+  // Takes `duration` from `from` on, or from when it is free; returns the end. From any thread.
   Clock::time_point occupy(Clock::time_point from, Clock::duration duration) {
+    std::lock_guard lock(mutex_);
     free_ = std::max(free_, from) + duration;
     return free_;
   }
 
  private:
+  std::mutex mutex_;
   Clock::time_point free_ = Clock::time_point::min();
 };
 
@@ -42,7 +44,6 @@ class Link {
 
  private:
   double bytes_per_s_;
-  std::mutex mutex_;
   Timeline timeline_;
 };
 

@@ -18,41 +18,32 @@ int64_t ns_between(Clock::time_point begin, Clock::time_point end) {
   return std::max<int64_t>(0, std::chrono::nanoseconds(end - begin).count());
 }
 
-// What an attend call sends to device `index` and gets back, in float32 as AttendCall has it.
-struct AttendTraffic {
-  int64_t query_bytes = 0;
-  int64_t result_bytes = 0;  // out and lse
-};
-
-AttendTraffic traffic_of(const AttendCall& call, int64_t index) {
-  const int64_t head_dim = call.geometry.shape().head_dim;
-  int64_t n_vectors = 0;
-  for (const QueryUnit& unit : call.units) {
-    n_vectors += call.geometry.heads(unit.row, index).count * std::ssize(unit.first);
-  }
-  constexpr int64_t kFloat = sizeof(float);
-  return {n_vectors * head_dim * kFloat, n_vectors * (head_dim + 1) * kFloat};
-}
-
 // Hands ranges on in their order, each when it is due.
 class InTime final : public ScanVisitor {
  public:
+  // due(i): takes the drive's time for range i; asked for each once, in order.
   InTime(const RateLimitOptions& options, std::span<const TileRange> ranges,
-         std::span<const Clock::time_point> due, ScanVisitor& visitor)
-      : options_(options), ranges_(ranges), due_(due), arrived_(ranges.size()), visitor_(visitor) {}
+         std::function<Clock::time_point(size_t)> due, ScanVisitor& visitor)
+      : options_(options),
+        ranges_(ranges),
+        due_(std::move(due)),
+        arrived_(ranges.size()),
+        visitor_(visitor) {}
 
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {
     arrived_[index] = std::move(data);
     for (; next_ < arrived_.size() && arrived_[next_]; ++next_) {
-      wait_until(due_[next_]);
-      if (options_.link && options_.kv_over_link) {
-        // asked for one range at a time, so that devices take turns
-        wait_until(options_.link->reserve(due_[next_], ranges_[next_].bytes));
+      // drive and link are asked for one range at a time, so that devices take turns
+      const Clock::time_point due = due_(next_);
+      wait_until(due);
+      if (options_.link && crosses_link()) {
+        wait_until(options_.link->reserve(due, ranges_[next_].bytes));
       }
       visitor_.ready(next_, std::exchange(arrived_[next_], nullptr));
     }
   }
   std::optional<Clock::time_point> idle_since() const override { return visitor_.idle_since(); }
+  bool crosses_link() const override { return options_.kv_over_link || visitor_.crosses_link(); }
   int64_t waited_ns() const { return waited_ns_; }
 
  private:
@@ -67,7 +58,7 @@ class InTime final : public ScanVisitor {
 
   const RateLimitOptions& options_;
   std::span<const TileRange> ranges_;
-  std::span<const Clock::time_point> due_;
+  std::function<Clock::time_point(size_t)> due_;
   std::vector<std::shared_ptr<const std::byte>> arrived_;
   size_t next_ = 0;
   ScanVisitor& visitor_;
@@ -85,6 +76,7 @@ RateLimitedDevice::RateLimitedDevice(std::unique_ptr<Device> inner, RateLimitOpt
     : inner_(std::move(inner)), options_(std::move(options)) {
   check_rate(options_.limit.read_bytes_per_s, "a read rate");
   check_rate(options_.limit.write_bytes_per_s, "a write rate");
+  if (!options_.drive) options_.drive = std::make_shared<Timeline>();
 }
 
 DeviceInfo RateLimitedDevice::info() const {
@@ -96,7 +88,7 @@ DeviceInfo RateLimitedDevice::info() const {
 Clock::time_point RateLimitedDevice::due(const TileRange& range, Clock::time_point from) {
   const auto found = std::ranges::find(ahead_, range, &Due::range);
   if (found != ahead_.end()) return found->at;
-  return timeline_.occupy(from, transfer_time(range.bytes, options_.limit.read_bytes_per_s));
+  return options_.drive->occupy(from, transfer_time(range.bytes, options_.limit.read_bytes_per_s));
 }
 
 // Takes the device's time at once: a guess that was wrong has been read nevertheless. What is ahead
@@ -112,7 +104,7 @@ void RateLimitedDevice::read_ahead(std::span<const TileRange> next, Clock::time_
       ahead_.push_back(*known);
     } else {
       const auto time = transfer_time(range.bytes, options_.limit.read_bytes_per_s);
-      ahead_.push_back({range, timeline_.occupy(from, time)});
+      ahead_.push_back({range, options_.drive->occupy(from, time)});
     }
   }
 }
@@ -124,14 +116,13 @@ void RateLimitedDevice::scan(std::span<const TileRange> ranges, std::span<const 
     return inner_->scan(ranges, next, visitor);
   }
   const Clock::time_point begun = options_.clock.now();
-  std::vector<Clock::time_point> due_at;
-  due_at.reserve(ranges.size());
   Clock::time_point end = begun;
-  for (const TileRange& range : ranges) {
-    due_at.push_back(due(range, begun));
-    end = std::max(end, due_at.back());
-  }
-  read_ahead(next, end);
+  const auto due_at = [&](size_t index) {
+    const Clock::time_point at = due(ranges[index], begun);
+    end = std::max(end, at);
+    if (index + 1 == ranges.size()) read_ahead(next, end);
+    return at;
+  };
   InTime in_time(options_, ranges, due_at, visitor);
   inner_->scan(ranges, next, in_time);
   read_wait_ns_ += in_time.waited_ns();
@@ -144,7 +135,7 @@ void RateLimitedDevice::write(std::span<const TileWrite> writes, ThreadPool& wor
     const int64_t bytes = write.range.bytes;
     const auto time = transfer_time(bytes, options_.limit.write_bytes_per_s);
     // while it is on the link the device does other things
-    Clock::time_point at = timeline_.occupy(begun, time);
+    Clock::time_point at = options_.drive->occupy(begun, time);
     if (options_.link) at = std::max(at, options_.link->reserve(begun, bytes));
     backlog_.push_back({write.range, at});
     backlog_bytes_ += bytes;
@@ -204,24 +195,32 @@ void RateLimitedDevice::take_stats() {
   stats_.n_write_retries = inner.n_write_retries.load();
 }
 
-void limit_rates(std::vector<std::unique_ptr<Device>>& devices, const StoreRateLimit& limit,
-                 int64_t read_ahead_bytes) {
+SimulatedHardware limit_rates(std::vector<std::unique_ptr<Device>>& devices,
+                              const StoreRateLimit& limit, int64_t read_ahead_bytes,
+                              SimulatedHardware shared) {
   check_rate(limit.link_bytes_per_s, "a link");
   const bool no_link = limit.link_bytes_per_s == 0.0;
   if (no_link && limit.kv_over_link) {
     fail(ErrorKind::kInvalidArgument, "kv_over_link needs the rate of the link");
   }
   if (no_link && limit.device.read_bytes_per_s == 0.0 && limit.device.write_bytes_per_s == 0.0) {
-    return;
+    return {};
   }
-  const auto link = no_link ? nullptr : std::make_shared<Link>(limit.link_bytes_per_s);
-  for (std::unique_ptr<Device>& device : devices) {
-    device = std::make_unique<RateLimitedDevice>(
-        std::move(device), RateLimitOptions{.limit = limit.device,
-                                            .link = link,
-                                            .kv_over_link = limit.kv_over_link,
-                                            .read_ahead_bytes = read_ahead_bytes});
+  if (shared.drives.empty()) {
+    if (!no_link) shared.link = std::make_shared<Link>(limit.link_bytes_per_s);
+    for (size_t d = 0; d < devices.size(); ++d) {
+      shared.drives.push_back(std::make_shared<Timeline>());
+    }
   }
+  for (size_t d = 0; d < devices.size(); ++d) {
+    devices[d] = std::make_unique<RateLimitedDevice>(
+        std::move(devices[d]), RateLimitOptions{.limit = limit.device,
+                                                .link = shared.link,
+                                                .drive = shared.drives[d],
+                                                .kv_over_link = limit.kv_over_link,
+                                                .read_ahead_bytes = read_ahead_bytes});
+  }
+  return shared;
 }
 
 }  // namespace nspjax

@@ -2,9 +2,9 @@
 // does not have. Data and results are the inner device's; only the times at which they come are
 // made up.
 //
-// The model is a timeline. A device does one transfer at a time, each takes bytes / bandwidth, in
+// The model is a timeline. A drive does one transfer at a time, each takes bytes / bandwidth, in
 // the order asked for; a range reaches the visitor when it is due, not before. What the real device
-// cannot keep up with comes later than that.
+// cannot keep up with comes later than that. Devices that share a drive take turns, range by range.
 #pragma once
 
 #include <deque>
@@ -32,9 +32,11 @@ struct SleepClock {
 
 struct RateLimitOptions {
   RateLimit limit = {};
-  std::shared_ptr<Link> link = {};  // null: none
-  // false, near storage: q, the results and what is appended cross the link, what is scanned does
-  // not. true, attention on the host: what is scanned and what is appended crosses it.
+  std::shared_ptr<Link> link = {};       // null: none
+  std::shared_ptr<Timeline> drive = {};  // null: of its own
+  // false, near storage: q, the results, what is appended and what is fetched cross the link, what
+  // is attended over does not. true, attention on the host: what is scanned and what is appended
+  // crosses it.
   bool kv_over_link = false;
   int64_t read_ahead_bytes = 0;  // how much of the next scan the device reads of its own accord
   SleepClock clock = SleepClock::steady();
@@ -77,7 +79,6 @@ class RateLimitedDevice final : public Device {
 
   std::unique_ptr<Device> inner_;
   RateLimitOptions options_;
-  Timeline timeline_;
   std::vector<Due> ahead_;   // of the scan that is expected next
   std::deque<Due> backlog_;  // writes that were not done when last looked at
   int64_t backlog_bytes_ = 0;
@@ -92,8 +93,16 @@ struct StoreRateLimit {
   bool kv_over_link = false;
 };
 
-// Throws InvalidArgument. read_ahead_bytes: of each device.
-void limit_rates(std::vector<std::unique_ptr<Device>>& devices, const StoreRateLimit& limit,
-                 int64_t read_ahead_bytes);
+// What is simulated of a store's hardware, for two stores to share.
+struct SimulatedHardware {
+  std::shared_ptr<Link> link;                     // null: none
+  std::vector<std::shared_ptr<Timeline>> drives;  // [device]; none: nothing is limited
+};
+
+// Throws InvalidArgument. read_ahead_bytes: of each device. `shared`: another store's with the same
+// limits; without, it is made. Returns what the devices have.
+SimulatedHardware limit_rates(std::vector<std::unique_ptr<Device>>& devices,
+                              const StoreRateLimit& limit, int64_t read_ahead_bytes,
+                              SimulatedHardware shared = {});
 
 }  // namespace nspjax

@@ -33,6 +33,7 @@ struct CacheShape {
   int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
   // K and V of one token, all heads, as appended
   int64_t token_bytes() const { return 2 * n_kv_heads * vector_bytes(); }
+  bool operator==(const CacheShape&) const = default;
 };
 
 // The heads of one row on one device: first, first + step, ... (count of them).

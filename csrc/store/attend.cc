@@ -44,6 +44,7 @@ std::shared_ptr<AttendJob> Store::queue_attend(int32_t cache, int32_t version,
   Cache& found = find_current(cache, version);
   check_attend(found, args);
   if (outstanding) tickets_.check_room();
+  found.fetched_tokens = 0;
   settle_writes();
   auto job = std::make_shared<AttendJob>();
   job->args = args;
@@ -102,7 +103,11 @@ void Store::attend_now(AttendJob& job) {
   }
   announced_.take(job.cache_id, rows);
   call.next_reads = args.read_ahead ? std::move(job.guess) : announced_.reads();
-  on_all_devices([&](int64_t d) { devices_[static_cast<size_t>(d)]->attend(call, d, *workers_); });
+  on_all_devices([&](int64_t d) {
+    const AttendTraffic traffic = traffic_of(call, d);
+    attend_link_bytes_ += traffic.query_bytes + traffic.result_bytes;
+    devices_[static_cast<size_t>(d)]->attend(call, d, *workers_);
+  });
   for (int64_t i = 0; i < n_results; ++i) {
     const auto at = static_cast<size_t>(i);
     args.lse[i] = normalise_partial(max[at], sum[at], args.out + i * head_dim, head_dim);

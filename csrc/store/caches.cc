@@ -33,7 +33,7 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
 }  // namespace
 
 int64_t Store::free_tail_bytes() const {
-  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_;
+  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_ - lent_bytes_;
 }
 
 CacheNeeds Store::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
@@ -225,6 +225,7 @@ void Store::release(Cache& cache) {
 void Store::drop_cache(int32_t cache) {
   std::lock_guard lock(mutex_);
   find(cache);
+  drop_x_cache(cache);
   drain();
   tickets_.drop(cache);
   announced_.drop(cache);

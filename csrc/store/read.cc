@@ -2,52 +2,18 @@
 #include <algorithm>
 #include <cstring>
 
-#include "device/host_attention.h"
-#include "device/read_plan.h"
 #include "layout/pack.h"
 #include "store/store.h"
+#include "store/tile_scan.h"
 
 namespace nspjax {
-namespace {
-
-// Calls fn(index, data) for each range.
-class Visit final : public ScanVisitor {
- public:
-  explicit Visit(std::function<void(size_t, const std::byte*)> fn) : fn_(std::move(fn)) {}
-  void ready(size_t index, std::shared_ptr<const std::byte> data) override {
-    fn_(index, data.get());
-  }
-
- private:
-  std::function<void(size_t, const std::byte*)> fn_;
-};
-
-}  // namespace
 
 void Store::visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
                         const std::function<void(int64_t, const std::byte*)>& fn) {
-  const TileGeometry& geometry = cache.geometry;
-  const Region& region = *span.region;
-  const int64_t tile_bytes = geometry.tile_bytes(region.row, device);
-  if (tile_bytes == 0) return;
-  for (int64_t t = span.begin; t < std::min(span.end, region.pinned_tiles); ++t) {
-    fn(t, pinned_tile(geometry, region, device, t));
-  }
-  Device& from = *devices_[static_cast<size_t>(device)];
-  const auto reads = plan_reads(geometry, span, span.end, device, budget_.slot_bytes);
-  std::vector<TileRange> ranges;
-  for (const TileRead& read : reads) ranges.push_back(read.range);
-  Visit visit([&](size_t i, const std::byte* data) {
-    for (int64_t t = reads[i].begin; t < reads[i].end; ++t, data += tile_bytes) {
-      if (checksums_ && !from.in_memory()) {
-        check_tile(from, region.checksums[static_cast<size_t>(device)], t,
-                   {tile_offset(geometry, region, device, t), tile_bytes}, data);
-      }
-      fn(t, data);
-    }
-  });
-  const auto next = announced_.reads();
-  from.scan(ranges, next[static_cast<size_t>(device)], visit);
+  TileScan(cache.geometry, {&span, 1}, *devices_[static_cast<size_t>(device)], device,
+           {.read_bytes = budget_.slot_bytes, .verify = checksums_}, *workers_,
+           [&fn](size_t, int64_t tile, const std::byte* data) { fn(tile, data); })
+      .run(announced_.reads()[static_cast<size_t>(device)]);
 }
 
 void Store::read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail) {

@@ -52,21 +52,30 @@ void Store::prefetch(int32_t cache, int32_t version, const PrefetchArgs& args) {
   const int64_t share = args.most_bytes > 0 ? args.most_bytes / std::ssize(devices_) : kNoLimit;
   std::vector<int64_t> left(devices_.size(), share);
   std::set<std::pair<const Region*, int64_t>> seen;
+  int64_t most_tokens = 0;
   for (size_t b = 0; b < args.rows.size(); ++b) {
-    if (args.length[b] == 0) continue;
-    announced.rows.push_back(args.rows[b]);
-    const Row& row = found.rows[static_cast<size_t>(args.rows[b])];
-    const int64_t stored = row.stored_tiles * geometry.tile_tokens();
-    for (const TileSpan& span :
-         tile_spans(found, row, 0, std::min<int64_t>(args.length[b], stored))) {
-      if (!seen.insert({span.region, span.begin}).second) continue;
-      for (size_t d = 0; d < devices_.size(); ++d) {
-        for (const TileRead& read : plan_reads(geometry, span, row.stored_tiles,
-                                               static_cast<int64_t>(d), budget_.slot_bytes)) {
-          left[d] = read.range.bytes <= left[d] ? left[d] - read.range.bytes : 0;
-          if (left[d] == 0) break;
-          announced.ranges[d].push_back(read.range);
-          scope.event().bytes += read.range.bytes;
+    if (args.length[b] > 0) announced.rows.push_back(args.rows[b]);
+    most_tokens = std::max<int64_t>(most_tokens, args.length[b]);
+  }
+  // in the order in which they are asked for: row by row, or chunk by chunk
+  const int64_t chunk = found.fetched_tokens > 0 ? found.fetched_tokens : most_tokens;
+  for (int64_t begin = 0; begin < most_tokens; begin += chunk) {
+    for (size_t b = 0; b < args.rows.size(); ++b) {
+      if (args.length[b] <= begin) continue;
+      const Row& row = found.rows[static_cast<size_t>(args.rows[b])];
+      const int64_t stored = row.stored_tiles * geometry.tile_tokens();
+      const int64_t end = std::min({int64_t{args.length[b]}, begin + chunk, stored});
+      if (begin >= end) continue;
+      for (const TileSpan& span : tile_spans(found, row, begin, end)) {
+        if (!seen.insert({span.region, span.begin}).second) continue;
+        for (size_t d = 0; d < devices_.size(); ++d) {
+          for (const TileRead& read : plan_reads(geometry, span, row.stored_tiles,
+                                                 static_cast<int64_t>(d), budget_.slot_bytes)) {
+            left[d] = read.range.bytes <= left[d] ? left[d] - read.range.bytes : 0;
+            if (left[d] == 0) break;
+            announced.ranges[d].push_back(read.range);
+            scope.event().bytes += read.range.bytes;
+          }
         }
       }
     }

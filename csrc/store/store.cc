@@ -34,6 +34,7 @@ int32_t next_store_id() {
 
 Store::Store(const StoreOptions& options)
     : id_(next_store_id()),
+      options_(options),
       trace_(options.trace_events),
       checksums_(options.checksums),
       verifies_(options.checksums),
@@ -47,12 +48,15 @@ Store::Store(const StoreOptions& options)
   }
   kernels_ = find_kernel(options.kernel);
   const auto n_devices = std::ssize(options.devices);
-  budget_ = split_host_memory(options.host_memory_bytes, n_devices, block_bytes_for(options));
+  budget_ = split_host_memory(options.host_memory_bytes - set_aside_bytes(options), n_devices,
+                              block_bytes_for(options));
   for (const std::string& spec : options.devices) {
-    devices_.push_back(open_device(spec, budget_, options.io, options.fault, warnings_));
+    devices_.push_back(
+        open_device(spec, options.file_name, budget_, options.io, options.fault, warnings_));
   }
+  hardware_ = limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes,
+                          options.hardware);
   announced_ = AnnouncedReads(devices_.size(), budget_.slots);
-  limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes);
   for (size_t d = 0; d < devices_.size(); ++d) {
     devices_[d]->record_in(trace_, static_cast<int32_t>(d));
   }
@@ -99,10 +103,14 @@ StoreStats Store::stats() const {
   total.append_ns = append_ns_;
   total.kv_bytes_stored = kv_bytes_stored_;
   total.padding_bytes = padding_bytes_;
+  total.link_bytes =
+      total.bytes_written +
+      (options_.rate_limit.kv_over_link ? total.bytes_read : attend_link_bytes_ + fetched_bytes_);
   total.staging_bytes = budget_.staging_bytes;
   total.tail_bytes = tail_bytes_;
   total.pinned_bytes = pinned_bytes_;
   total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes;
+  if (const auto x_store = companion()) total += x_store->stats();
   return total;
 }
 
@@ -142,6 +150,7 @@ void Store::flush() {
     }
   }
   on_all_devices([&](int64_t d) { devices_[static_cast<size_t>(d)]->flush(); });
+  if (const auto x_store = companion()) x_store->flush();
 }
 
 void Store::close() {
@@ -156,13 +165,15 @@ void Store::close() {
   tail_bytes_ = 0;
   pinned_bytes_ = 0;
   std::exception_ptr error;
-  for (const auto& device : devices_) {
+  const auto try_to = [&](const auto& fn) {
     try {
-      device->close();
+      fn();
     } catch (...) {
       if (!error) error = std::current_exception();
     }
-  }
+  };
+  for (const auto& device : devices_) try_to([&] { device->close(); });
+  if (const auto x_store = companion()) try_to([&] { x_store->close(); });
   workers_.reset();
   drivers_.reset();
   if (error) std::rethrow_exception(error);

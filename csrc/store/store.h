@@ -39,8 +39,19 @@ struct StoreOptions {
   int64_t pinned_bytes = -1;       // of host memory at most, for pinned tiles; -1: what is left
   int64_t trace_events = 1 << 16;  // the newest kept; 0: none
   StoreRateLimit rate_limit = {};
-  std::string fault;  // for tests, see io/fault.h
+  std::string fault;   // for tests, see io/fault.h
+  double x_share = 0;  // of host memory, for the companion; 0: half of what is free is lent to it
+  // Of a companion, see Store::x_cache.
+  std::string file_name = "nspjax.kv";
+  SimulatedHardware hardware = {};
 };
+
+inline constexpr double kMostXShare = 0.9;
+inline constexpr const char* kCompanionFile = "nspjax.x.kv";
+// In the trace the companion's caches have numbers from here on.
+inline constexpr int32_t kFirstXCache = 1 << 20;
+// Of host memory for the companion, from the beginning. Throws InvalidArgument.
+int64_t set_aside_bytes(const StoreOptions& options);
 
 struct Handle {
   int32_t store;
@@ -68,6 +79,17 @@ struct PrefetchArgs {
   int64_t most_bytes;               // 0: all that there is room for
 };
 
+// Tokens [begin, begin + n_tokens) of the rows, as far as they are before length[b]; 0 beyond.
+struct FetchArgs {
+  std::span<const int32_t> rows;
+  std::span<const int32_t> length;  // 0 leaves the row alone
+  int64_t begin;
+  int64_t n_tokens;
+  bool read_ahead;  // when no row has more, of the cache that followed; else what is announced
+  std::byte* k;     // [B, n_tokens, n_kv_heads, head_dim] in the cache's dtype
+  std::byte* v;
+};
+
 struct RoomReport {
   CacheNeeds needs;
   std::vector<int64_t> available_bytes;  // [device]
@@ -88,12 +110,17 @@ struct StoreStats {
   int64_t bytes_read_ahead, bytes_read_in_vain, n_write_retries;            // see DeviceStats
   int64_t bytes_appended;
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
+  // What crosses the link between host and devices, where there is one: queries, results, what is
+  // written and what is fetched; with kv_over_link what is read and written.
+  int64_t link_bytes;
   int64_t attend_ns;
   int64_t append_ns;
   int64_t kv_bytes_stored;                          // of the caches that there are
   int64_t host_bytes;                               // staging buffers, tails, pinned tiles
   int64_t staging_bytes, tail_bytes, pinned_bytes;  // of these
 };
+
+StoreStats& operator+=(StoreStats& stats, const StoreStats& more);
 
 class Store {
  public:
@@ -106,13 +133,21 @@ class Store {
   int32_t id() const { return id_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
   std::vector<DeviceInfo> devices() const;
+  // With the companion's.
   StoreStats stats() const;
-  const Trace& trace() const { return trace_; }
+  // The newest events, the companion's among them, in order of begin_ns.
+  std::vector<TraceEvent> trace_events() const;
   // Whether checksums of what is read are compared; for measuring what that costs.
-  void verify_reads(bool verify) { verifies_ = verify; }
+  void verify_reads(bool verify) {
+    verifies_ = verify;
+    if (const auto x_store = companion()) x_store->verify_reads(verify);
+  }
   // The same for events.
-  void record_events(bool record) { trace_.record(record); }
-  std::vector<const DeviceStats*> device_stats() const;
+  void record_events(bool record) {
+    trace_.record(record);
+    if (const auto x_store = companion()) x_store->record_events(record);
+  }
+  std::vector<const DeviceStats*> device_stats() const;  // without the companion's
 
   // All or nothing. tile_tokens: 0 chooses.
   std::vector<int32_t> create_caches(int64_t n_layers, const CacheShape& shape,
@@ -145,6 +180,13 @@ class Store {
   void writeback(int32_t cache, int32_t version, int64_t interval_tokens, bool exclusive);
   // Tokens [begin, end) of a row as [end - begin, n_kv_heads, head_dim].
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
+  // Tokens of several rows for the host to attend over. The chunk after this one is read meanwhile,
+  // if `length` says that there is one.
+  void fetch(int32_t cache, int32_t version, const FetchArgs& args);
+  // The cache that keeps X for rows of this one, as long as it lives: half of X is its K, half its
+  // V, n_heads x head_dim each, as appended. It is in the companion, a second store on the same
+  // devices. Made on first use with this one's batch, capacity and dtype; by then of one shape.
+  Handle x_cache(int32_t cache, int64_t n_heads, int64_t head_dim);
   TileLayout tile_layout(int32_t cache) const;
   // Full tiles [begin, end) of a row as TileLayout has them, their checksums verified.
   std::vector<uint8_t> export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
@@ -202,7 +244,7 @@ class Store {
   void count_tail(Cache& cache, int64_t row);
   static void copy_tail(const Cache& cache, int64_t row, int64_t begin, int64_t end,
                         const TokenRun<std::byte>& into);
-  // Calls fn(tile, data) for the full tiles of a span on a device.
+  // Calls fn(tile, data) for the full tiles of a span on a device, from any worker.
   void visit_tiles(const Cache& cache, const TileSpan& span, int64_t device,
                    const std::function<void(int64_t, const std::byte*)>& fn);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail);
@@ -232,10 +274,28 @@ class Store {
   // Waits for a job; throws what it met.
   void finish(AttendJob& job);
 
+  // Full tiles of several rows, and for each run of them the batch rows that want it.
+  struct Chunk {
+    std::vector<TileSpan> spans;
+    std::vector<std::vector<size_t>> readers;  // [span]
+  };
+  static void check_fetch(const Cache& cache, const FetchArgs& args);
+  static Chunk chunk_of(const Cache& cache, const FetchArgs& args, int64_t begin);
+  std::vector<std::vector<TileRange>> next_fetch(Cache& cache, int32_t id, const FetchArgs& args);
+
+  struct XCache {
+    int32_t id;  // in the companion
+    CacheShape shape;
+  };
+  std::shared_ptr<Store> companion() const;  // needs no lock
+  Store& open_companion();
+  void drop_x_cache(int32_t cache);
+
   // Runs fn(device number) for all devices at once.
   void on_all_devices(const std::function<void(int64_t)>& fn);
 
   const int32_t id_;
+  const StoreOptions options_;
   Trace trace_;
   HostBudget budget_;
   bool checksums_;  // are made
@@ -250,6 +310,8 @@ class Store {
   std::map<int32_t, Cache> caches_;
   int64_t reserved_tail_bytes_ = 0;
   int64_t reserved_pinned_bytes_ = 0;
+  int64_t lent_bytes_ = 0;  // of the budget, to the companion
+  std::map<int32_t, XCache> x_caches_;
   int32_t last_attended_ = -1;
   int64_t held_bytes_ = 0;                         // of tails, beyond one tile a row
   std::deque<std::shared_ptr<Writeback>> writes_;  // queued, and not known to be done
@@ -262,7 +324,13 @@ class Store {
   std::atomic<int64_t> tail_bytes_ = 0;
   std::atomic<int64_t> pinned_bytes_ = 0;
   std::atomic<int64_t> padding_bytes_ = 0;
+  std::atomic<int64_t> attend_link_bytes_ = 0;  // queries and results
+  std::atomic<int64_t> fetched_bytes_ = 0;
 
+  mutable std::mutex companion_mutex_;
+  std::shared_ptr<Store> companion_;
+
+  SimulatedHardware hardware_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<ThreadPool> workers_;  // attention
   std::unique_ptr<ThreadPool> drivers_;  // one for each device but the first

@@ -22,6 +22,9 @@ class StoreStats:
     """on the devices; what is under way is not there yet"""
     padding_bytes: int
     """of these, to fill pages"""
+    link_bytes: int
+    """over the link between host and devices, where there is one: queries, results, what is written
+    and what is fetched; with `kv_over_link` what is read and written"""
     bytes_appended: int
     n_reads: int
     n_writes: int

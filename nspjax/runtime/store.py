@@ -47,6 +47,8 @@ class Store:
       trace_events: how many of the newest reads, writes, waits and computations `trace` has.
       rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
+      x_share: the part of host_memory, up to 0.9, that is kept for X-caches. With 0 they get, when
+        the first is made, half of what is free then: about a sixteenth.
 
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
@@ -64,6 +66,7 @@ class Store:
         pinned: str | int | None = None,
         trace_events: int = 65536,
         rate_limit: RateLimit | None = None,
+        x_share: float = 0.0,
         _fault: str = "",
     ) -> None:
         from nspjax import _engine
@@ -81,6 +84,7 @@ class Store:
             trace_events=trace_events,
             **engine_rates(rate_limit),
             fault=_fault,
+            x_share=x_share,
         )
         self.rate_limit = rate_limit
         for text in self._engine.warnings():

@@ -1,0 +1,37 @@
+"""haul-kv: attention at the compute device, over K and V that are brought to it in chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from nspjax.compiler import mlir, nsp
+from nspjax.errors import PipelineError
+
+
+@dataclasses.dataclass(frozen=True)
+class HaulKV:
+    """Turn every nsp.attend into nsp.haul, FlexGen's way (arXiv 2303.06865): the baseline.
+
+    Every key and value that is attended over crosses the link, in place of queries and results.
+    chunk_tokens: how many tokens of each row are at the compute device at a time; best a multiple
+    of a tile's, since a tile that two chunks have is read twice.
+    """
+
+    name: ClassVar[str] = "haul-kv"
+    chunk_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.chunk_tokens < 1:
+            raise PipelineError(f"haul-kv: chunk-tokens must be 1 or more, got {self.chunk_tokens}")
+
+    def run(self, module: mlir.Module) -> mlir.Module:
+        chunk = {"chunk_tokens": mlir.attribute(self.chunk_tokens, module.context)}
+        for op in mlir.operations(module):
+            if nsp.kind(op) is nsp.ATTEND:
+                kept = {name: op.attributes[name] for name in nsp.ATTEND.attributes}
+                attributes = kept | chunk | nsp.cache_attributes(op)
+                types = [result.type for result in op.results]
+                haul = mlir.Builder(op).op(nsp.HAUL.name, list(op.operands), types, attributes)
+                mlir.replace(op, haul)
+        return module
