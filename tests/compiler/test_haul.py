@@ -46,7 +46,13 @@ def random_inputs(seed, n_tokens, heads, kv_heads, dtype):
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (4, 1)])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"window": 7}, {"window": 50}, {"softcap": 2.0, "scale": 0.4}, {"window": 33, "softcap": 1.0}],
+    [
+        {},
+        {"window": 7},
+        {"window": 50},
+        {"softcap": 2.0, "scale": 0.4},
+        {"window": 33, "softcap": 1.0},
+    ],
 )
 def test_equal_to_memory(store, heads, kv_heads, options):
     compare(store, heads, kv_heads, jnp.float32, options, atol=2e-6)

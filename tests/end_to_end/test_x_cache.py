@@ -28,7 +28,7 @@ def generator(checkpoint, dtype):
     def generate(state, tokens, caches, n_steps):
         model = nnx.merge(graph, state)
         first = jnp.zeros((ROWS, decoder.config.vocab_size))
-        for piece, (rows, n_new) in enumerate(zip(PREFILLED, N_NEW, strict=True)):
+        for rows, n_new in zip(PREFILLED, N_NEW, strict=True):
             hidden, caches = model(tokens[rows], caches, rows=rows, n_new=n_new)
             last = jnp.take_along_axis(hidden, (n_new - 1)[:, None, None], axis=1)
             first = first.at[rows].set(model.logits(last[:, 0]))

@@ -53,8 +53,10 @@ def test_x_comes_back_to_the_bit(open_store, dtype, n_directories):
     x_paths = [Path(device["path"]) for device in x_store.devices()]
     if n_directories:
         assert x_paths == [path.with_name("nspjax.x.kv") for path in paths]
-        assert all(device["direct"] == own["direct"] for device, own in zip(
-            x_store.devices(), store.devices(), strict=True))
+        assert all(
+            device["direct"] == own["direct"]
+            for device, own in zip(x_store.devices(), store.devices(), strict=True)
+        )
 
 
 def test_one_for_each_cache(open_store):

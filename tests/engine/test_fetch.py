@@ -72,9 +72,7 @@ def test_random_calls(open_store, data):
         begin, n_tokens = data.draw(st.integers(0, 210)), data.draw(st.integers(1, 100))
         ahead = data.draw(st.booleans())
         got = fetch(store, cache, version, rows, begin, seen, n_tokens, ahead)
-        np.testing.assert_array_equal(
-            got, expected(store, cache, rows, begin, seen, n_tokens)
-        )
+        np.testing.assert_array_equal(got, expected(store, cache, rows, begin, seen, n_tokens))
     store.close()
 
 
@@ -102,9 +100,7 @@ def test_what_rows_share_is_read_once(open_store):
     got = fetch(store, cache, version, [0, 1, 2], 0, [144, 150, 144], 160)
     tile_bytes = -(-2 * TILE * HEADS * D * 4 // 4096) * 4096
     assert store.stats()["bytes_read"] - before == 9 * tile_bytes
-    np.testing.assert_array_equal(
-        got, expected(store, cache, [0, 1, 2], 0, [144, 150, 144], 160)
-    )
+    np.testing.assert_array_equal(got, expected(store, cache, [0, 1, 2], 0, [144, 150, 144], 160))
 
 
 # ---- reads ahead, the trace --------------------------------------------------------------------
@@ -210,9 +206,7 @@ def test_short_reads(open_store, io):
     cache, version = filled(store, [150, 200])
     for begin in range(0, 200, 64):
         got = fetch(store, cache, version, [1, 0], begin, [200, 150], 64, read_ahead=True)
-        np.testing.assert_array_equal(
-            got, expected(store, cache, [1, 0], begin, [200, 150], 64)
-        )
+        np.testing.assert_array_equal(got, expected(store, cache, [1, 0], begin, [200, 150], 64))
 
 
 @pytest.mark.parametrize("io", ["uring", "pread"])
