@@ -9,23 +9,23 @@ LEAST_GAIN = 0.1
 """Of the time that reading takes: less is not worth what a loop over chunks costs."""
 
 
-class Fraction(str):
-    """ "auto", or a number from 0 to 1, as a pass option has it."""
-
-    def __new__(cls, value: str | float) -> Fraction:
-        text = str(value)
-        try:
-            good = text == "auto" or 0 <= float(text) <= 1
-        except ValueError:
-            good = False
-        if not good:
-            raise PipelineError(
-                f"x-cache: fraction must be auto or a number from 0 to 1, got {text!r}"
-            )
-        return super().__new__(cls, text)
+AUTO = "auto"
 
 
-AUTO = Fraction("auto")
+def checked_fraction(value: str | float) -> str:
+    """An option's value as text: AUTO, or a number from 0 to 1.
+
+    Raises:
+      PipelineError: it is neither.
+    """
+    text = str(value)
+    try:
+        good = text == AUTO or 0 <= float(text) <= 1
+    except ValueError:
+        good = False
+    if not good:
+        raise PipelineError(f"x-cache: fraction must be auto or a number from 0 to 1, got {text!r}")
+    return text
 
 
 def best_fraction(

@@ -16,9 +16,16 @@ GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
 ROWS, PROMPT_TOKENS, STEPS, CAPACITY = 5, 20, 9, 64
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("groups", [2, 3, 9])
-@pytest.mark.parametrize("checkpoint", ["llama", "opt", "qwen3", "mixtral"])
+@pytest.mark.parametrize(
+    ("checkpoint", "groups", "dtype"),
+    [
+        ("llama", 2, "float32"),
+        ("llama", 9, "bfloat16"),
+        ("opt", 3, "float32"),
+        ("qwen3", 2, "bfloat16"),
+        ("mixtral", 2, "float32"),
+    ],
+)
 def test_prefill_and_decode_loop(checkpoint, groups, dtype):
     """Ragged prefill, then greedy decode in a loop; one row is idle."""
     decoder = load_decoder(GOLDENS / checkpoint, dtype=dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from jax.extend.mlir import ir, passmanager
 
@@ -84,23 +84,30 @@ def merge_equal(module: Module) -> None:
         passmanager.PassManager.parse("builtin.module(cse)").run(module.operation)
 
 
-def inline_calls(module: Module, *, keep: Collection[str] = ()) -> None:
-    """Put the bodies of functions where they are called, of composites too, but for those named
-    in `keep`. XLA does the same."""
-    named, flat = functions(module), set()
+def inline_calls(
+    module: Module, *, needed: Callable[[Operation], bool], keep: Collection[str] = ()
+) -> None:
+    """Put the bodies of functions where they are called, as XLA will do.
 
-    def flatten(fn: Operation) -> None:
-        flat.add(hash(fn))
-        for op in operations(fn):
-            if (name := _callee(op, keep)) is not None:
-                callee = named[name]
-                if hash(callee) not in flat:
-                    flatten(callee)
-                inline_call(op, callee)
+    Composites, too, but for those named in `keep`. A function with a loop stays one, as nothing
+    looks into loops, unless it has an operation that is `needed` in sight of the others.
+    """
+    named, inline = functions(module), {}
 
-    for fn in named.values():
-        if hash(fn) not in flat:
-            flatten(fn)
+    def flatten(name: str) -> bool:
+        """Make a function flat; whether it is to be inlined itself."""
+        if name not in inline:
+            for op in operations(named[name]):
+                callee = _callee(op, keep)
+                if callee is not None and flatten(callee):
+                    inline_call(op, named[callee])
+            ops = list(operations(named[name]))
+            loops = any(op.name in ("stablehlo.while", "func.call") for op in ops)
+            inline[name] = not loops or any(map(needed, ops))
+        return inline[name]
+
+    for name in named:
+        flatten(name)
 
 
 def _callee(op: Operation, keep: Collection[str]) -> str | None:

@@ -34,7 +34,7 @@ class InterleaveBatch:
     def run(self, module: mlir.Module) -> mlir.Module:
         if self.groups == 1 or not any(map(_decodes_a_batch, mlir.operations(module))):
             return module
-        mlir.inline_calls(module)
+        mlir.inline_calls(module, needed=lambda op: nsp.kind(op) is not None)
         # all found before any is changed: other blocks may go with what is dropped
         for block, splits in [(block, _splits(block)) for block in mlir.blocks(module)]:
             if splits:

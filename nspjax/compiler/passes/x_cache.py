@@ -13,7 +13,7 @@ from nspjax.compiler import mlir, nsp
 from nspjax.compiler.batch_function import batch_function
 from nspjax.compiler.rates import rates_of
 from nspjax.compiler.x_attention import RECOMPUTE, XAttention, attend_x, split_x
-from nspjax.compiler.x_fraction import AUTO, Fraction, best_fraction
+from nspjax.compiler.x_fraction import AUTO, best_fraction, checked_fraction
 from nspjax.errors import OffloadError, PipelineError
 from nspjax.ops.blockwise import merge_partials
 from nspjax.ops.projection import PROJECT_KV
@@ -38,13 +38,13 @@ class XCache:
     """
 
     name: ClassVar[str] = "x-cache"
-    fraction: Fraction = AUTO
+    fraction: str = AUTO
     """of the cache's rows, rounded; `auto`: what measured rates say pays, 0 without them"""
     chunk_tokens: int = 512
     """of each row, how many are recomputed at a time"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fraction", Fraction(self.fraction))
+        object.__setattr__(self, "fraction", checked_fraction(self.fraction))
         if self.chunk_tokens < 1:
             raise PipelineError(f"x-cache: chunk-tokens must be 1 or more, got {self.chunk_tokens}")
 
@@ -54,7 +54,7 @@ class XCache:
         rounded = int if self.fraction == AUTO else round
         if not any(rounded(fraction * nsp.cache_shape(op)[0]) for op in appends):
             return module
-        mlir.inline_calls(module, keep={PROJECT_KV})
+        mlir.inline_calls(module, needed=_is_of_a_layer, keep={PROJECT_KV})
         mlir.merge_equal(module)
         layers = _Layers(module, self.chunk_tokens)
         for attend, append in _pairs(module):
@@ -63,6 +63,10 @@ class XCache:
         mlir.update_function_types(module)
         mlir.remove_unused_functions(module)
         return module
+
+
+def _is_of_a_layer(op: mlir.Operation) -> bool:
+    return nsp.kind(op) is not None or mlir.composite_name(op) == PROJECT_KV
 
 
 def _auto(module: mlir.Module, appends: list[mlir.Operation]) -> float:
