@@ -71,8 +71,11 @@ void Store::prefetch(int32_t cache, const PrefetchArgs& args) {
         for (size_t d = 0; d < devices_.size(); ++d) {
           for (const TileRead& read : plan_reads(geometry, span, row.stored_tiles,
                                                  static_cast<int64_t>(d), budget_.slot_bytes)) {
-            left[d] = read.range.bytes <= left[d] ? left[d] - read.range.bytes : 0;
-            if (left[d] == 0) break;
+            if (read.range.bytes > left[d]) {
+              left[d] = 0;
+              break;
+            }
+            left[d] -= read.range.bytes;
             announced.ranges[d].push_back(read.range);
             scope.event().bytes += read.range.bytes;
           }

@@ -98,10 +98,11 @@ def test_before_the_attention_in_front_of_it_is_over(open_store):
     assert np.all(ahead["begin_ns"] < first["end_ns"])
 
 
-def test_most_bytes(open_store):
+@pytest.mark.parametrize("more", [0, 1, ROW_BYTES - 1])
+def test_most_bytes(open_store, more):
     store = open_store(1, host_memory=HOST_MEMORY)
     handles = filled(store)
-    prefetch(store, handles[0], most_bytes=2 * ROW_BYTES + 1)
+    prefetch(store, handles[0], most_bytes=2 * ROW_BYTES + more)
     prefetch(store, handles[1], length=0)
     assert events_of(store, TraceKind.prefetch)["bytes"].tolist() == [2 * ROW_BYTES, 0]
     attend(store, handles[0])
