@@ -115,7 +115,7 @@ def test_each_byte_is_read_once_and_in_good_time(open_store, io):
     versions = [store.fill_synthetic(cache, 512) for cache in layers]
     store.flush()
     n_written = store.stats()["bytes_written"]
-    ahead = in_vain = 0
+    ahead = 0
     for step in range(3):
         before = store.stats()["bytes_read_ahead"]
         for cache, version in zip(layers, versions, strict=True):
