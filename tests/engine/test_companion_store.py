@@ -35,6 +35,11 @@ def x_tokens(seed=0, dtype="f32"):
     return [normal(rng, (ROWS, CAPACITY, X_HEADS, X_DIM), dtype) for _ in "kv"]
 
 
+def fill_x(x_store, x_cache):
+    k, v = x_tokens()
+    return fill(x_store, x_cache, k, v, LENGTHS)
+
+
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("n_directories", [0, 1, 2])
 def test_x_comes_back_to_the_bit(open_store, dtype, n_directories):
@@ -91,7 +96,7 @@ def test_closed_together(open_store, tmp_path):
     (path,) = (Path(device["path"]) for device in x_store.devices())
     with pytest.raises(StoreBusyError, match="this process already"):
         _engine.Store([str(path.parent)], 8 << 20)
-    fill(x_store, x_cache, *x_tokens(), LENGTHS)
+    fill_x(x_store, x_cache)
     store.close()
     assert x_store.closed
     with pytest.raises(StoreClosedError):
@@ -169,7 +174,7 @@ def test_stats_and_trace_are_of_both(open_store):
     store.flush()
     own = store.stats()
     x_store, x_cache, _ = store.x_cache(cache, X_HEADS, X_DIM)
-    x_version = fill(x_store, x_cache, *x_tokens(), LENGTHS)
+    x_version = fill_x(x_store, x_cache)
     store.flush()  # its writes too
     x_store.fetch(x_cache, x_version, int32([0, 1]), 0, int32(LENGTHS[:2]), 100)
     q = np.ones((1, 1, HEADS, D), np.float32)
