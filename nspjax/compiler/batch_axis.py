@@ -53,7 +53,7 @@ class Cloner:
         if isinstance(how, mlir.Value):
             self.made[key] = how
             return []
-        op = value.owner.operation
+        op = mlir.maker(value)
         needed = [
             (operand, of_it)
             for operand, of_it in zip(op.operands, how.operands, strict=True)
@@ -68,9 +68,9 @@ class Cloner:
         """How a part is made: by a step, being the value itself, or not by any rule."""
         if self.same_batch and part.extent == mlir.tensor(value)[0][part.axis]:
             return value
-        if isinstance(value.owner, mlir.Block):
+        if mlir.is_argument(value):
             return None
-        return step(value.owner.operation, part, self.same_batch)
+        return step(mlir.maker(value), part, self.same_batch)
 
     def _built(self, op: mlir.Operation, part: Part, how: Step) -> list[mlir.Value]:
         indices = range(len(how.operands)) if how.kept is None else how.kept
@@ -104,10 +104,13 @@ def _sliced(value: mlir.Value, part: Part) -> mlir.Value:
     shape, element = mlir.tensor(value)
     start, limit = [0] * len(shape), list(shape)
     start[part.axis], limit[part.axis] = part.begin, part.end
-    is_argument = isinstance(value.owner, mlir.Block)
-    beside = (value.owner.operations[0] if is_argument else value.owner).operation
-    context = beside.context
-    return mlir.Builder(beside, behind=not is_argument).op(
+    owner = value.owner
+    if isinstance(owner, mlir.Block):
+        build = mlir.Builder(owner.operations[0].operation)
+    else:
+        build = mlir.Builder(owner.operation, behind=True)
+    context = build.anchor.context
+    return build.op(
         "stablehlo.slice",
         [value],
         [mlir.tensor_type(part.shape(shape), element, context)],

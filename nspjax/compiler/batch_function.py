@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from nspjax.compiler import mlir
-from nspjax.compiler.batch_axis import Cloner
+from nspjax.compiler.batch_axis import Cloner, Key
 from nspjax.compiler.batch_rules import Part
 from nspjax.errors import OffloadError
 
@@ -56,7 +56,7 @@ def batch_function(
             raise OffloadError(f"{_origin(value)}, of which the other batch's part is unknown")
         return _repeated(capture(value), part, last)
 
-    made = {
+    made: dict[Key, mlir.Value] = {
         (hash(value), whole): argument
         for values, argument in zip(given, block.arguments, strict=True)
         for value in values
@@ -65,7 +65,7 @@ def batch_function(
     mlir.Builder(last).op("func.return", [cloner.clone(value, whole) for value in results], [])
     last.erase()
     mlir.update_function_types(module)
-    return BatchFunction(fn, [value for value, now in captured.items() if _is_argument(now)])
+    return BatchFunction(fn, [value for value, now in captured.items() if mlir.is_argument(now)])
 
 
 def _resized(value: mlir.Value, size: int) -> mlir.Type:
@@ -73,14 +73,10 @@ def _resized(value: mlir.Value, size: int) -> mlir.Type:
     return mlir.tensor_type((size, *shape[1:]), element, value.type.context)
 
 
-def _is_argument(value: mlir.Value) -> bool:
-    return isinstance(value.owner, mlir.Block)
-
-
 def _copied_constant(value: mlir.Value, anchor: mlir.Operation) -> mlir.Value | None:
-    if _is_argument(value) or value.owner.operation.name != "stablehlo.constant":
+    if mlir.is_argument(value) or mlir.maker(value).name != "stablehlo.constant":
         return None
-    return mlir.rebuild(value.owner.operation, anchor, [], [mlir.tensor(value)[0]])[0]
+    return mlir.rebuild(mlir.maker(value), anchor, [], [mlir.tensor(value)[0]])[0]
 
 
 def _repeated(value: mlir.Value, part: Part, anchor: mlir.Operation) -> mlir.Value:
@@ -91,9 +87,9 @@ def _repeated(value: mlir.Value, part: Part, anchor: mlir.Operation) -> mlir.Val
 
 
 def _origin(value: mlir.Value) -> str:
-    if _is_argument(value):
-        return f"an argument of {value.owner.owner.operation.name}"
-    op = value.owner.operation
+    if mlir.is_argument(value):
+        return f"an argument of {mlir.maker(value).name}"
+    op = mlir.maker(value)
     return f"what {op.name} at {mlir.source_line(op)} gives"
 
 
@@ -115,19 +111,19 @@ class _Constants:
             self.checked.add(value)
             if value in self.changing:
                 raise OffloadError("a value in which batch rows or tokens are mixed")
-            work += self._argument(value) if _is_argument(value) else self._made(value)
+            work += self._argument(value) if mlir.is_argument(value) else self._made(value)
 
     def _made(self, value: mlir.Value) -> list[mlir.Value]:
-        op = value.owner.operation
+        op = mlir.maker(value)
         if op.name == "stablehlo.while":
-            return self._carried(op, list(op.results).index(value))
+            return self._carried(op, list(map(hash, op.results)).index(hash(value)))
         if not op.name.startswith("stablehlo.") or op.name in _UNKNOWN:
             raise OffloadError(_origin(value))
         inside = set(mlir.operations(op)) if len(op.regions) else {op}
-        return [v for v in mlir.used_values(op) if _maker(v) not in inside]
+        return [v for v in mlir.used_values(op) if mlir.maker(v) not in inside]
 
     def _argument(self, value: mlir.Value) -> list[mlir.Value]:
-        around = value.owner.owner.operation
+        around = mlir.maker(value)
         if around.name == "stablehlo.while":
             return self._carried(around, mlir.BlockArgument(value).arg_number)
         shape, element = mlir.tensor(value)
@@ -144,8 +140,3 @@ class _Constants:
 
 
 _UNKNOWN = {"stablehlo.custom_call", "stablehlo.composite", "stablehlo.if", "stablehlo.case"}
-
-
-def _maker(value: mlir.Value) -> mlir.Operation:
-    owner = value.owner
-    return owner.owner.operation if isinstance(owner, mlir.Block) else owner.operation

@@ -75,9 +75,24 @@ def in_memory(checkpoint, dtype):
 )
 @pytest.mark.parametrize("device", ["memory", "file"])
 def test_prefill_and_decode_loop(device, checkpoint, dtype, options, tmp_path):
+    devices = "memory:" if device == "memory" else tmp_path
+    check(devices, checkpoint, dtype, f"offload-kv,x-cache{{{options}}},lower-to-ffi")
+
+
+@pytest.mark.parametrize("more", ["", "interleave,"])
+def test_with_the_other_passes(more, tmp_path):
+    pipeline = (
+        f"offload-kv,x-cache{{fraction=0.5 chunk-tokens=8}},split-attention,{more}"
+        "delay-writeback,prefetch,verify-schedule,lower-to-ffi"
+    )
+    check(tmp_path, "qwen3", "float32", pipeline)
+
+
+def check(device, checkpoint, dtype, pipeline):
+    """The same tokens, or logits, with the caches in a store."""
     generate, state, tokens, memory, (logits, chosen) = in_memory(checkpoint, dtype)
     _, _, n_kv_heads, head_dim = memory[0].k.shape
-    with Store("memory:" if device == "memory" else tmp_path, host_memory="16MiB") as store:
+    with Store(device, host_memory="16MiB") as store:
         caches = store.kv_caches(
             len(memory),
             batch=ROWS,
@@ -87,9 +102,7 @@ def test_prefill_and_decode_loop(device, checkpoint, dtype, options, tmp_path):
             dtype=memory[0].k.dtype,
             interval_tokens=4,  # so that there are full tiles
         )
-        near = near_storage(
-            generate, store=store, pipeline=f"offload-kv,x-cache{{{options}}},lower-to-ffi"
-        )
+        near = near_storage(generate, store=store, pipeline=pipeline)
         near_logits, near_chosen, caches = near(state, tokens, caches, jnp.int32(STEPS))
     scale = float(jnp.abs(logits).max())
     if dtype == "float32":

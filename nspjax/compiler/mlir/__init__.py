@@ -42,6 +42,8 @@ from nspjax.compiler.mlir.reading import find_function as find_function
 from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
 from nspjax.compiler.mlir.reading import integers as integers
+from nspjax.compiler.mlir.reading import is_argument as is_argument
+from nspjax.compiler.mlir.reading import maker as maker
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
 from nspjax.compiler.mlir.reading import parent as parent

@@ -113,6 +113,17 @@ def parent(op: Operation) -> Operation:
     return op.parent.operation
 
 
+def is_argument(value: Value) -> bool:
+    """Whether a value is a block's argument, and no operation's result."""
+    return isinstance(value.owner, ir.Block)
+
+
+def maker(value: Value) -> Operation:
+    """The operation that gives a value; of a block's argument, the one around the block."""
+    owner = value.owner
+    return (owner.owner if isinstance(owner, ir.Block) else owner).operation
+
+
 def terminator(block: Block) -> Operation:
     return block.operations[-1].operation
 

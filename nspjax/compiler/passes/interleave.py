@@ -75,9 +75,8 @@ def _splits(block: mlir.Block) -> list[_Split]:
         if _decodes_a_batch(op):
             (use,) = nsp.result(op, "ticket").uses
             wait = use.owner.operation
-            handle = nsp.operand(op, "handle_k")
-            maker = None if isinstance(handle.owner, mlir.Block) else handle.owner.operation
-            of_it = maker is not None and nsp.kind(maker) is nsp.APPEND and maker.block == block
+            maker = mlir.maker(nsp.operand(op, "handle_k"))
+            of_it = nsp.kind(maker) is nsp.APPEND and maker.block == block
             split = _Split(maker if of_it else None, op, wait)
             if wait.block == block and (not found or split.batch == found[0].batch):
                 found.append(split)
@@ -121,7 +120,7 @@ class _Block:
             if split.append is not None:
                 handles = appended = self._of_group(split.append, split.start, handles, group)
             ticket, *handles = self._of_group(split.start, split.start, handles, group)
-            starts.append(ticket.owner.operation)
+            starts.append(mlir.maker(ticket))
             kinds = [group.shape(mlir.tensor(result)[0]) for result in split.wait.results]
             given = [ticket, *nsp.after(split.wait)]
             results.append(mlir.rebuild(split.wait, split.wait, given, kinds))
@@ -133,7 +132,7 @@ class _Block:
         for old, *parts in zip(split.wait.results, *results, strict=True):
             old.replace_all_uses_with(joined(parts, 0, split.wait))
         self.starts.append(starts)
-        self.waits.append([out.owner.operation for out, _ in results])
+        self.waits.append([mlir.maker(out) for out, _ in results])
 
     def _of_group(self, op, anchor, handles, group: Part) -> list[mlir.Value]:
         n_own = len(op.operands) - len(nsp.after(op))
@@ -151,9 +150,10 @@ class _Block:
                 if (axis := axes.get(hash(result))) is None:
                     continue
                 uses = [use for use in result.uses if hash(use.owner.operation) not in cut]
-                if uses:
-                    parts = [self.cloner.clone(result, group.on(axis)) for group in self.groups]
-                    whole = joined(parts, axis, op)
+                if not uses:
+                    continue
+                parts = [self.cloner.clone(result, group.on(axis)) for group in self.groups]
+                whole = joined(parts, axis, op)
                 for use in uses:
                     use.owner.operation.operands[use.operand_number] = whole
 
@@ -220,10 +220,10 @@ class _Following:
         how = self.cloner.how(value, part)
         if how is None or isinstance(how, mlir.Value):
             return how is not None
-        operands = value.owner.operation.operands
+        operands = mlir.maker(value).operands
         return all(
             hash(operands[i]) not in self.dependent
-            if how.operands[i] is None
-            else self._free(operands[i], how.operands[i])
+            if (of_it := how.operands[i]) is None
+            else self._free(operands[i], of_it)
             for i in (range(len(operands)) if how.kept is None else how.kept)
         )

@@ -95,10 +95,9 @@ def _pairs(module: mlir.Module) -> list[tuple[mlir.Operation, mlir.Operation]]:
             )
         if kind is nsp.ATTEND:
             decodes = mlir.tensor(nsp.operand(op, "q"))[0][1] == 1
-            uses = [use.owner for use in nsp.result(op, "handle_k").uses]
-            beside = [nsp.operand(op, "handle_k").owner] if decodes else uses
-            appends = [o.operation for o in beside if not isinstance(o, mlir.Block)]
-            appends = [o for o in appends if nsp.kind(o) is nsp.APPEND and o.block == op.block]
+            users = [use.owner.operation for use in nsp.result(op, "handle_k").uses]
+            beside = [mlir.maker(nsp.operand(op, "handle_k"))] if decodes else users
+            appends = [o for o in beside if nsp.kind(o) is nsp.APPEND and o.block == op.block]
             if not appends:
                 raise OffloadError(f"x-cache found no nsp.append for {_place(op)}")
             found.append((op, appends[0]))
@@ -116,10 +115,10 @@ def _projection(append: mlir.Operation, attend: mlir.Operation) -> mlir.Operatio
         work, seen, of_it = [nsp.operand(append, name)], set(), set()
         while work:
             value = work.pop()
-            if value in seen or isinstance(value.owner, mlir.Block):
+            if value in seen or mlir.is_argument(value):
                 continue
             seen.add(value)
-            op = value.owner.operation
+            op = mlir.maker(value)
             if mlir.composite_name(op) == PROJECT_KV:
                 of_it.add(op)
             elif nsp.kind(op) is None:
@@ -232,7 +231,7 @@ class _Layers:
         else:
             merged = self._call(attend, "merge", merge_partials, *both, *partial, behind=True)
         for old, new in zip(both, merged, strict=True):
-            old.replace_all_uses_except(new, new.owner.operation)
+            old.replace_all_uses_except(new, mlir.maker(new))
         return [x_k, x_v]
 
     def _recomputing(
@@ -263,7 +262,6 @@ class _Layers:
         if text in self.functions:
             made.function.erase()
         name = self.functions.setdefault(text, name)
-        attributes = {key: mlir.number(attend.attributes[key]) for key in _SCORES}
         settings = XAttention(
             recompute=name,
             first_row=first_row,
@@ -273,18 +271,16 @@ class _Layers:
             x_head_dim=x_heads[1],
             dtype=str(mlir.dtype(nsp.cache_dtype(append))),
             x_dtype=str(mlir.dtype(mlir.tensor(x)[1])),
-            **attributes,
+            scale=mlir.number(attend.attributes["scale"]),
+            window=int(mlir.number(attend.attributes["window"])),
+            softcap=mlir.number(attend.attributes["softcap"]),
         )
         return settings, made.captured
 
 
-_SCORES = ("scale", "window", "softcap")
-
-
 def _is_all_rows(rows: mlir.Value, n_rows: int) -> bool:
     """Whether batch row b is known to be cache row b."""
-    is_iota = not isinstance(rows.owner, mlir.Block) and rows.owner.operation.name.endswith(".iota")
-    return is_iota and mlir.tensor(rows)[0] == (n_rows,)
+    return mlir.maker(rows).name == "stablehlo.iota" and mlir.tensor(rows)[0] == (n_rows,)
 
 
 def _x_heads(x: mlir.Value, append: mlir.Operation, attend: mlir.Operation) -> tuple[int, int]:

@@ -9,7 +9,7 @@
 // CHECK: %[[M:.+]]:2 = call @nsp.merge_4{{.*}}(%[[O]]#0, %[[O]]#1, %[[P]]#0, %[[P]]#1)
 // CHECK: %[[XA:.+]]:2 = "nsp.append"(%[[P]]#2, %[[P]]#3,
 // CHECK: %[[A:.+]]:2 = "nsp.append"(%[[O]]#2, %[[O]]#3, {{.*}}, %[[XA]]#0)
-// CHECK: call @nsp.merge_new{{.*}}, %[[M]]#0, %[[M]]#1)
+// CHECK: stablehlo.maximum %[[M]]#1,
 // CHECK: func.func private @nsp.recompute_kv.0(%{{.+}}: tensor<12x3x16xf32>, %{{.+}}: tensor<12xi32>
 
 !x = tensor<4x3x16xf32>
