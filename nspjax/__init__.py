@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nspjax.ops import project_kv as project_kv
     from nspjax.runtime import RateLimit as RateLimit
     from nspjax.runtime import Store as Store
+    from nspjax.runtime import StoredArray as StoredArray
     from nspjax.runtime import StoredKVCache as StoredKVCache
     from nspjax.runtime import StoredWeight as StoredWeight
     from nspjax.runtime.step_trace import trace as trace
@@ -30,6 +31,7 @@ _PUBLIC = {
     "RateLimit": "nspjax.runtime",
     "SamplingParams": "nspjax.generate",
     "Store": "nspjax.runtime",
+    "StoredArray": "nspjax.runtime",
     "StoredKVCache": "nspjax.runtime",
     "StoredWeight": "nspjax.runtime",
     "cached_attention": "nspjax.ops",

@@ -12,6 +12,7 @@ _CARRIES = ("stablehlo.while", "stablehlo.optimization_barrier")
 _BRANCHES = ("stablehlo.if", "stablehlo.case")
 _CACHE_OPERANDS = (3, 4)  # of a cached_attention mark: cache.k, cache.v
 _CACHE_RESULTS = (1, 2)
+_UNMARKED = "a model that does not call it needs raise-attention as the first pass of its pipeline"
 
 
 def cache_values(module: mlir.Module, marks: list[mlir.Operation]) -> list[mlir.Value]:
@@ -76,7 +77,8 @@ class _Flow:
         elif not _is_mark(owner):
             raise OffloadError(
                 f"a KV cache is made by {owner.name} at {mlir.source_line(owner)}; inside "
-                "near_storage a cache must come in as an argument: make it with Store.kv_cache"
+                "near_storage a cache must come in as an argument: make it with Store.kv_cache; "
+                + _UNMARKED
             )
 
     def follow_use(self, user: mlir.Operation, index: int) -> None:
@@ -122,5 +124,5 @@ def _read_elsewhere(op: mlir.Operation) -> OffloadError:
     return OffloadError(
         f"a KV cache is read by {op.name} at {mlir.source_line(op)}; inside near_storage only "
         "nspjax.ops.cached_attention may use cache.k and cache.v: keep other arrays beside the "
-        "cache, or read a stored cache with Store.fetch"
+        f"cache, or read a stored cache with Store.fetch; {_UNMARKED}"
     )

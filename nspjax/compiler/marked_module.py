@@ -10,7 +10,7 @@ import jax
 from jax import export
 
 from nspjax.compiler import mlir
-from nspjax.ops.cache import KVCache
+from nspjax.ops.cache import CacheArray, KVCache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,8 @@ class MarkedModule:
 def marked_module(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
 ) -> MarkedModule:
-    """Export `fn` for these arguments: pytrees of ShapeDtypeStructs or arrays, and of KVCaches of
-    them. Nothing is computed."""
+    """Export `fn` for these arguments: pytrees of ShapeDtypeStructs or arrays, of KVCaches of them,
+    and of CacheArrays. Nothing is computed."""
     given = (tuple(args), dict(kwargs or {}))
     leaves, tree = jax.tree.flatten(given)
     result_tree = None
@@ -48,6 +48,8 @@ def marked_module(
 
 def spec(value: Any) -> jax.ShapeDtypeStruct:
     """Shape, dtype and weak type of an array, a number or a ShapeDtypeStruct."""
+    if isinstance(value, CacheArray):
+        return jax.ShapeDtypeStruct(value.shape, value.dtype)
     if isinstance(value, jax.ShapeDtypeStruct):
         return value
     aval = jax.typeof(value)
@@ -60,5 +62,7 @@ def _cache_leaves(args: Any) -> list[int]:
     for value in jax.tree.leaves(args, is_leaf=lambda value: isinstance(value, KVCache)):
         if isinstance(value, KVCache):
             found += [at, at + 1]  # k, v, lengths
+        elif isinstance(value, CacheArray):
+            found.append(at)
         at += len(jax.tree.leaves(value))
     return found

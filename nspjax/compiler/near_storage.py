@@ -17,7 +17,7 @@ from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_af
 from nspjax.compiler.rates import set_rates
 from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, engine_errors
 from nspjax.ops.cache import KVCache
-from nspjax.runtime import Store, StoredKVCache, StoredWeight, register_targets
+from nspjax.runtime import Store, StoredArray, StoredKVCache, StoredWeight, register_targets
 
 DEFAULT_PIPELINE = "offload-kv,lower-to-ffi"
 _AFTER_WEIGHTS = ("prefetch", "verify-schedule", "lower-to-ffi")
@@ -35,9 +35,11 @@ def near_storage(
 
     Use the result as you would use `jax.jit(fn)`, on its own or inside another `jax.jit`, with a
     `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache` and, if you like, a
-    `StoredWeight` (from `Store.put_weight`) where it expects an array. `fn` may hold its caches in
-    `lax.while_loop`, `lax.scan`, `lax.cond` and nested functions; only `ops.cached_attention` may
-    use their k and v. Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
+    `StoredWeight` (from `Store.put_weight`) where it expects an array. A model that was not written
+    for nspjax gets `StoredArray`s (from `Store.kv_pair`) where it expects its arrays of keys and
+    values, and `raise-attention` in the pipeline. `fn` may hold its caches in `lax.while_loop`,
+    `lax.scan`, `lax.cond` and nested functions; only `ops.cached_attention` may use their k and v.
+    Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
 
     Args:
       fn: takes and returns pytrees of arrays and KVCaches, all positional or by keyword.
@@ -87,7 +89,7 @@ class NearStorage:
                     "a near_storage function got an in-memory KVCache: make its cache with "
                     "Store.kv_cache, or copy this one with Store.put"
                 )
-            if isinstance(value, StoredKVCache) and not isinstance(value.k, core.Tracer):
+            if isinstance(value, _STORED) and not isinstance(value.handle, core.Tracer):
                 self.store.check_owns(value)
         specs = tuple(map(_spec, values))
         key = (tree, tuple(map(_hashable, values, specs)))
@@ -114,9 +116,11 @@ class NearStorage:
             set_rates(traced.module, self.store.rates)
         module = pipeline.run(traced.module, observers)
         _check_lowered(module, pipeline)
-        templates, out_tree = jax.tree.flatten(traced.results, is_leaf=_is_cache)
-        exported = mlir.with_module(traced.exported, module, before)
-        return _Program(exported, jax.jit(exported.call), tuple(templates), out_tree)
+        lowered = mlir.with_module(traced.exported, module, before)
+        leaves, result_tree = jax.tree.flatten(traced.results)
+        results = jax.tree.unflatten(result_tree, map(_template, leaves, lowered.out_avals))
+        templates, out_tree = jax.tree.flatten(results, is_leaf=_is_cache)
+        return _Program(lowered, jax.jit(lowered.call), tuple(templates), out_tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,18 +128,21 @@ class _Program:
     exported: export.Exported
     call: Callable[..., Any]
     templates: tuple[Any, ...]
-    """one a result: a KVCache of avals where the result is a cache, else an aval"""
+    """one a result: a KVCache of avals where the result is a cache, a _StoredResult where it is an
+    array of one, else an aval"""
     tree: Any
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         rest = iter(leaves)
-        values = [
-            StoredKVCache(next(rest), next(rest), next(rest), item.k.shape, item.k.dtype)
-            if isinstance(item, KVCache)
-            else next(rest)
-            for item in self.templates
-        ]
-        return jax.tree.unflatten(self.tree, values)
+
+        def value(item: Any) -> Any:
+            if isinstance(item, KVCache):
+                return StoredKVCache(next(rest), next(rest), next(rest), item.k.shape, item.k.dtype)
+            if isinstance(item, _StoredResult):
+                return StoredArray(next(rest), item.shape, item.dtype)
+            return next(rest)
+
+        return jax.tree.unflatten(self.tree, list(map(value, self.templates)))
 
 
 def _asks_for_rates(step: Pass) -> bool:
@@ -163,6 +170,18 @@ def _with_weights(pipeline: Pipeline) -> Pipeline:
     return Pipeline((*pipeline.passes[:at], OffloadWeights(), *pipeline.passes[at:]))
 
 
+@dataclasses.dataclass(frozen=True)
+class _StoredResult:
+    """A result that was an array and is a handle."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def _template(before: core.ShapedArray, after: core.ShapedArray) -> Any:
+    return before if before == after else _StoredResult(before.shape, before.dtype)
+
+
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:
     names = [step.name for step in pipeline.passes]
     ours_left = any(op.name.startswith("nsp.") for op in mlir.operations(module))
@@ -173,8 +192,11 @@ def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:
         )
 
 
+_STORED = (StoredKVCache, StoredArray)
+
+
 def _is_ours(value: Any) -> bool:
-    return isinstance(value, StoredKVCache | KVCache | StoredWeight)
+    return isinstance(value, (KVCache, StoredWeight, *_STORED))
 
 
 def _is_cache(value: Any) -> bool:
@@ -182,12 +204,12 @@ def _is_cache(value: Any) -> bool:
 
 
 def _spec(value: Any) -> Any:
-    if isinstance(value, StoredKVCache | StoredWeight):
+    if isinstance(value, (StoredWeight, *_STORED)):
         return value.spec()
     return spec(value)
 
 
 def _hashable(value: Any, spec: Any) -> Any:
-    if isinstance(value, StoredKVCache | StoredWeight):
+    if isinstance(value, (StoredWeight, *_STORED)):
         return (type(value), value.shape, value.dtype)
     return (spec.shape, spec.dtype, spec.weak_type)

@@ -59,7 +59,7 @@ def cached_attention(
     rows = jnp.arange(batch, dtype=jnp.int32) if rows is None else rows.astype(jnp.int32)
     start = cache.lengths if all_rows else cache.lengths[rows]
     n_new = jnp.full((batch,), n_tokens, jnp.int32) if n_new is None else n_new.astype(jnp.int32)
-    mark = lax.composite(_append_and_attend, name=CACHED_ATTENTION, version=1)
+    mark = lax.composite(append_and_attend, name=CACHED_ATTENTION, version=1)
     out, keys, values = mark(
         q,
         k,
@@ -78,7 +78,7 @@ def cached_attention(
     return out, KVCache(keys, values, lengths)
 
 
-def _append_and_attend(
+def append_and_attend(
     q: Array,
     k: Array,
     v: Array,

@@ -47,3 +47,8 @@ class KVCache:
     def with_lengths(self, lengths: jax.Array) -> KVCache:
         """The same cache with other row lengths, each at most the present one."""
         return dataclasses.replace(self, lengths=lengths)
+
+
+class CacheArray(jax.ShapeDtypeStruct):
+    """Shape and dtype of an argument that is the keys or the values [B, C, Hkv, D] of a cache, in
+    a function that does not keep them in a KVCache."""

@@ -6,5 +6,6 @@ from nspjax.runtime.rate_limit import RateLimit as RateLimit
 from nspjax.runtime.stats import DeviceInfo as DeviceInfo
 from nspjax.runtime.stats import StoreStats as StoreStats
 from nspjax.runtime.store import Store as Store
+from nspjax.runtime.stored_array import StoredArray as StoredArray
 from nspjax.runtime.stored_weight import StoredWeight as StoredWeight
 from nspjax.runtime.targets import register_targets as register_targets

@@ -41,6 +41,10 @@ class StoredKVCache:
         return StoredKVCache(handle, handle, empty, shape, dtype).at_version(0, empty)
 
     @property
+    def handle(self) -> jax.Array:
+        return self.k
+
+    @property
     def batch(self) -> int:
         return self.shape[0]
 

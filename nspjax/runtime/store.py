@@ -26,6 +26,7 @@ from nspjax.runtime.handle import StoredKVCache
 from nspjax.runtime.rate_limit import RateLimit
 from nspjax.runtime.rates import Rates, measure_rates
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
+from nspjax.runtime.stored_array import StoredArray
 from nspjax.runtime.stored_weight import StoredWeight, offload, weight_bytes
 from nspjax.runtime.targets import register_targets
 from nspjax.runtime.trace import save_chrome_trace, trace_events
@@ -154,6 +155,39 @@ class Store:
             kv_dtype=kv_dtype,
             interval_tokens=interval_tokens,
         )[0]
+
+    def kv_pair(
+        self, k: jax.Array | jax.ShapeDtypeStruct, v: jax.Array | jax.ShapeDtypeStruct
+    ) -> tuple[StoredArray, StoredArray]:
+        """What stands for the keys and values of one layer in a model that was written without
+        nspjax: empty, of the shape and dtype of the given arrays [B, C, Hkv, D].
+
+        Raises:
+          InvalidArgumentError: they are no such arrays, differ, or hold something already.
+          StoreFullError: as `kv_caches`.
+        """
+        if len(k.shape) != 4 or (k.shape, k.dtype) != (v.shape, v.dtype):
+            raise InvalidArgumentError(
+                "kv_pair needs keys and values [B, C, Hkv, D] of one dtype, got "
+                f"{k.dtype} {k.shape} and {v.dtype} {v.shape}"
+            )
+        if any(isinstance(a, jax.Array) and bool(jnp.any(a)) for a in (k, v)):
+            raise InvalidArgumentError(
+                "kv_pair makes an empty cache, but these arrays hold tokens: begin with zeros, and "
+                "run the prompt through the near_storage function"
+            )
+        batch, capacity, heads, head_dim = k.shape
+        made = self.kv_cache(
+            batch=batch,
+            capacity_tokens=capacity,
+            n_kv_heads=heads,
+            head_dim=head_dim,
+            dtype=k.dtype,
+        )
+        store_id, cache_id, _ = np.asarray(made.handle).tolist()
+        # two buffers, so that a caller may donate both
+        keys, values = (StoredArray.new(store_id, cache_id, made.shape, made.dtype) for _ in "kv")
+        return keys, values
 
     def put(self, cache: KVCache) -> StoredKVCache:
         """A stored copy of an in-memory cache."""
@@ -295,7 +329,7 @@ class Store:
             end = min(n_tokens, begin + _CHECKED_TOKENS)
             self._engine.read(_cache_id(cache), row, begin, end)
 
-    def drop(self, cache: StoredKVCache) -> None:
+    def drop(self, cache: StoredKVCache | StoredArray) -> None:
         """Give the cache's room back; its handles are refused from now on.
 
         Raises:
@@ -304,13 +338,13 @@ class Store:
         self.check_owns(cache)
         self._engine.drop_cache(_cache_id(cache))
 
-    def check_owns(self, cache: StoredKVCache) -> None:
+    def check_owns(self, cache: StoredKVCache | StoredArray) -> None:
         """Refuse a cache of another store.
 
         Raises:
           InvalidArgumentError: it is one.
         """
-        if int(np.asarray(cache.k)[0]) != self._engine.id:
+        if int(np.asarray(cache.handle)[0]) != self._engine.id:
             raise InvalidArgumentError(
                 "the KV cache belongs to another Store: give each function the caches of its own"
             )
@@ -389,5 +423,5 @@ class Store:
         self.close()
 
 
-def _cache_id(cache: StoredKVCache) -> int:
-    return int(cache.k[1])
+def _cache_id(cache: StoredKVCache | StoredArray) -> int:
+    return int(cache.handle[1])

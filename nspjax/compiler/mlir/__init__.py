@@ -6,6 +6,7 @@ from nspjax.compiler.mlir.dimensions import dot_dimensions as dot_dimensions
 from nspjax.compiler.mlir.dimensions import gather_dimensions as gather_dimensions
 from nspjax.compiler.mlir.dimensions import splat as splat
 from nspjax.compiler.mlir.modules import Signature as Signature
+from nspjax.compiler.mlir.modules import clone_module as clone_module
 from nspjax.compiler.mlir.modules import module_of as module_of
 from nspjax.compiler.mlir.modules import new_context as new_context
 from nspjax.compiler.mlir.modules import parse as parse
@@ -50,6 +51,13 @@ from nspjax.compiler.mlir.reading import symbol as symbol
 from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import tensor_bytes as tensor_bytes
 from nspjax.compiler.mlir.reading import terminator as terminator
+from nspjax.compiler.mlir.stablehlo_reading import comparison as comparison
+from nspjax.compiler.mlir.stablehlo_reading import constant_array as constant_array
+from nspjax.compiler.mlir.stablehlo_reading import definition as definition
+from nspjax.compiler.mlir.stablehlo_reading import integer as integer
+from nspjax.compiler.mlir.stablehlo_reading import reduction as reduction
+from nspjax.compiler.mlir.stablehlo_reading import splat_number as splat_number
+from nspjax.compiler.mlir.stablehlo_reading import without_loops as without_loops
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import WEIGHT_ARGUMENT as WEIGHT_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
 import types
 
@@ -82,6 +83,13 @@ def _retyped(aval: core.ShapedArray, old: Type, new: Type) -> core.ShapedArray:
 def parse(text: str) -> Module:
     """A module from MLIR text, in a context of its own."""
     return Module.parse(text, new_context())
+
+
+def clone_module(module: Module) -> Module:
+    """A copy in the same context, with its source lines."""
+    content = io.BytesIO()
+    module.operation.write_bytecode(content)
+    return Module.parse(content.getvalue(), module.context)
 
 
 def remove_unused_functions(module: Module) -> None:

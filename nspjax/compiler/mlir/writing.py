@@ -141,6 +141,28 @@ class Builder:
             name = ir.FlatSymbolRefAttr.get(string(callee.attributes["sym_name"]))
         return self.op("func.call", operands, kind.results, {"callee": name})
 
+    def composite(
+        self,
+        name: str,
+        operands: Sequence[Value],
+        results: Sequence[Type],
+        settings: dict[str, bool | int | float | str],
+        decomposition: Operation,
+    ) -> list[Value]:
+        """A mark, as lowering `jax.lax.composite` makes it."""
+        context = self.anchor.context
+        given = {key: attribute(value, context) for key, value in settings.items()}
+        with context:
+            attributes = {
+                "name": ir.StringAttr.get(name),
+                "composite_attributes": ir.DictAttr.get(given),
+                "decomposition": ir.FlatSymbolRefAttr.get(
+                    string(decomposition.attributes["sym_name"])
+                ),
+                "version": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 1),
+            }
+        return self.op("stablehlo.composite", operands, results, attributes)
+
 
 def copy_function(module: Module, name: str, copy_name: str) -> Operation:
     """A private copy of a function, of another name."""
@@ -183,10 +205,12 @@ def inline_call(call: Operation, callee: Operation) -> None:
     """Put the operations of `callee` where it is called."""
     body = callee.regions[0].blocks[0]
     values = dict(zip(body.arguments, call.operands, strict=True))
-    with ir.InsertionPoint(call):
+    with call.context, ir.InsertionPoint(call):
         for op in list(body.operations)[:-1]:
             made = op.operation.clone()
             for inner in operations(made):
+                # what JAX itself put into a function knows no line of the user's but the call's
+                inner.location = ir.Location.callsite(inner.location, [call.location])
                 for i, value in enumerate(inner.operands):
                     if value in values:
                         inner.operands[i] = values[value]
