@@ -108,6 +108,10 @@ class Affine:
         return None
 
 
+Index = tuple[Affine, ...]
+"""where an element is: one number a dimension"""
+
+
 def constant(number: int) -> Affine:
     return Affine(frozenset(), number)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, SplitAxis, constant
+from nspjax.compiler.affine import Affine, Axis, Index, SplitAxis, constant
 from nspjax.compiler.causal_mask import CausalMask, causal_mask
 from nspjax.compiler.formula import Formula, both, negation
-from nspjax.compiler.matching import Elements, Index, NoMatch
+from nspjax.compiler.matching import Elements, NoMatch
 from nspjax.compiler.softmax_pattern import Scores, scores_of
 
 CACHE_WRITE = "stablehlo.dynamic_update_slice"

@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, Symbol, constant, flat_index, unflatten
-from nspjax.compiler.formula import (
-    FALSE,
-    TRUE,
-    Both,
-    Either,
-    Formula,
-    NotNegative,
-    both,
-    compared,
-    either,
-    negation,
+from nspjax.compiler.affine import Affine, Axis, Index, Symbol, constant, flat_index, unflatten
+from nspjax.compiler.arithmetic import (
+    ARITHMETIC,
+    Number,
+    as_formula,
+    constant_element,
+    fits,
+    is_float,
+    larger,
+    smaller,
 )
-
-Index = tuple[Affine, ...]
+from nspjax.compiler.formula import FALSE, TRUE, Formula, both, either, negation
 
 
 class NoMatch(Exception):  # noqa: N818 - a finding, not an error
@@ -69,7 +64,7 @@ class Elements:
             op = mlir.definition(value)
             if op is None:
                 return value, index
-            if op.name == "stablehlo.convert" and _is_float(value) and _is_float(op.operands[0]):
+            if op.name == "stablehlo.convert" and is_float(value) and is_float(op.operands[0]):
                 value = op.operands[0]
                 continue
             moved = self._moved(op, index)
@@ -131,7 +126,7 @@ class Elements:
         Raises:
           NoMatch: it is made of something that nothing is known of.
         """
-        formula = _as_formula(self.number(value, index))
+        formula = as_formula(self.number(value, index))
         if formula is None:
             raise NoMatch("a condition is needed", value)
         return formula
@@ -146,38 +141,38 @@ class Elements:
             return float(read.constant) if read.is_constant else None
         return read if isinstance(read, float) else None
 
-    def number(self, value: mlir.Value, index: Index) -> Affine | Formula | float:
+    def number(self, value: mlir.Value, index: Index) -> Number:
         value, index = self.source(value, index)
         op = mlir.definition(value)
         if op is None:
             return self._unknown(value, index)
         read = self._computed(op, index)
-        if read is None or (isinstance(read, Affine) and not _fits(read, mlir.tensor(value)[1])):
+        if read is None or (isinstance(read, Affine) and not fits(read, mlir.tensor(value)[1])):
             return self._unknown(value, index)
         return read
 
-    def _computed(self, op: mlir.Operation, index: Index) -> Affine | Formula | float | None:
+    def _computed(self, op: mlir.Operation, index: Index) -> Number | None:
         name = op.name.removeprefix("stablehlo.")
         if name == "constant":
-            return _constant(op, index)
+            return constant_element(op, index)
         if name == "iota":
             return index[mlir.integer(op, "iota_dimension")]
-        if name not in _ARITHMETIC:
+        if name not in ARITHMETIC:
             return None
         if name == "select":
             # each branch by itself: the one that is not taken may be unreadable
             return self._selected(op, index)
         if name == "clamp":
             low, x, high = (self.number(v, index if mlir.tensor(v)[0] else ()) for v in op.operands)
-            return _smaller(_larger(low, x), high)
-        return _ARITHMETIC[name](op, *(self.number(operand, index) for operand in op.operands))
+            return smaller(larger(low, x), high)
+        return ARITHMETIC[name](op, *(self.number(operand, index) for operand in op.operands))
 
-    def _selected(self, op: mlir.Operation, index: Index) -> Affine | Formula | float | None:
+    def _selected(self, op: mlir.Operation, index: Index) -> Number | None:
         which, yes, no = op.operands
         condition = self.condition(which, index if mlir.tensor(which)[0] else ())
         if condition in (TRUE, FALSE):
             return self.number(yes if condition == TRUE else no, index)
-        chosen, other = (_as_formula(self.number(v, index)) for v in (yes, no))
+        chosen, other = (as_formula(self.number(v, index)) for v in (yes, no))
         if chosen is None or other is None:
             return None
         return either(both(condition, chosen), both(negation(condition), other))
@@ -193,193 +188,3 @@ class Elements:
         symbol = Symbol(hash(value), index, self.symbol_high, value)
         self.symbols.add(symbol)
         return Affine.of({symbol: 1})
-
-
-# ---- what operations compute --------------------------------------------------------------------
-
-Number = Affine | Formula | float
-
-
-def _constant(op: mlir.Operation, index: Index) -> Affine | Formula | float | None:
-    _, element = mlir.tensor(op.results[0])
-    if (number := mlir.splat_number(op)) is not None:
-        if element == "i1":
-            return TRUE if number else FALSE
-        return float(number) if _is_float(op.results[0]) else constant(int(number))
-    items = mlir.constant_array(op)
-    if items is None or items.ndim == 0:
-        return None
-    if all(at.is_constant for at in index):
-        number = int(items[tuple(at.constant for at in index)])
-        return (TRUE if number else FALSE) if element == "i1" else constant(number)
-    if element != "i1" and items.ndim == 1 and len(set(np.diff(items).tolist())) == 1:
-        return (index[0] * int(items[1] - items[0])).plus(int(items[0]))
-    if element == "i1" and items.ndim == 2:
-        diagonal = int(np.count_nonzero(items[0])) - 1  # row i sees the first i + 1 + diagonal
-        if np.array_equal(items != 0, np.tri(items.shape[0], items.shape[1], diagonal, dtype=bool)):
-            return compared("LE", index[1], index[0].plus(diagonal))
-    return None
-
-
-def _as_formula(read: Number | None) -> Formula | None:
-    if isinstance(read, Both | Either | NotNegative):
-        return read
-    if isinstance(read, Affine):
-        read = read.constant if read.is_constant else None
-    return FALSE if read == 0 else TRUE if read == 1 else None
-
-
-def _add(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    if isinstance(a, float) and isinstance(b, float):
-        return a + b
-    return a + b if isinstance(a, Affine) and isinstance(b, Affine) else None
-
-
-def _subtract(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    if isinstance(a, float) and isinstance(b, float):
-        return a - b
-    if _as_formula(a) == TRUE and isinstance(b, Formula):
-        return negation(b)  # 1 - mask
-    return a - b if isinstance(a, Affine) and isinstance(b, Affine) else None
-
-
-def _multiply(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    if isinstance(a, float) and isinstance(b, float):
-        return a * b
-    if isinstance(a, Affine) and isinstance(b, Affine):
-        if a.is_constant or b.is_constant:
-            return b * a.constant if a.is_constant else a * b.constant
-        return None
-    left, right = _as_formula(a), _as_formula(b)
-    return None if left is None or right is None else both(left, right)
-
-
-def _divide(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    return a / b if isinstance(a, float) and isinstance(b, float) and b else None
-
-
-def _remainder(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    if not (isinstance(a, Affine) and isinstance(b, Affine) and b.is_constant):
-        return None
-    return a if a.low >= 0 and a.high < b.constant else None
-
-
-def _negate(op: mlir.Operation, a: Number) -> Number | None:
-    if isinstance(a, float):
-        return -a
-    return a * -1 if isinstance(a, Affine) else None
-
-
-def _root(op: mlir.Operation, a: Number) -> Number | None:
-    if not isinstance(a, float) or a <= 0:
-        return None
-    return a**0.5 if op.name == "stablehlo.sqrt" else a**-0.5
-
-
-def _and(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    left, right = _truth(op, a), _truth(op, b)
-    return None if left is None or right is None else both(left, right)
-
-
-def _or(op: mlir.Operation, a: Number, b: Number) -> Number | None:
-    left, right = _truth(op, a), _truth(op, b)
-    return None if left is None or right is None else either(left, right)
-
-
-def _not(op: mlir.Operation, a: Number) -> Number | None:
-    formula = _truth(op, a)
-    return None if formula is None else negation(formula)
-
-
-def _truth(op: mlir.Operation, a: Number) -> Formula | None:
-    """An operand of a logical operation; of integers, they are bitwise."""
-    return _as_formula(a) if mlir.tensor(op.results[0])[1] == "i1" else None
-
-
-def _larger(a: Number, b: Number) -> Number | None:
-    if isinstance(a, Affine) and isinstance(b, Affine):
-        return a if (a - b).low >= 0 else b if (b - a).low >= 0 else None
-    left, right = _as_formula(a), _as_formula(b)
-    return None if left is None or right is None else either(left, right)
-
-
-def _smaller(a: Number | None, b: Number) -> Number | None:
-    if isinstance(a, Affine) and isinstance(b, Affine):
-        return b if (a - b).low >= 0 else a if (b - a).low >= 0 else None
-    left, right = _as_formula(a), _as_formula(b)
-    return None if left is None or right is None else both(left, right)
-
-
-def _compare(op: mlir.Operation, a: Number, b: Number) -> Formula | None:
-    direction = mlir.comparison(op)
-    if isinstance(a, Affine) and isinstance(b, Affine):
-        return compared(direction, a, b)
-    if isinstance(a, float) and isinstance(b, Affine):
-        a, b, direction = b, a, _MIRRORED[direction]
-    if isinstance(a, Affine) and isinstance(b, float):  # whole numbers kept as floats
-        return compared(direction, a, constant(int(b))) if b == int(b) else None
-    left, right = _as_formula(a), _as_formula(b)
-    if left is None or right is None:
-        return None
-    if left in (TRUE, FALSE):
-        left, right, direction = right, left, _MIRRORED[direction]
-    if right not in (TRUE, FALSE):
-        return None
-    table = {  # of a condition, as 0 or 1, with (0, 1)
-        "NE": (left, negation(left)),
-        "EQ": (negation(left), left),
-        "GT": (left, FALSE),
-        "GE": (TRUE, left),
-        "LT": (FALSE, negation(left)),
-        "LE": (negation(left), TRUE),
-    }
-    return table[direction][right == TRUE]
-
-
-def _convert(op: mlir.Operation, a: Number) -> Number | None:
-    """Between integers, floats and booleans, where the number stays what it is."""
-    _, to = mlir.tensor(op.results[0])
-    if to == "i1":
-        return compared("NE", a, constant(0)) if isinstance(a, Affine) else _as_formula(a)
-    if isinstance(a, float):
-        if _is_float(op.results[0]):
-            return a
-        return constant(int(a)) if a == int(a) else None
-    if isinstance(a, Affine) and a.is_constant and _is_float(op.results[0]):
-        return float(a.constant)
-    return a
-
-
-_MIRRORED = {"EQ": "EQ", "NE": "NE", "LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE"}
-_ARITHMETIC = {
-    "add": _add,
-    "subtract": _subtract,
-    "multiply": _multiply,
-    "divide": _divide,
-    "remainder": _remainder,
-    "negate": _negate,
-    "sqrt": _root,
-    "rsqrt": _root,
-    "and": _and,
-    "or": _or,
-    "not": _not,
-    "maximum": lambda op, a, b: _larger(a, b),
-    "minimum": lambda op, a, b: _smaller(a, b),
-    "compare": _compare,
-    "convert": _convert,
-    "select": None,
-    "clamp": None,
-}
-
-
-def _is_float(value: mlir.Value) -> bool:
-    return re.fullmatch(r"bf16|f\d+.*", mlir.tensor(value)[1]) is not None
-
-
-def _fits(number: Affine, element: str) -> bool:
-    """Whether a type holds all that the number may be, exactly."""
-    if found := re.fullmatch(r"(u?)i(\d+)", element):
-        bits = int(found[2]) - (0 if found[1] else 1)
-        return (0 if found[1] else -(2**bits)) <= number.low and number.high < 2**bits
-    most = {"f64": 2**53, "f32": 2**24, "f16": 2**11, "bf16": 2**8}.get(element, 0)
-    return -most <= number.low and number.high <= most

@@ -36,10 +36,10 @@ def near_storage(
     Use the result as you would use `jax.jit(fn)`, on its own or inside another `jax.jit`, with a
     `StoredKVCache` (from `Store.kv_caches`) wherever `fn` expects a `KVCache` and, if you like, a
     `StoredWeight` (from `Store.put_weight`) where it expects an array. A model that was not written
-    for nspjax gets `StoredArray`s (from `Store.kv_pair`) for its arrays of keys and values, and
-    `raise-attention` in the pipeline. `fn` may hold its caches in `lax.while_loop`, `lax.scan`,
-    `lax.cond` and nested functions; only `ops.cached_attention` may use their k and v. Put
-    `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
+    for nspjax gets `StoredArray`s (from `Store.kv_pair`) where it expects its arrays of keys and
+    values, and `raise-attention` in the pipeline. `fn` may hold its caches in `lax.while_loop`,
+    `lax.scan`, `lax.cond` and nested functions; only `ops.cached_attention` may use their k and v.
+    Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
 
     Args:
       fn: takes and returns pytrees of arrays and KVCaches, all positional or by keyword.
@@ -192,11 +192,11 @@ def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:
         )
 
 
-_STORED = (StoredKVCache, StoredArray, StoredWeight)
+_STORED = (StoredKVCache, StoredArray)
 
 
 def _is_ours(value: Any) -> bool:
-    return isinstance(value, (KVCache, *_STORED))
+    return isinstance(value, (KVCache, StoredWeight, *_STORED))
 
 
 def _is_cache(value: Any) -> bool:
@@ -204,12 +204,12 @@ def _is_cache(value: Any) -> bool:
 
 
 def _spec(value: Any) -> Any:
-    if isinstance(value, _STORED):
+    if isinstance(value, (StoredWeight, *_STORED)):
         return value.spec()
     return spec(value)
 
 
 def _hashable(value: Any, spec: Any) -> Any:
-    if isinstance(value, _STORED):
+    if isinstance(value, (StoredWeight, *_STORED)):
         return (type(value), value.shape, value.dtype)
     return (spec.shape, spec.dtype, spec.weak_type)

@@ -11,6 +11,7 @@ from unmarked_models import HEADS, VOCAB, GemmaDecoder, LinenDecoder, NnxDecoder
 from nspjax import Store, near_storage
 from nspjax.compiler import mlir
 from nspjax.compiler.passes.raise_attention import raise_attention
+from nspjax.compiler.presets import PRESETS
 from nspjax.errors import InvalidArgumentError, OffloadError, StaleHandleError
 
 PIPELINE = "raise-attention,offload-kv,lower-to-ffi"
@@ -142,13 +143,21 @@ def test_unrolled_decode_is_as_in_memory(name):
         check_generate(store, *MODELS[name](), loop=False)
 
 
-def check_generate(store, weights, cache, names, run, loop):
+@pytest.mark.parametrize("preset", ["baseline", "ans+writeback"])
+def test_the_other_passes_take_what_was_raised(preset):
+    weights, cache, names, run = gemma_model(2, softcap=20.0)
+    pipeline = f"raise-attention,{PRESETS[preset]}"
+    with Store("memory:", host_memory="16MiB") as store:
+        check_generate(store, weights, cache, names, run, loop=True, pipeline=pipeline)
+
+
+def check_generate(store, weights, cache, names, run, loop, pipeline=PIPELINE):
     tokens = prompt()
     jitted = jax.jit(run, static_argnums=3)
     expected, expected_logits, _ = jitted(weights, cache, tokens, loop)
     assert len(np.unique(expected[:, 3:])) > 1, "the model says one token always"
 
-    near = near_storage(lambda *args: run(*args, loop), store=store, pipeline=PIPELINE)
+    near = near_storage(lambda *args: run(*args, loop), store=store, pipeline=pipeline)
     got, logits, after = jax.jit(near)(weights, in_store(store, cache, *names), tokens)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_allclose(logits, expected_logits, atol=1e-5)

@@ -7,7 +7,7 @@ import logging
 from typing import ClassVar
 
 from nspjax.compiler import mlir
-from nspjax.compiler.attention_pattern import match_attention, written_cache
+from nspjax.compiler.attention_pattern import CACHE_WRITE, match_attention, written_cache
 from nspjax.compiler.cache_flow import cache_values
 from nspjax.compiler.matching import NoMatch, described
 from nspjax.compiler.raised_mark import put_mark
@@ -55,10 +55,10 @@ def raise_attention(module: mlir.Module) -> tuple[mlir.Module, RaiseReport]:
 
     Where there is none, it is the module that was given.
     """
-    if not any(op.name == "stablehlo.dynamic_update_slice" for op in mlir.operations(module)):
+    if not any(map(_is_write, mlir.operations(module))):
         return module, RaiseReport((), ())
     inlined = mlir.clone_module(module)
-    mlir.inline_calls(inlined, keep=(CACHED_ATTENTION, PROJECT_KV))
+    mlir.inline_calls(inlined, needed=_is_write, keep=(CACHED_ATTENTION, PROJECT_KV))
     mlir.remove_unused_functions(inlined)
     _erase_unused(inlined)
     raised, left = [], []
@@ -73,6 +73,10 @@ def raise_attention(module: mlir.Module) -> tuple[mlir.Module, RaiseReport]:
             left.append(f"the attention that ends with {place}: {reason}")
     _erase_unused(inlined)
     return (inlined if raised else module), RaiseReport(tuple(raised), tuple(left))
+
+
+def _is_write(op: mlir.Operation) -> bool:
+    return op.name == CACHE_WRITE
 
 
 def _erase_unused(module: mlir.Module) -> None:
