@@ -11,9 +11,29 @@ from jax import lax
 
 from nspjax import Store, near_storage
 from nspjax.models import load_decoder
+from nspjax.runtime.trace import TraceKind
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
 ROWS, PROMPT_TOKENS, STEPS, CAPACITY = 5, 20, 9, 64
+
+
+def check_turns(trace, n_in_step, n_groups, checkpoint):
+    """In each decode step a wait comes when the other groups' attentions have begun."""
+    calls = {
+        kind: trace[trace["kind"] == kind]
+        for kind in (TraceKind.attend_start, TraceKind.attend_wait)
+    }
+    starts, waits = calls[TraceKind.attend_start], calls[TraceKind.attend_wait]
+    started = dict(zip(starts["offset"], starts["end_ns"], strict=True))
+    waited = dict(zip(waits["offset"], waits["begin_ns"], strict=True))
+    tickets = sorted(started)[-STEPS * n_in_step :]
+    assert len(tickets) == STEPS * n_in_step
+    for first in range(0, len(tickets), n_in_step):
+        of_step = tickets[first : first + n_in_step]
+        if checkpoint == "mixtral":  # its experts' loop takes all rows
+            of_step = of_step[:n_groups]
+        for ticket, later in zip(of_step, of_step[n_groups - 1 :], strict=False):
+            assert started[later] <= waited[ticket]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +89,8 @@ def test_prefill_and_decode_loop(checkpoint, groups, dtype):
         )
         near = near_storage(generate, store=store, pipeline=pipeline)
         near_logits, near_chosen, caches = near(state, tokens, caches, *args)
+        n_groups = min(groups, ROWS)
+        check_turns(store.trace(), len(memory) * n_groups, n_groups, checkpoint)
         assert caches[0].lengths.tolist() == (n_new + STEPS * (n_new > 0)).tolist()
     rows = np.asarray(n_new) > 0
     scale = float(jnp.abs(logits).max())
