@@ -236,7 +236,18 @@ def _one_axis(at: Affine) -> Axis:
 
 
 def _start(write: mlir.Operation, elements: Elements) -> Affine:
+    """Where the new tokens go, the same in all rows.
+
+    Of a place that wraps around, index % C, it is the index: a store refuses one behind the end.
+    """
     starts = [elements.integer(start, ()) for start in list(write.operands)[2:]]
     if any(starts[d] != constant(0) for d in (0, 2, 3)):
         raise NoMatch("tokens are not written to all rows and heads", write)
+    for symbol in starts[1].symbols:
+        op = mlir.definition(symbol.value)
+        if op is None or op.name != "stablehlo.remainder" or starts[1] != Affine.of({symbol: 1}):
+            continue
+        capacity = mlir.tensor(write.results[0])[0][1]
+        if elements.integer(op.operands[1], symbol.index) == constant(capacity):
+            return elements.integer(op.operands[0], symbol.index)
     return starts[1]
