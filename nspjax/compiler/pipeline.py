@@ -95,6 +95,14 @@ class Pipeline:
         ]
         return intervals[0] if intervals and intervals[0] > 1 else None
 
+    @property
+    def may_keep_x(self) -> bool:
+        """Whether rows may have X in place of K and V: then a cache alone does not hold them."""
+        return any(
+            step.name == "x-cache" and str(vars(step)["fraction"]) not in ("0", "0.0")
+            for step in self.passes
+        )
+
     def run(self, module: mlir.Module, observers: typing.Sequence[Observer] = ()) -> mlir.Module:
         """Run the passes, verifying after each; every observer sees every intermediate module.
 

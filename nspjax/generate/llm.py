@@ -94,6 +94,11 @@ class LLM:
             if value < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
         pipeline = _checked_pipeline(pipeline, in_store=store is not None)
+        if share_prefixes and pipeline is not None and pipeline.may_keep_x:
+            raise InvalidArgumentError(
+                "share_prefixes shares keys and values, and x-cache keeps X in their place: take "
+                "one of the two, or x-cache{fraction=0}"
+            )
         if interval_tokens is None and pipeline is not None:
             interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)

@@ -58,6 +58,7 @@ class ModelRunner:
     ) -> None:
         self._store = store
         self._share_prefixes = share_prefixes
+        self._may_keep_x = pipeline is not None and pipeline.may_keep_x
         self._new_caches = functools.partial(
             _new_caches, model, store, n_rows, capacity_tokens, kv_format
         )
@@ -103,8 +104,8 @@ class ModelRunner:
 
     def recover(self) -> bool:
         """After a call that failed: have the rows as they were before it, but for those that it
-        began anew. False where that cannot be, as in memory."""
-        if self._store is None or self._closed:
+        began anew. False where that cannot be: in memory, or where rows may have X kept."""
+        if self._store is None or self._closed or self._may_keep_x:
             return False
         now = map(self._store.current, self._caches)
         self._caches = [

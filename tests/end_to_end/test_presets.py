@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nspjax import Store, near_storage
+from nspjax import LLM, SamplingParams, Store, near_storage
 from nspjax.compiler.presets import PRESETS
+from nspjax.errors import StorageIOError
 from nspjax.models import load_decoder
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
@@ -102,3 +103,51 @@ def check(logits, expected, dtype, where):
     else:
         # 8 bits of mantissa, rounded at different places: a few units of the last one
         np.testing.assert_allclose(logits, expected, atol=4 * 2**-8 * scale, err_msg=where)
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """What an LLM answers with its cache in memory: more prompts than rows."""
+    draw = np.random.default_rng(3)
+    prompts = [
+        {"prompt_token_ids": draw.integers(3, 90, draw.integers(1, 40)).tolist()} for _ in range(9)
+    ]
+    with LLM(GOLDENS / "llama", **LLM_OPTIONS) as llm:
+        return prompts, [out.outputs[0].token_ids for out in llm.generate(prompts, GREEDY)]
+
+
+LLM_OPTIONS = {"dtype": "float32", "max_model_len": CAPACITY, "max_num_seqs": 4}
+GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+
+
+@pytest.mark.parametrize("name", ["baseline", "half of the rows X", "two groups"])
+def test_an_llm_reuses_rows(name, answered):
+    prompts, expected = answered
+    with (
+        Store("memory:", host_memory="16MiB") as store,
+        LLM(GOLDENS / "llama", store=store, pipeline=PIPELINES[name], **LLM_OPTIONS) as llm,
+    ):
+        assert [out.outputs[0].token_ids for out in llm.generate(prompts, GREEDY)] == expected
+
+
+@pytest.mark.filterwarnings("ignore:the disk is gone; going on")
+def test_rows_of_x_begin_anew_after_a_failure(answered, monkeypatch):
+    """What a cache alone does not hold is not taken for whole."""
+    prompts, expected = answered
+    with (
+        Store("memory:", host_memory="16MiB") as store,
+        LLM(
+            GOLDENS / "llama", store=store, pipeline=PIPELINES["half of the rows X"], **LLM_OPTIONS
+        ) as llm,
+    ):
+        decode = llm._runner._decode
+
+        def fail(weights, caches, batch):
+            decode(weights, caches, batch)  # which consumes the caches
+            raise StorageIOError("the disk is gone")
+
+        monkeypatch.setattr(llm._runner, "_decode", fail)
+        with pytest.raises(StorageIOError, match="the disk is gone"):
+            llm.generate(prompts[:1], GREEDY)
+        monkeypatch.undo()
+        assert [out.outputs[0].token_ids for out in llm.generate(prompts, GREEDY)] == expected

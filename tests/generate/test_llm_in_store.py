@@ -89,5 +89,7 @@ def test_a_pipeline_of_one_s_own(model, in_memory, store):
         assert llm.generate(PROMPTS, GREEDY) == in_memory
     with pytest.raises(PipelineError, match="there is no pass 'none'"):
         LLM(model, store=store, pipeline="none", **OPTIONS)
+    with pytest.raises(InvalidArgumentError, match="x-cache keeps X in their place"):
+        LLM(model, store=store, pipeline="hilos", share_prefixes=True, **OPTIONS)
     with pytest.raises(InvalidArgumentError, match="needs a store"):
         LLM(model, pipeline=pipeline, **OPTIONS)
