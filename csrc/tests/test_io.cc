@@ -123,7 +123,7 @@ std::unique_ptr<FileDevice> open_device(const TemporaryDirectory& directory,
                                         std::unique_ptr<IoQueue> queue) {
   std::vector<std::string> warnings;
   const HostBudget budget = split_host_memory(2 << 20, 1, 1 << 20);
-  return std::make_unique<FileDevice>(directory.path(), directory.path(), budget,
+  return std::make_unique<FileDevice>(directory.path(), directory.path(), "nspjax.kv", budget,
                                       std::make_unique<WatchingQueue>(std::move(queue)), warnings);
 }
 
