@@ -23,4 +23,5 @@ def rates_of(module: mlir.Module) -> Rates | None:
     attributes = module.operation.attributes
     if any(_PREFIX + name not in attributes for name in _NAMES):
         return None
-    return Rates(*(mlir.number(attributes[_PREFIX + name]) for name in _NAMES))
+    *rates, apart = (mlir.number(attributes[_PREFIX + name]) for name in _NAMES)
+    return Rates(*rates, processors_apart=bool(apart))

@@ -41,11 +41,11 @@ def best_fraction(
         a = 1 / [(1 - rho) + B_device * max(rho / B_link, operations a byte / F)]
 
     which is HILOS's 2 B_link / (B_device + B_link) (arXiv 2502.09921) for rho = 1/2 and F without
-    limit. 0 where X is no smaller than K and V (grouped-query attention), and where it would save
-    less than LEAST_GAIN: as on a CPU, whose processor is also the near-storage one.
+    limit. 0 where X is no smaller than K and V (grouped-query attention), where the devices attend
+    with the compute device's own processor, and where it would save less than LEAST_GAIN.
     """
     rho = hidden_size / (2 * n_kv_heads * head_dim)
-    if rho >= 1:
+    if rho >= 1 or not rates.processors_apart:
         return 0.0
     flops_a_byte = 2 * hidden_size / element_bytes
     others = max(rho / rates.link_bytes_per_s, flops_a_byte / rates.compute_flops)

@@ -23,19 +23,23 @@ class Rates:
     """What a schedule weighs against each other.
 
     device_bytes_per_s: reads of all devices together; link_bytes_per_s: between them and the
-    compute device; compute_flops: floating-point operations a second of the compute device.
+    compute device; compute_flops: floating-point operations a second of the compute device;
+    processors_apart: whether attention at the devices leaves the compute device alone, and not, as
+    on a CPU whose cores do both, takes its time.
     """
 
     device_bytes_per_s: float
     link_bytes_per_s: float
     compute_flops: float
+    processors_apart: bool = True
 
 
 def measure_rates(store: Store) -> Rates:
     """The rates of a store and of the device that JAX computes on; takes up to a second.
 
     A device: its rate limit, or what its drive's profile says, or the rate at which the host's
-    memory is read. The link: its rate limit, or the host's memory: it is not there then.
+    memory is read. The link: its rate limit, or the host's memory: it is not there then. Simulated
+    devices are taken for ones with processors of their own.
     """
     limit = store.rate_limit
     memory = _memory_bytes_per_s()
@@ -44,7 +48,7 @@ def measure_rates(store: Store) -> Rates:
         for device in store.devices()
     ]
     link = (limit.link_bytes_per_s if limit else 0.0) or memory
-    return Rates(sum(of_devices), link, _matmul_flops())
+    return Rates(sum(of_devices), link, _matmul_flops(), processors_apart=limit is not None)
 
 
 def _drive_bytes_per_s(directory: str) -> float:

@@ -1,7 +1,10 @@
 """For how many rows X is kept: the general rule, and where it is none."""
 
+import dataclasses
+
 import pytest
 
+from nspjax import Store
 from nspjax.compiler import Pipeline
 from nspjax.compiler.passes.x_cache import XCache
 from nspjax.compiler.rates import Rates
@@ -47,6 +50,15 @@ def test_none_where_it_does_not_pay():
     cpu_flops = 200e9
     assert best_fraction(Rates(3e9, 20e9, cpu_flops), **MHA) == 0
     assert best_fraction(Rates(3e9, 20e9, 2e12), **MHA) == 0  # all cores of a large one
+
+
+def test_none_on_measured_rates_of_a_cpu():
+    """The same cores would recompute and attend, however small the model is."""
+    small = {"hidden_size": 8, "n_kv_heads": 2, "head_dim": 4, "element_bytes": 4}
+    with Store("memory:") as store:
+        assert best_fraction(store.rates, **small) == 0
+        apart = dataclasses.replace(store.rates, processors_apart=True, compute_flops=1e12)
+        assert best_fraction(apart, **small) > 0
 
 
 def test_all_rows_at_most():
