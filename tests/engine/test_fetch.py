@@ -146,7 +146,7 @@ def test_what_is_announced_is_read_as_it_is_fetched(open_store):
         for layer in range(2):
             following = 1 - layer
             rows, lengths = int32([0, 1]), int32([480, 480])
-            store.prefetch(layers[following], versions[following], rows, lengths)
+            store.prefetch(layers[following], rows, lengths)
             for begin in range(0, 480, 48):  # segments begin elsewhere
                 fetch(store, layers[layer], versions[layer], [0, 1], begin, [480, 480], 48)
         stats = store.stats()
