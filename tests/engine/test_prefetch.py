@@ -1,5 +1,7 @@
 """What is announced is read before it is asked for, in the order in which it was announced."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from engine_oracle import int32
@@ -20,18 +22,18 @@ def filled(store):
     return handles
 
 
-def attend(store, handle, rows=range(ROWS), **options):
-    rows = int32(rows)
-    lengths = np.full_like(rows, TOKENS)
-    q = np.ones((len(rows), 1, HEADS, D), np.float32)
+def attend(store, handle, rows: Sequence[int] = range(ROWS), **options):
+    to = int32(rows)
+    lengths = np.full_like(to, TOKENS)
+    q = np.ones((len(to), 1, HEADS, D), np.float32)
     return store.attend(
-        *handle, q, rows, lengths - 1, lengths, 0.1, **{"read_ahead": False} | options
+        *handle, q, to, lengths - 1, lengths, 0.1, **{"read_ahead": False} | options
     )
 
 
-def prefetch(store, handle, rows=range(ROWS), length=TOKENS, most_bytes=0):
-    rows = int32(rows)
-    store.prefetch(handle[0], rows, np.full_like(rows, length), most_bytes)
+def prefetch(store, handle, rows: Sequence[int] = range(ROWS), length=TOKENS, most_bytes=0):
+    of = int32(rows)
+    store.prefetch(handle[0], of, np.full_like(of, length), most_bytes)
 
 
 def events_of(store, *kinds):

@@ -1,5 +1,7 @@
 """Tiles that are held back in host memory, and when they are written."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from engine_oracle import bits, fill, int32, normal
@@ -20,11 +22,11 @@ def one_cache(store, kv_dtype="", capacity=CAPACITY):
     return store.create_caches(1, ROWS, capacity, HEADS, D, "f32", TILE, kv_dtype)[0]
 
 
-def hold(store, cache, version, k, v, start, n_new, rows=range(ROWS)):
-    rows = int32(rows)
-    part = [x[rows, start : start + n_new] for x in (k, v)]
-    each = np.ones_like(rows)
-    return store.append(cache, version, *part, rows, each * start, each * n_new, hold=True)
+def hold(store, cache, version, k, v, start, n_new, rows: Sequence[int] = range(ROWS)):
+    to = int32(rows)
+    part = [x[to, start : start + n_new] for x in (k, v)]
+    each = np.ones_like(to)
+    return store.append(cache, version, *part, to, each * start, each * n_new, hold=True)
 
 
 def attend(store, cache, version, length, **options):
@@ -291,13 +293,16 @@ def test_attention_begun_behind_a_write_that_fails(open_store):
 def test_an_append_behind_attention_whose_write_fails(open_store):
     """It has returned by then: the next one says so, and the tiles are there."""
     k, v = contents()
-    fault = ""
-    for _ in range(2):  # the first to count the writes
+
+    def filled(fault):
         store = open_store(1, fault=fault, read_bytes_per_s=1e6)
         cache, other = (one_cache(store) for _ in range(2))
-        slow = fill(store, other, k, v, [20 * TILE] * ROWS)
+        version = fill(store, other, k, v, [20 * TILE] * ROWS)
         store.flush()
-        fault = f"write:eio:after={store.stats()['n_writes']}:times=5"
+        return store, cache, other, version
+
+    n_writes = filled("")[0].stats()["n_writes"]
+    store, cache, other, slow = filled(f"write:eio:after={n_writes}:times=5")
     q = np.ones((ROWS, 1, HEADS * GROUP, D), np.float32)
     at = int32([20 * TILE] * ROWS)
     ticket = store.attend_start(other, slow, q, int32(range(ROWS)), at, at, 0.1)
