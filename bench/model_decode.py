@@ -16,6 +16,8 @@ from nspjax import Store, near_storage
 from nspjax.compiler import DEFAULT_PIPELINE
 from nspjax.models import ModelConfig, random_decoder
 
+PREFILL_TOKENS = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
@@ -77,13 +79,15 @@ def make_decode(
     context_tokens: int,
     most_steps: int,
     pipeline: str = DEFAULT_PIPELINE,
+    synthetic: bool = True,
     **cache_options: Any,
 ) -> Callable[[int], Steps]:
     """A function that runs the next so many steps, each from the last one's most likely tokens.
 
     A step before them is not measured: so the first one begins with as much read ahead as the last
     one leaves. Each row begins with context_tokens synthetic tokens, and has room for twice
-    most_steps more.
+    most_steps more. Where rows keep X, no engine can make it up: synthetic=False prefills a random
+    prompt.
     cache_options: further ones of Store.kv_caches.
     """
     config = weights.config
@@ -96,16 +100,21 @@ def make_decode(
         dtype=jnp.bfloat16,
         **cache_options,
     )
-    caches = [store.fill_synthetic(cache, context_tokens) for cache in caches]
-    store.flush()
+    if synthetic:
+        caches = [store.fill_synthetic(cache, context_tokens) for cache in caches]
 
     def step(state: Any, tokens: jax.Array, caches: Any) -> Any:
         model = nnx.merge(weights.graph, state)
         hidden, caches = model(tokens, caches)
-        return jnp.argmax(model.logits(hidden), -1).astype(jnp.int32), caches
+        return jnp.argmax(model.logits(hidden[:, -1:]), -1).astype(jnp.int32), caches
 
     near = near_storage(step, store=store, pipeline=pipeline)
     tokens, length = jnp.zeros((batch, 1), jnp.int32), context_tokens
+    for begin in () if synthetic else range(0, context_tokens, PREFILL_TOKENS):
+        piece = (batch, min(PREFILL_TOKENS, context_tokens - begin))
+        prompt = jax.random.randint(jax.random.key(begin), piece, 0, config.vocab_size)
+        tokens, caches = near(weights.state, prompt, caches)
+    store.flush()
 
     def run(n_steps: int) -> Steps:
         nonlocal tokens, caches, length

@@ -1,9 +1,9 @@
 """The presets on simulated devices behind one link: what each pass of HILOS's gains, and where.
 
-Decode of a small decoder on the real engine, real steps over synthetic KV, with multi-head (MHA)
-and grouped-query attention (GQA). Each device is memory that gives its KV no faster than
---device-read and takes writes no faster than --device-write; all share a link of --link to the
-compute device, which is this machine's CPU.
+Decode of a small decoder with random weights on the real engine, after a real prefill, with
+multi-head (MHA) and grouped-query attention (GQA). Each device is memory that gives its KV no
+faster than --device-read and takes writes no faster than --device-write; all share a link of --link
+to the compute device, which is this machine's CPU.
 
     python bench/schedule.py
     python bench/schedule.py --devices 1,4 --context 256 --rounds 2 --plot /tmp/s.svg  # does it run
@@ -49,9 +49,9 @@ def main() -> None:
     parser.add_argument("--link", default="1GB/s", help="default %(default)s")
     parser.add_argument("--pipelines", default=";".join((*PRESETS, f"{HALF_X}")))
     parser.add_argument("--batch", default=16, type=int, help="rows (default %(default)s)")
-    parser.add_argument("--context", default=2048, type=int, help="tokens (default %(default)s)")
+    parser.add_argument("--context", default=2000, type=int, help="tokens (default %(default)s)")
     parser.add_argument("--layers", default=4, type=int, help="default %(default)s")
-    parser.add_argument("--steps", default=3, type=int, help="a round (default %(default)s)")
+    parser.add_argument("--steps", default=2, type=int, help="a round (default %(default)s)")
     parser.add_argument("--host-memory", default="1GiB", help="default %(default)s")
     parser.add_argument("--plot", type=Path, default=Path(__file__).parent / "plots/schedule.svg")
     args = parser.parse_args()
@@ -115,6 +115,7 @@ def measure(
                 context_tokens=args.context,
                 most_steps=(args.rounds + WARM_UPS) * (args.steps + 1),
                 pipeline=pipeline,
+                synthetic=False,
                 interval_tokens=16,
             )
             arms[Arm(attention, n_devices, pipeline)] = lambda decode=decode: decode(args.steps)
