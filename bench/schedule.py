@@ -146,7 +146,7 @@ def table(
                 f"{median(each.link_bytes / each.n_steps for each in steps) / 1e6:.1f}",
                 f"{median(each.bytes_read / each.n_steps for each in steps) / 1e6:.1f}",
                 f"{median(each.bytes_written / each.n_steps for each in steps) / 1e6:.2f}",
-                f"{1 - median(busy):.0%}",
+                f"{max(0.0, 1 - median(busy)):.0%}",
             )
         )
     return Table(

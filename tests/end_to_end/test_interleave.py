@@ -40,10 +40,10 @@ def check_turns(trace, n_in_step, n_groups, checkpoint):
     ("checkpoint", "groups", "dtype"),
     [
         ("llama", 2, "float32"),
-        ("llama", 9, "bfloat16"),
+        pytest.param("llama", 9, "bfloat16", marks=pytest.mark.slow),
         ("opt", 3, "float32"),
-        ("qwen3", 2, "bfloat16"),
-        ("mixtral", 2, "float32"),
+        pytest.param("qwen3", 2, "bfloat16", marks=pytest.mark.slow),
+        pytest.param("mixtral", 2, "float32", marks=pytest.mark.slow),
     ],
 )
 def test_prefill_and_decode_loop(checkpoint, groups, dtype):

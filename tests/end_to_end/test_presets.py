@@ -22,7 +22,7 @@ FAMILIES = [
     "qwen2_window_layers",
     "qwen3",
 ]
-QUICK = {"llama_llama3_rope", "opt"}
+QUICK = {("llama_llama3_rope", "bfloat16"), ("opt", "float32")}
 PIPELINES = {
     **{name: name for name in PRESETS},
     # what rates would have to be for the presets to choose it
@@ -37,7 +37,7 @@ CASES = [
     pytest.param(family, dtype, id=f"{family}-{dtype}", marks=marks)
     for family in FAMILIES
     for dtype in ("float32", "bfloat16")
-    for marks in ([] if family in QUICK else [pytest.mark.slow],)
+    for marks in ([] if (family, dtype) in QUICK else [pytest.mark.slow],)
 ]
 ROWS, PROMPT_TOKENS, STEPS, CAPACITY = 4, 40, 12, 64
 
@@ -120,7 +120,9 @@ LLM_OPTIONS = {"dtype": "float32", "max_model_len": CAPACITY, "max_num_seqs": 4}
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
 
 
-@pytest.mark.parametrize("name", ["baseline", "half of the rows X", "two groups"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("baseline", marks=pytest.mark.slow), "half of the rows X", "two groups"]
+)
 def test_an_llm_reuses_rows(name, answered):
     prompts, expected = answered
     with (

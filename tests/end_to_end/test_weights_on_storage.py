@@ -34,7 +34,7 @@ def open_store(kind, tmp_path, **options):
         ("llama", "bfloat16", "memory"),
         ("llama", "float32", "file"),
         ("opt", "bfloat16", "file"),
-        ("mixtral", "bfloat16", "file"),
+        pytest.param("mixtral", "bfloat16", "file", marks=pytest.mark.slow),
     ],
 )
 def test_the_logits_are_the_same_bits(checkpoint, dtype, kind, tmp_path):
@@ -74,7 +74,10 @@ def answers(llm):
     return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, PARAMS)]
 
 
-@pytest.mark.parametrize(("checkpoint", "kind"), [("llama", "memory"), ("opt", "file")])
+@pytest.mark.parametrize(
+    ("checkpoint", "kind"),
+    [("llama", "memory"), pytest.param("opt", "file", marks=pytest.mark.slow)],
+)
 def test_an_llm_answers_the_same(checkpoint, kind, tmp_path):
     options = {"max_num_seqs": 3, "max_model_len": CAPACITY, "dtype": "float32"}
     decoder = load_decoder(GOLDENS / checkpoint, dtype="float32")

@@ -60,26 +60,33 @@ def in_memory(checkpoint, dtype):
     return generate, state, tokens, memory, expected
 
 
+CASES = [
+    ("llama", "float32", "fraction=0.5 chunk-tokens=7"),
+    ("llama", "float32", "fraction=1.0"),
+    ("llama", "bfloat16", "fraction=0.5"),
+    ("opt", "float32", "fraction=0.5 chunk-tokens=16"),
+    ("opt", "bfloat16", "fraction=1.0"),
+    ("qwen3", "float32", "fraction=0.25"),
+    ("qwen3", "bfloat16", "fraction=0.5 chunk-tokens=10"),
+    ("mistral_window", "float32", "fraction=0.75 chunk-tokens=8"),
+]
+QUICK = {("memory", CASES[0]), ("memory", CASES[4]), ("file", CASES[7])}
+
+
 @pytest.mark.parametrize(
-    ("checkpoint", "dtype", "options"),
+    ("device", "checkpoint", "dtype", "options"),
     [
-        ("llama", "float32", "fraction=0.5 chunk-tokens=7"),
-        ("llama", "float32", "fraction=1.0"),
-        ("llama", "bfloat16", "fraction=0.5"),
-        ("opt", "float32", "fraction=0.5 chunk-tokens=16"),
-        ("opt", "bfloat16", "fraction=1.0"),
-        ("qwen3", "float32", "fraction=0.25"),
-        ("qwen3", "bfloat16", "fraction=0.5 chunk-tokens=10"),
-        ("mistral_window", "float32", "fraction=0.75 chunk-tokens=8"),
+        pytest.param(device, *case, marks=[] if (device, case) in QUICK else pytest.mark.slow)
+        for device in ("memory", "file")
+        for case in CASES
     ],
 )
-@pytest.mark.parametrize("device", ["memory", "file"])
 def test_prefill_and_decode_loop(device, checkpoint, dtype, options, tmp_path):
     devices = "memory:" if device == "memory" else tmp_path
     check(devices, checkpoint, dtype, f"offload-kv,x-cache{{{options}}},lower-to-ffi")
 
 
-@pytest.mark.parametrize("more", ["", "interleave,"])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), "interleave,"])
 def test_with_the_other_passes(more, tmp_path):
     pipeline = (
         f"offload-kv,x-cache{{fraction=0.5 chunk-tokens=8}},split-attention,{more}"
