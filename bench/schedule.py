@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--link", default="1GB/s", help="default %(default)s")
     parser.add_argument("--pipelines", default=";".join((*PRESETS, f"{HALF_X}")))
     parser.add_argument("--batch", default=16, type=int, help="rows (default %(default)s)")
-    parser.add_argument("--context", default=2000, type=int, help="tokens (default %(default)s)")
+    parser.add_argument("--context", default=1000, type=int, help="tokens (default %(default)s)")
     parser.add_argument("--layers", default=4, type=int, help="default %(default)s")
     parser.add_argument("--steps", default=2, type=int, help="a round (default %(default)s)")
     parser.add_argument("--host-memory", default="1GiB", help="default %(default)s")

@@ -35,19 +35,21 @@ def best_fraction(
 
     Devices read S (1 - a (1 - rho)) bytes of K, V and X where S is all of K and V, rho the size of
     X over that of K and V; the link carries a rho S; and a S bytes of K and V are recomputed, with
-    2 * hidden_size operations an element. These go on side by side; reading takes as long as the
-    slower one of the others at
+    2 * hidden_size operations an element, and attended over at the compute device. These go on side
+    by side; reading takes as long as the slower one of the others at
 
-        a = 1 / [(1 - rho) + B_device * max(rho / B_link, operations a byte / F)]
+        a = 1 / [(1 - rho) + B_device * max(rho / B_link, operations a byte / F + 1 / B_attend)]
 
-    which is HILOS's 2 B_link / (B_device + B_link) (arXiv 2502.09921) for rho = 1/2 and F without
-    limit. 0 where X is no smaller than K and V (grouped-query attention), where the devices attend
-    with the compute device's own processor, and where it would save less than LEAST_GAIN.
+    which is HILOS's 2 B_link / (B_device + B_link) (arXiv 2502.09921) for rho = 1/2 and F and
+    B_attend without limit. 0 where X is no smaller than K and V (grouped-query attention), where
+    the devices attend with the compute device's own processor, and where it would save less than
+    LEAST_GAIN.
     """
     rho = hidden_size / (2 * n_kv_heads * head_dim)
     if rho >= 1 or not rates.processors_apart:
         return 0.0
     flops_a_byte = 2 * hidden_size / element_bytes
-    others = max(rho / rates.link_bytes_per_s, flops_a_byte / rates.compute_flops)
+    compute = flops_a_byte / rates.compute_flops + 1 / rates.attend_bytes_per_s
+    others = max(rho / rates.link_bytes_per_s, compute)
     fraction = min(1 / ((1 - rho) + rates.device_bytes_per_s * others), 1.0)
     return fraction if fraction * (1 - rho) >= LEAST_GAIN else 0.0

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+
+from nspjax.ops.blockwise import blockwise_attention
 
 if TYPE_CHECKING:
     from nspjax.runtime.store import Store
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 _MATMUL_SIZE = 1024
 _MEMORY_BYTES = 64 << 20
 _REPEATS = 3
+_ATTENDED = (8, 512, 8, 64)
+"""rows, tokens, KV heads, channels"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Rates:
 
     device_bytes_per_s: reads of all devices together; link_bytes_per_s: between them and the
     compute device; compute_flops: floating-point operations a second of the compute device;
+    attend_bytes_per_s: K and V that the compute device attends over, a second, in a decode step;
     processors_apart: whether attention at the devices leaves the compute device alone, and not, as
     on a CPU whose cores do both, takes its time.
     """
@@ -31,6 +37,7 @@ class Rates:
     device_bytes_per_s: float
     link_bytes_per_s: float
     compute_flops: float
+    attend_bytes_per_s: float = float("inf")
     processors_apart: bool = True
 
 
@@ -48,7 +55,13 @@ def measure_rates(store: Store) -> Rates:
         for device in store.devices()
     ]
     link = (limit.link_bytes_per_s if limit else 0.0) or memory
-    return Rates(sum(of_devices), link, _matmul_flops(), processors_apart=limit is not None)
+    return Rates(
+        sum(of_devices),
+        link,
+        _matmul_flops(),
+        _attend_bytes_per_s(),
+        processors_apart=limit is not None,
+    )
 
 
 def _drive_bytes_per_s(directory: str) -> float:
@@ -68,11 +81,28 @@ def _memory_bytes_per_s() -> float:
 def _matmul_flops() -> float:
     """Of one float32 matmul: large enough that its operands stay in the caches."""
     x = jnp.ones((_MATMUL_SIZE, _MATMUL_SIZE))
-    multiply = jax.jit(jnp.matmul)
-    multiply(x, x).block_until_ready()  # compiles
+    return 2 * _MATMUL_SIZE**3 / _seconds(jnp.matmul, x, x)
+
+
+def _attend_bytes_per_s() -> float:
+    """Of one decode step's attention over bfloat16 K and V, as JAX computes it."""
+    rows, tokens, heads, head_dim = _ATTENDED
+    k = jnp.ones((rows, tokens, heads, head_dim), jnp.bfloat16)
+    q, end = k[:, :1], jnp.full((rows,), tokens, jnp.int32)
+
+    def attend(q: jax.Array, k: jax.Array, end: jax.Array) -> jax.Array:
+        return blockwise_attention(q, k, k, None, end - 1, end, scale=1.0)[0]
+
+    return 2 * k.nbytes / _seconds(attend, q, k, end)
+
+
+def _seconds(fn: Callable[..., jax.Array], *operands: jax.Array) -> float:
+    """The shortest of some runs."""
+    compiled = jax.jit(fn)
+    compiled(*operands).block_until_ready()
     times_s = []
     for _ in range(_REPEATS):
         begin_s = time.perf_counter()
-        multiply(x, x).block_until_ready()
+        compiled(*operands).block_until_ready()
         times_s.append(time.perf_counter() - begin_s)
-    return 2 * _MATMUL_SIZE**3 / min(times_s)
+    return min(times_s)

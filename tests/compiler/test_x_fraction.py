@@ -57,8 +57,17 @@ def test_none_on_measured_rates_of_a_cpu():
     small = {"hidden_size": 8, "n_kv_heads": 2, "head_dim": 4, "element_bytes": 4}
     with Store("memory:") as store:
         assert best_fraction(store.rates, **small) == 0
-        apart = dataclasses.replace(store.rates, processors_apart=True, compute_flops=1e12)
+        apart = dataclasses.replace(
+            store.rates, processors_apart=True, compute_flops=1e12, attend_bytes_per_s=1e12
+        )
         assert best_fraction(apart, **small) > 0
+
+
+def test_attention_at_the_compute_device_counts():
+    fast = Rates(1e9, 64e9, 1e30)
+    assert best_fraction(dataclasses.replace(fast, attend_bytes_per_s=4e9), **MHA) == 1
+    assert best_fraction(dataclasses.replace(fast, attend_bytes_per_s=1e9), **MHA) == 1 / 1.5
+    assert best_fraction(dataclasses.replace(fast, attend_bytes_per_s=0.2e9), **MHA) == 0
 
 
 def test_all_rows_at_most():
