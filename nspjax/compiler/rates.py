@@ -23,5 +23,6 @@ def rates_of(module: mlir.Module) -> Rates | None:
     attributes = module.operation.attributes
     if any(_PREFIX + name not in attributes for name in _NAMES):
         return None
-    *rates, apart = (mlir.number(attributes[_PREFIX + name]) for name in _NAMES)
-    return Rates(*rates, processors_apart=bool(apart))
+    values = [float(mlir.number(attributes[_PREFIX + name])) for name in _NAMES]
+    device, link, compute, attend, apart = values
+    return Rates(device, link, compute, attend, processors_apart=bool(apart))
