@@ -32,7 +32,7 @@ def parse_rates(text: str) -> Rates:
         raise InvalidArgumentError(
             f"the rates {text!r} have no {' and no '.join(missing)}: write {_EXAMPLE}"
         )
-    return Rates(*(given[name] for name in _NAMES))
+    return Rates(given["device"], given["link"], given["compute"])
 
 
 def _bytes_per_s(text: str) -> float:
