@@ -20,7 +20,8 @@ class InterleaveBatch:
     of rows, and so does, by demand, what leads from one layer's attention to the next one's. The
     order, with groups A and B: start A, start B, wait for A, A's part of the next layer, start A
     there, wait for B, and so on; XLA orders by data alone, so the waits have it as operands. What
-    else needs the whole batch joins the groups' rows.
+    else needs the whole batch joins the groups' rows. Attentions that take turns already are left
+    as they are.
     """
 
     groups: int = 2
@@ -73,8 +74,10 @@ def _splits(block: mlir.Block) -> list[_Split]:
     found = []
     for op in (op.operation for op in block.operations):
         if _decodes_a_batch(op):
-            (use,) = nsp.result(op, "ticket").uses
-            wait = use.owner.operation
+            users = [use.owner.operation for use in nsp.result(op, "ticket").uses]
+            if len(users) > 1:  # the block's attentions take turns already
+                return []
+            wait = users[0]
             maker = mlir.maker(nsp.operand(op, "handle_k"))
             of_it = nsp.kind(maker) is nsp.APPEND and maker.block == block
             split = _Split(maker if of_it else None, op, wait)
