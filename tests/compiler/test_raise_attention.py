@@ -132,12 +132,19 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("nnx", "linen", "gemma-grouped-softcap")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MODELS],
+)
 def test_decode_in_a_loop_is_as_in_memory(store, name):
     check_generate(store, *MODELS[name](), loop=True)
 
 
-@pytest.mark.parametrize("name", ["nnx", "linen", "gemma-grouped-softcap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
 def test_unrolled_decode_is_as_in_memory(name):
     with Store("memory:", host_memory="16MiB") as store:
         check_generate(store, *MODELS[name](), loop=False)

@@ -74,10 +74,8 @@ def answers(llm):
     return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, PARAMS)]
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "kind"),
-    [("llama", "memory"), pytest.param("opt", "file", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("checkpoint", "kind"), [("llama", "memory"), ("opt", "file")])
 def test_an_llm_answers_the_same(checkpoint, kind, tmp_path):
     options = {"max_num_seqs": 3, "max_model_len": CAPACITY, "dtype": "float32"}
     decoder = load_decoder(GOLDENS / checkpoint, dtype="float32")
