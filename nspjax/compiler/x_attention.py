@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from nspjax.ops.blockwise import blockwise_attention, merge_partials
+from nspjax.compiler.chunked_attention import Handles, attend_chunks, fetch
 
 RECOMPUTE = "nspjax.recompute_kv"
 """A composite that stands for a function of the module. Operands: X [N, T, E], the place of each
@@ -64,51 +62,31 @@ def attend_x(
     captured: what RECOMPUTE takes behind X and places. chunk_tokens, a multiple of T, tokens of
     each row are on the compute device at a time. Memory: X, K and V of a chunk.
     """
-    begin = settings.first_row
-    q, rows, position, length = q[begin:], rows[begin:], position[begin:], length[begin:]
-    n, last = settings.chunk_tokens, length.max()
-    first = jnp.int32(0)
-    if settings.window:
-        seen = jnp.where(length > 0, jnp.minimum(position - settings.window + 1, length), last)
-        first = jnp.maximum(seen.min(), 0) // n * n
+    first_row, n = settings.first_row, settings.chunk_tokens
+    q, rows, position, length = (value[first_row:] for value in (q, rows, position, length))
 
-    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        begin, x_k, x_v, out, lse = carry
-        x, x_k, x_v = _fetched_x(settings, x_k, x_v, rows, begin, length)
+    def bring(begin: Array, handles: Handles) -> tuple[Array, Array, Handles]:
+        shape = (rows.shape[0], n, settings.n_x_heads, settings.x_head_dim)
+        low, high, handles = fetch(
+            handles, rows, begin, length, shape=shape, dtype=settings.dtype, read_ahead=True
+        )
+        x = jnp.stack([low, high], axis=2).reshape(*shape[:2], -1).astype(settings.x_dtype)
         k, v = _recomputed(settings, x, begin, q, captured)
         # rows may end in this chunk; what is behind may be anything, also no number
         here = (begin + jnp.arange(n, dtype=jnp.int32) < length[:, None])[..., None, None]
-        # positions are counted from the chunk's first token on; those before it see nothing of it
-        partial = blockwise_attention(
-            q,
-            jnp.where(here, k, 0),
-            jnp.where(here, v, 0),
-            None,
-            position - begin,
-            jnp.clip(length - begin, 0, n),
-            scale=settings.scale,
-            window=settings.window,
-            softcap=settings.softcap,
-        )
-        return begin + n, x_k, x_v, *merge_partials(out, lse, *partial)
+        return jnp.where(here, k, 0), jnp.where(here, v, 0), handles
 
-    nothing = jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:3], -jnp.inf, jnp.float32)
-    _, x_k, x_v, out, lse = lax.while_loop(lambda c: c[0] < last, step, (first, x_k, x_v, *nothing))
-    return out, lse, x_k, x_v
-
-
-def _fetched_x(
-    settings: XAttention, x_k: Array, x_v: Array, rows: Array, begin: Array, length: Array
-) -> tuple[Array, Array, Array]:
-    """X [B, chunk_tokens, E] of the tokens from `begin` on, and the handles."""
-    shape = (rows.shape[0], settings.chunk_tokens, settings.n_x_heads, settings.x_head_dim)
-    half = jax.ShapeDtypeStruct(shape, jnp.dtype(settings.dtype))
-    handle = jax.ShapeDtypeStruct(x_k.shape, x_k.dtype)
-    fetch = jax.ffi.ffi_call("nspjax.fetch", (half, half, handle, handle), has_side_effect=True)
-    numbers = {"n_tokens": np.int64(settings.chunk_tokens), "read_ahead": np.int64(1)}
-    low, high, x_k, x_v = fetch(x_k, x_v, rows, begin[None], length, **numbers)
-    x = jnp.stack([low, high], axis=2).reshape(*shape[:2], -1)
-    return x.astype(settings.x_dtype), x_k, x_v
+    return attend_chunks(
+        bring,
+        (x_k, x_v),
+        q,
+        position,
+        length,
+        chunk_tokens=n,
+        scale=settings.scale,
+        window=settings.window,
+        softcap=settings.softcap,
+    )
 
 
 def _recomputed(

@@ -13,7 +13,6 @@ from nspjax.compiler.rates import Rates, rates_of
 from nspjax.errors import CompilerError
 
 _COMPARABLE = 4.0
-_ELEMENT_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _bytes_of_a_layer(read: mlir.Operation, batch: int) -> float:
             f"{mlir.source_line(read)}: a pass before it must keep its cache_shape and cache_dtype"
         )
     _, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(read)
-    element_bytes = _ELEMENT_BYTES[nsp.cache_dtype(read)]
+    element_bytes = mlir.element_bytes(nsp.cache_dtype(read))
     return batch * capacity_tokens / 2 * 2 * n_kv_heads * head_dim * element_bytes
 
 

@@ -18,7 +18,6 @@ from nspjax.errors import OffloadError, PipelineError
 from nspjax.ops.blockwise import merge_partials
 from nspjax.ops.projection import PROJECT_KV
 
-_ELEMENT_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 _MOST_HEAD_DIM = 4096  # of the engine's tiles
 
 
@@ -78,7 +77,7 @@ def _auto(module: mlir.Module, appends: list[mlir.Operation]) -> float:
     fractions = []
     for append in appends:
         _, _, n_kv_heads, head_dim = nsp.cache_shape(append)
-        element_bytes = _ELEMENT_BYTES[nsp.cache_dtype(append)]
+        element_bytes = mlir.element_bytes(nsp.cache_dtype(append))
         sizes = {"n_kv_heads": n_kv_heads, "head_dim": head_dim, "element_bytes": element_bytes}
         fractions.append(best_fraction(rates, hidden_size=hidden_size, **sizes))
     return min(fractions)
