@@ -165,37 +165,31 @@ XLA_FFI_DEFINE_HANDLER(kAppend, append,
                            .Ret<Int32s>()    // hk'
                            .Ret<Int32s>());  // hv'
 
+// What attend and attend_start are called with.
+auto attend_operands() {
+  return ffi::Ffi::Bind()
+      .Arg<Int32s>()          // hk
+      .Arg<Int32s>()          // hv
+      .Arg<ffi::AnyBuffer>()  // q
+      .Arg<Int32s>()          // rows
+      .Arg<Int32s>()          // position
+      .Arg<Int32s>()          // length
+      .RemainingArgs()        // only order the call
+      .Attr<float>("scale")
+      .Attr<int64_t>("window")
+      .Attr<float>("softcap")
+      .Attr<int64_t>("read_ahead");
+}
+
 XLA_FFI_DEFINE_HANDLER(kAttend, attend,
-                       ffi::Ffi::Bind()
-                           .Arg<Int32s>()          // hk
-                           .Arg<Int32s>()          // hv
-                           .Arg<ffi::AnyBuffer>()  // q
-                           .Arg<Int32s>()          // rows
-                           .Arg<Int32s>()          // position
-                           .Arg<Int32s>()          // length
-                           .RemainingArgs()        // only order the call
-                           .Attr<float>("scale")
-                           .Attr<int64_t>("window")
-                           .Attr<float>("softcap")
-                           .Attr<int64_t>("read_ahead")
+                       attend_operands()
                            .Ret<Floats>()    // out
                            .Ret<Floats>()    // lse
                            .Ret<Int32s>()    // hk'
                            .Ret<Int32s>());  // hv'
 
 XLA_FFI_DEFINE_HANDLER(kAttendStart, attend_start,
-                       ffi::Ffi::Bind()
-                           .Arg<Int32s>()          // hk
-                           .Arg<Int32s>()          // hv
-                           .Arg<ffi::AnyBuffer>()  // q
-                           .Arg<Int32s>()          // rows
-                           .Arg<Int32s>()          // position
-                           .Arg<Int32s>()          // length
-                           .RemainingArgs()        // only order the call
-                           .Attr<float>("scale")
-                           .Attr<int64_t>("window")
-                           .Attr<float>("softcap")
-                           .Attr<int64_t>("read_ahead")
+                       attend_operands()
                            .Ret<Int32s>()    // ticket
                            .Ret<Int32s>()    // hk'
                            .Ret<Int32s>());  // hv'

@@ -48,16 +48,7 @@ int64_t FileDevice::available_bytes() const {
   return std::max<int64_t>(0, file_.free_bytes() - promised);
 }
 
-Extent FileDevice::reserve(int64_t bytes) {
-  const Extent extent = extents_.reserve(bytes);
-  try {
-    if (file_.lock.size_bytes() < extents_.end()) file_.lock.resize(extents_.end());
-  } catch (...) {
-    extents_.release(extent);
-    throw;
-  }
-  return extent;
-}
+Extent FileDevice::reserve(int64_t bytes) { return file_.reserve(extents_, bytes); }
 
 void FileDevice::release(const Extent& extent) {
   const TileRange range{extent.offset, extent.bytes};

@@ -66,6 +66,17 @@ int64_t StoreFile::free_bytes() const {
   return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
 }
 
+Extent StoreFile::reserve(Extents& extents, int64_t bytes) {
+  const Extent extent = extents.reserve(bytes);
+  try {
+    if (lock.size_bytes() < extents.end()) lock.resize(extents.end());
+  } catch (...) {
+    extents.release(extent);
+    throw;
+  }
+  return extent;
+}
+
 void StoreFile::close() {
   const File closing_data = std::move(data);
   const File closing = std::move(lock);

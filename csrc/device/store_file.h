@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "device/extents.h"
 #include "io/file.h"
 
 namespace nspjax {
@@ -18,6 +19,8 @@ struct StoreFile {
   const std::string& path() const { return lock.path(); }
   // What the file system has for this user.
   int64_t free_bytes() const;
+  // An extent that the file is long enough for.
+  Extent reserve(Extents& extents, int64_t bytes);
   // Gives the space back to the file system and the file to others.
   void close();
 };

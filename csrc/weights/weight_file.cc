@@ -33,14 +33,7 @@ Extent WeightFile::reserve(int64_t bytes) {
          " more, and the weight needs ", bytes_text(bytes),
          ": free some, add a directory, or keep more weights resident");
   }
-  const Extent extent = extents_.reserve(bytes);
-  try {
-    if (file_.lock.size_bytes() < extents_.end()) file_.lock.resize(extents_.end());
-  } catch (...) {
-    extents_.release(extent);
-    throw;
-  }
-  return extent;
+  return file_.reserve(extents_, bytes);
 }
 
 void WeightFile::release(const Extent& extent) {
