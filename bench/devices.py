@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from device_plot import by_devices, gb_per_second, save
 from matplotlib.figure import Figure
 from raw_attention import Heads, decode, filled_layers
 from report import Table, bench_parser, publish
@@ -127,18 +128,11 @@ def plot(args: argparse.Namespace, near: Rates, haul: Rates) -> None:
     axes.axhline(gb_per_second(args.link), ls="--", color="gray", label=f"link, {args.link}")
     for label, rates, mark in (("near storage", near, "o-"), ("KV over the link", haul, "s-")):
         axes.plot(counts, [median(rates[count]) for count in counts], mark, label=label)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(counts, [str(count) for count in counts])
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel(f"devices of {args.device_read} each")
-    axes.set_ylabel("KV attended in decode, GB/s")
+    by_devices(
+        axes, counts, x=f"devices of {args.device_read} each", y="KV attended in decode, GB/s"
+    )
     axes.legend()
-    args.plot.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.plot)
-
-
-def gb_per_second(rate: str) -> float:
-    return parse_bytes(rate.removesuffix("/s")) / 1e9
+    save(figure, args.plot)
 
 
 if __name__ == "__main__":

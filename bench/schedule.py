@@ -17,13 +17,13 @@ import dataclasses
 from pathlib import Path
 from statistics import median
 
+from device_plot import by_devices, gb_per_second, save
 from matplotlib.figure import Figure
 from model_decode import Steps, Weights, make_decode, random_weights
 from report import Table, bench_parser, publish
 from turns import in_turn, median_ratio, spread
 
 from nspjax import RateLimit, Store
-from nspjax.byte_size import parse_bytes
 from nspjax.compiler import Pipeline
 from nspjax.models import ModelConfig
 
@@ -185,19 +185,15 @@ def plot(
         for pipeline in pipelines:
             medians = [median(rates(measured[Arm(attention, n, pipeline)])) for n in counts]
             axes.plot(counts, medians, "o-", label=label(pipeline))
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(counts, [str(count) for count in counts])
-        axes.set_ylim(bottom=0)
         axes.set_title(f"{attention}, {args.batch} rows of {args.context} tokens")
-        axes.set_xlabel(f"devices of {args.device_read} behind a link of {args.link}")
-        axes.set_ylabel("decode, tokens/s")
+        by_devices(
+            axes,
+            counts,
+            x=f"devices of {args.device_read} behind a link of {args.link}",
+            y="decode, tokens/s",
+        )
         axes.legend(fontsize="small")
-    args.plot.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.plot)
-
-
-def gb_per_second(rate: str) -> float:
-    return parse_bytes(rate.removesuffix("/s")) / 1e9
+    save(figure, args.plot)
 
 
 if __name__ == "__main__":
