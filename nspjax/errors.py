@@ -51,6 +51,10 @@ class StoreClosedError(StoreError):
     """The store behind a handle was closed, or the cache was dropped."""
 
 
+class AcceleratorError(StoreError):
+    """A card, its runtime or its kernel cannot be used, or failed in the middle of a run."""
+
+
 class InvalidArgumentError(NspjaxError, ValueError):
     """A value of the wrong shape, dtype or range."""
 

@@ -24,6 +24,8 @@ std::string_view kind_name(ErrorKind kind) {
       return "StaleHandle";
     case ErrorKind::kStoreClosed:
       return "StoreClosed";
+    case ErrorKind::kAccelerator:
+      return "Accelerator";
     case ErrorKind::kInvalidArgument:
       return "InvalidArgument";
   }

@@ -17,6 +17,7 @@ enum class ErrorKind {
   kStorageIO,
   kStaleHandle,
   kStoreClosed,
+  kAccelerator,
   kInvalidArgument,
 };
 

@@ -5,9 +5,12 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
+
 #include "attention/kernel.h"
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
+#include "bindings/cards.h"
 #include "bindings/checksum.h"
 #include "bindings/fetch_arrays.h"
 #include "bindings/ffi_handlers.h"
@@ -18,6 +21,7 @@
 #include "bindings/tile_transfer.h"
 #include "bindings/trace_arrays.h"
 #include "bindings/weight_arrays.h"
+#include "device/card_spec.h"
 #include "store/registry.h"
 
 namespace nspjax {
@@ -269,12 +273,12 @@ NB_MODULE(_engine, m) {
   const auto release_gil = nb::call_guard<nb::gil_scoped_release>();
   nb::class_<Store>(m, "Store",
                     "KV caches on devices. 16-bit elements travel as uint16 arrays of their bits.")
-      .def(nb::new_([](std::vector<std::string> devices, int64_t host_memory_bytes, int threads,
-                       std::string io, std::string kernel, bool checksums, int64_t pinned_bytes,
-                       int64_t trace_events, double read_bytes_per_s, double write_bytes_per_s,
-                       double link_bytes_per_s, bool kv_over_link, std::string fault,
-                       double x_share) {
-             return open_store({.devices = std::move(devices),
+      .def(nb::new_([](const std::vector<std::string>& devices, int64_t host_memory_bytes,
+                       int threads, std::string io, std::string kernel, bool checksums,
+                       int64_t pinned_bytes, int64_t trace_events, double read_bytes_per_s,
+                       double write_bytes_per_s, double link_bytes_per_s, bool kv_over_link,
+                       std::string fault, double x_share) {
+             return open_store({.devices = expand_cards(devices, &std::getenv),
                                 .host_memory_bytes = host_memory_bytes,
                                 .threads = threads,
                                 .io = std::move(io),
@@ -397,6 +401,7 @@ NB_MODULE(_engine, m) {
   m.def("crc32c", &crc32c_of_buffer, "bytes_like"_a, "CRC-32C of bytes, a memoryview, an array.");
   bind_trace(m);
   bind_profiles(m);
+  bind_cards(m);
   m.def("head_tile_bytes", &head_tile_bytes, "kv_type"_a, "head_dim"_a, "tile_tokens"_a);
   m.def("pack_head", &pack_head_tokens, "kv_type"_a, "tile_tokens"_a, "k"_a, "v"_a, "begin"_a,
         "tile"_a, "k, v [tokens, D] as a tile's tokens from begin on -> a new tile (uint8).");

@@ -91,6 +91,9 @@ class Device {
   // Whether what is read needs no checksum: it never left the host's memory.
   virtual bool in_memory() const { return false; }
 
+  // Throws InvalidArgument where the device cannot attend over such a cache.
+  virtual void check_cache(const TileGeometry&) const {}
+
   virtual Extent reserve(int64_t bytes) = 0;
   virtual void release(const Extent& extent) = 0;
 
@@ -136,13 +139,16 @@ class Device {
   int32_t trace_index_ = 0;
 };
 
-// The directory of a spec that names one: DIRECTORY or "file:DIRECTORY". Throws StorePath.
+// The directory of a spec that has one: DIRECTORY, "file:DIRECTORY", a card's path. Throws
+// StorePath.
 std::optional<std::string> directory_of(const std::string& spec);
 
-// spec: "memory:", a directory, or "file:DIRECTORY", where `file_name` is the device's. What the
-// user should know goes to `warnings`.
-std::unique_ptr<Device> open_device(const std::string& spec, const std::string& file_name,
-                                    const HostBudget& budget, std::string_view io,
-                                    std::string_view fault, std::vector<std::string>& warnings);
+// specs: "memory:", a directory or "file:DIRECTORY", where `file_name` is the device's, or one card
+// (card_spec.h). What the user should know goes to `warnings`.
+std::vector<std::unique_ptr<Device>> open_devices(std::span<const std::string> specs,
+                                                  const std::string& file_name,
+                                                  const HostBudget& budget, std::string_view io,
+                                                  std::string_view fault,
+                                                  std::vector<std::string>& warnings);
 
 }  // namespace nspjax

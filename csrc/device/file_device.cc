@@ -6,12 +6,13 @@ namespace nspjax {
 
 FileDevice::FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
                        const HostBudget& budget, std::unique_ptr<IoQueue> queue,
-                       std::vector<std::string>& warnings)
+                       std::vector<std::string>& warnings, std::shared_ptr<std::byte> staging)
     : spec_(std::move(spec)),
       file_(open_store_file(directory, file_name, "the KV cache", warnings)),
-      staging_(budget.slots, budget.slot_bytes),
+      staging_(budget.slots, budget.slot_bytes, staging),
       transfers_(file_.data, std::move(queue)) {
-  registered_ = transfers_.register_arena(staging_.arena());
+  // a card's memory is not the kernel's to pin
+  if (!staging) registered_ = transfers_.register_arena(staging_.arena());
 }
 
 FileDevice::~FileDevice() {

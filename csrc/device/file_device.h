@@ -18,12 +18,12 @@
 
 namespace nspjax {
 
-class FileDevice final : public Device {
+class FileDevice : public Device {
  public:
-  // Throws StorePath, StoreBusy, StoreDamaged.
+  // staging: memory for the buffers, see StagingRing. Throws StorePath, StoreBusy, StoreDamaged.
   FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
              const HostBudget& budget, std::unique_ptr<IoQueue> queue,
-             std::vector<std::string>& warnings);
+             std::vector<std::string>& warnings, std::shared_ptr<std::byte> staging = nullptr);
   ~FileDevice() override;
 
   DeviceInfo info() const override;

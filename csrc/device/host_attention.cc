@@ -12,11 +12,6 @@
 namespace nspjax {
 namespace {
 
-// (max, sum, acc) of [heads on the device, queries of a pass].
-struct Partial {
-  std::vector<float> max, sum, acc;
-};
-
 // A unit on this device: adds its segments' partials to the call's results in token order.
 class UnitResult {
  public:
@@ -75,8 +70,18 @@ struct Segment {
 // Hands the segments of a device to the workers as their tiles arrive.
 class HostScan final : public ScanVisitor {
  public:
-  HostScan(Device& device, const AttendCall& call, int64_t device_index, ThreadPool& workers)
-      : device_(device), call_(call), device_index_(device_index), tasks_(workers) {
+  HostScan(Device& device, const AttendCall& call, int64_t device_index, ThreadPool& workers,
+           AttendArrived attend_arrived)
+      : device_(device),
+        call_(call),
+        device_index_(device_index),
+        attend_arrived_(std::move(attend_arrived)),
+        tasks_(workers) {
+    if (!attend_arrived_) {
+      attend_arrived_ = [this](const ArrivedTiles& tiles, Partial& into) {
+        attend_stored(tiles, into);
+      };
+    }
     for (const QueryUnit& unit : call.units) results_.emplace_back(call, unit);
     for (const AttendPass& pass : call.passes) plan(pass);
   }
@@ -162,21 +167,30 @@ class HostScan final : public ScanVisitor {
     Partial partial{std::vector(n_results, kMinusInfinity), std::vector(n_results, 0.0f),
                     std::vector(n_results * static_cast<size_t>(call_.padded_dim), 0.0f)};
     const Region& region = *pass.tiles.region;
-    for (int64_t t = segment.begin; t < segment.end; ++t) {
-      if (t >= pass.stored_tiles) {
-        const auto offset = call_.geometry.tail_offset(region.row, device_index_);
-        const std::byte* tail = pass.tail[static_cast<size_t>(t - pass.stored_tiles)];
-        attend_tile(pass, t, call_.geometry.tail(), tail + offset, partial);
-      } else if (t < region.pinned_tiles) {
-        const std::byte* tile = pinned_tile(call_.geometry, region, device_index_, t);
-        attend_tile(pass, t, call_.geometry.stored(), tile, partial);
-      } else {
-        const std::byte* tile = data + (t - first_tile) * tile_bytes(pass);
-        if (call_.verify && !device_.in_memory()) verify(pass, t, tile);
-        attend_tile(pass, t, call_.geometry.stored(), tile, partial);
-      }
+    const int64_t arrived = std::clamp(region.pinned_tiles, segment.begin, segment.end);
+    const int64_t tail = std::clamp(pass.stored_tiles, segment.begin, segment.end);
+    for (int64_t t = segment.begin; t < std::min(arrived, tail); ++t) {
+      const std::byte* tile = pinned_tile(call_.geometry, region, device_index_, t);
+      attend_tile(pass, t, call_.geometry.stored(), tile, partial);
+    }
+    if (arrived < tail) {
+      const std::byte* tiles = data + (arrived - first_tile) * tile_bytes(pass);
+      attend_arrived_({pass, arrived, tail, tiles}, partial);
+    }
+    for (int64_t t = tail; t < segment.end; ++t) {
+      const auto offset = call_.geometry.tail_offset(region.row, device_index_);
+      const std::byte* tile = pass.tail[static_cast<size_t>(t - pass.stored_tiles)];
+      attend_tile(pass, t, call_.geometry.tail(), tile + offset, partial);
     }
     return partial;
+  }
+
+  void attend_stored(const ArrivedTiles& tiles, Partial& into) const {
+    for (int64_t t = tiles.begin; t < tiles.end; ++t) {
+      const std::byte* tile = tiles.data + (t - tiles.begin) * tile_bytes(tiles.pass);
+      if (call_.verify && !device_.in_memory()) verify(tiles.pass, t, tile);
+      attend_tile(tiles.pass, t, call_.geometry.stored(), tile, into);
+    }
   }
 
   void attend_tile(const AttendPass& pass, int64_t index, const HeadTile& order,
@@ -216,6 +230,7 @@ class HostScan final : public ScanVisitor {
   Device& device_;
   const AttendCall& call_;
   int64_t device_index_;
+  AttendArrived attend_arrived_;
   std::deque<UnitResult> results_;  // [unit]; they stay where they are
   std::vector<TileRange> ranges_;
   std::vector<Arrival> arrivals_;  // of ranges_
@@ -236,8 +251,8 @@ void check_tile(const Device& device, const std::vector<uint32_t>& checksums, in
 }
 
 void attend_on_host(Device& device, const AttendCall& call, int64_t device_index,
-                    ThreadPool& workers) {
-  HostScan(device, call, device_index, workers).run();
+                    ThreadPool& workers, AttendArrived attend_arrived) {
+  HostScan(device, call, device_index, workers, std::move(attend_arrived)).run();
 }
 
 int64_t count_segments(const TileGeometry& geometry, int64_t begin, int64_t end) {

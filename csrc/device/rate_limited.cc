@@ -213,6 +213,10 @@ SimulatedHardware limit_rates(std::vector<std::unique_ptr<Device>>& devices,
     }
   }
   for (size_t d = 0; d < devices.size(); ++d) {
+    if (devices[d]->info().kind == "xrt") {
+      fail(ErrorKind::kInvalidArgument, devices[d]->info().spec,
+           " cannot be rate-limited: its own processor attends, not the host; use a directory");
+    }
     devices[d] = std::make_unique<RateLimitedDevice>(
         std::move(devices[d]), RateLimitOptions{.limit = limit.device,
                                                 .link = shared.link,

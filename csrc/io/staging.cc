@@ -2,10 +2,14 @@
 
 namespace nspjax {
 
-StagingRing::StagingRing(int64_t n_slots, int64_t slot_bytes)
-    : n_slots_(n_slots), slot_bytes_(slot_bytes), arena_(n_slots * slot_bytes) {
+StagingRing::StagingRing(int64_t n_slots, int64_t slot_bytes, std::shared_ptr<std::byte> memory)
+    : n_slots_(n_slots), slot_bytes_(slot_bytes), memory_(std::move(memory)) {
+  if (!memory_) {
+    const auto mapped = std::make_shared<const MappedRegion>(n_slots * slot_bytes);
+    memory_ = std::shared_ptr<std::byte>(mapped, mapped->data());
+  }
   free_.reserve(static_cast<size_t>(n_slots));
-  for (int64_t i = n_slots; i-- > 0;) free_.push_back(arena_.data() + i * slot_bytes);
+  for (int64_t i = n_slots; i-- > 0;) free_.push_back(memory_.get() + i * slot_bytes);
 }
 
 StagingRing::Slot StagingRing::try_acquire() {

@@ -13,7 +13,8 @@ namespace nspjax {
 
 class StagingRing {
  public:
-  StagingRing(int64_t n_slots, int64_t slot_bytes);
+  // memory: of n_slots * slot_bytes, page-aligned; null: the ring's own.
+  StagingRing(int64_t n_slots, int64_t slot_bytes, std::shared_ptr<std::byte> memory = nullptr);
 
   // A buffer that comes back to the ring when the last copy of the pointer goes.
   using Slot = std::shared_ptr<std::byte>;
@@ -22,7 +23,7 @@ class StagingRing {
   int64_t n_free();
 
   std::span<std::byte> arena() const {
-    return {arena_.data(), static_cast<size_t>(arena_.size_bytes())};
+    return {memory_.get(), static_cast<size_t>(n_slots_ * slot_bytes_)};
   }
   int64_t slot_bytes() const { return slot_bytes_; }
   int64_t n_slots() const { return n_slots_; }
@@ -30,7 +31,7 @@ class StagingRing {
  private:
   int64_t n_slots_;
   int64_t slot_bytes_;
-  MappedRegion arena_;
+  std::shared_ptr<std::byte> memory_;
   std::mutex mutex_;
   std::condition_variable freed_;
   std::vector<std::byte*> free_;

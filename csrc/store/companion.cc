@@ -68,6 +68,10 @@ Store& Store::open_companion() {
   // Its caches are made one by one as they are asked for: the first would pin more than the others.
   options.pinned_bytes = 0;
   options.file_name = kCompanionFile;
+  // X goes to the host, not to a card.
+  for (std::string& spec : options.devices) {
+    if (const auto directory = directory_of(spec)) spec = "file:" + *directory;
+  }
   options.hardware = hardware_;
   auto opened = open_store(options);
   opened->verify_reads(verifies_);

@@ -63,10 +63,8 @@ Store::Store(const StoreOptions& options)
   const auto n_devices = std::ssize(options.devices);
   budget_ = split_host_memory(options.host_memory_bytes - set_aside_bytes(options), n_devices,
                               block_bytes_for(options));
-  for (const std::string& spec : options.devices) {
-    devices_.push_back(
-        open_device(spec, options.file_name, budget_, options.io, options.fault, warnings_));
-  }
+  devices_ = open_devices(options.devices, options.file_name, budget_, options.io, options.fault,
+                          warnings_);
   hardware_ = limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes,
                           options.hardware);
   announced_ = AnnouncedReads(devices_.size(), budget_.slots);
