@@ -258,6 +258,7 @@ nb::dict build_info() {
 #else
   result["uring"] = false;
 #endif
+  result["xrt"] = has_xrt_plugin();
   result["ffi_api_minor_version"] = ffi_api_minor_version();
   result["compiler"] = __VERSION__;
   return result;

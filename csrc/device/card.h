@@ -45,6 +45,9 @@ class Card {
   virtual void close() = 0;
 };
 
+// Whether this build has the plug-in.
+bool has_xrt_plugin();
+
 // Through XRT: loads the plug-in that was built with its headers, which loads XRT. The card has its
 // kernel, map_buffer() is still to be called. Throws Accelerator.
 std::unique_ptr<Card> open_xrt_card(const CardSpec& spec);

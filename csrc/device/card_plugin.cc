@@ -25,7 +25,7 @@ std::string plugin_path() {
 // Never unloaded: XRT has threads and atexit handlers.
 OpenCard load_plugin() {
   const std::string path = plugin_path();
-  if (::access(path.c_str(), F_OK) != 0) {
+  if (!has_xrt_plugin()) {
     fail(ErrorKind::kAccelerator, "this nspjax cannot use cards: it was built without XRT, and ",
          path, " is not there; install XRT with its headers (Debian: apt install libxrt-dev) and ",
          "then nspjax again");
@@ -41,6 +41,8 @@ OpenCard load_plugin() {
 }
 
 }  // namespace
+
+bool has_xrt_plugin() { return ::access(plugin_path().c_str(), F_OK) == 0; }
 
 std::unique_ptr<Card> open_xrt_card(const CardSpec& spec) {
   static const OpenCard open = load_plugin();  // tried again after an error

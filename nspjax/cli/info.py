@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nspjax.byte_size import format_bytes
+from nspjax.cli.cards import InstalledCard, StoreCard, installed_cards
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.machine import EngineInfo, MachineInfo, engine_info, machine_info, versions
 from nspjax.cli.store_info import StoreInfo, store_info
@@ -33,6 +34,8 @@ class Info:
     versions: dict[str, str | None]
     engine: EngineInfo
     machine: MachineInfo
+    cards: list[InstalledCard] | None
+    """None: pyxrt is not installed"""
     stores: list[StoreInfo]
 
 
@@ -57,12 +60,18 @@ def execute(options: ShowInfo) -> int:
 
 
 def gather(options: ShowInfo) -> Info:
-    """Raises StorePathError for a store's directory that is none."""
+    """Raises StorePathError for a store's directory that is none, AcceleratorError for a card."""
+    from nspjax import _engine
+
     return Info(
         versions(),
         engine_info(),
         machine_info(),
-        [store_info(spec, measure=options.probe) for spec in options.stores],
+        installed_cards(),
+        [
+            store_info(spec, measure=options.probe)
+            for spec in _engine.expand_cards(list(options.stores))
+        ],
     )
 
 
@@ -75,12 +84,14 @@ def tables(info: Info) -> list[Table]:
         "FFI": f"minor version {engine.ffi_api_minor_version}",
         "io_uring": "built in" if engine.io_uring else "not built in: reads use threads",
         "kernels": ", ".join(engine.kernels) + " (best first)",
+        "cards": "through XRT" if engine.xrt else "not built in: no XRT when nspjax was installed",
     }
     hardware = {
         "CPU": machine.cpu,
         "cores": str(machine.cores),
         "memory": f"{format_bytes(machine.memory_bytes)}, "
         f"{format_bytes(machine.available_memory_bytes)} available",
+        "cards": _cards_text(info.cards),
     }
     return [
         _table("software", software),
@@ -89,12 +100,27 @@ def tables(info: Info) -> list[Table]:
     ]
 
 
+def _cards_text(cards: list[InstalledCard] | None) -> str:
+    if cards is None:
+        return "not known: XRT's pyxrt is not installed"
+    return ", ".join(f"{card.index}: {card.name} at {card.address}" for card in cards) or "none"
+
+
+def _card_rows(card: StoreCard) -> dict[str, str]:
+    units = f"{card.compute_units} compute unit{'s' if card.compute_units > 1 else ''}"
+    return {
+        "card": f"{card.index}: {card.platform} at {card.address or 'no known PCI address'}",
+        "xclbin": card.xclbin,
+        "kernel": f"{card.kernel}, {units}; a run may take {card.timeout_s:g} s",
+    }
+
+
 def _store_rows(store: StoreInfo) -> dict[str, str]:
     rows = {"free": format_bytes(store.free_bytes)}
     if store.kind == "memory":
         return rows
     o_direct = {True: "yes", False: "no: through the page cache", None: "not known"}
-    return {
+    return (_card_rows(store.card) if store.card else {}) | {
         "file system": f"{store.file_system} at {store.mount_point}",
         "O_DIRECT": o_direct[store.o_direct],
         **rows,

@@ -19,6 +19,8 @@ class EngineInfo:
     compiler: str
     kernels: list[str]
     """the best first"""
+    xrt: bool
+    """whether the plug-in for cards was built"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ def engine_info() -> EngineInfo:
         build["ffi_api_minor_version"],
         build["compiler"],
         _engine.available_kernels(),
+        build["xrt"],
     )
 
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from nspjax.cli.cards import StoreCard, store_card
 from nspjax.cli.machine import machine_info
 from nspjax.errors import StorePathError
 
@@ -28,21 +29,26 @@ class StoreInfo:
     """None: not known, since the directory cannot be written"""
     profile: dict[str, Any] | None = None
     """block_bytes, depth, read_gb_per_s, write_gb_per_s, source, note; None: none is kept"""
+    card: StoreCard | None = None
 
 
 def store_info(spec: str, *, measure: bool = False) -> StoreInfo:
-    """What `spec` is: "memory:", a directory, or "file:DIRECTORY".
+    """What `spec` is: "memory:", a directory, "file:DIRECTORY", or one card, opened for a moment.
 
     measure: measure the drive and keep that, instead of showing what is kept.
 
     Raises:
       StorePathError: no directory.
+      AcceleratorError: the card cannot be used, and why.
     """
     if spec == "memory:":
         return StoreInfo(spec, "memory", machine_info().available_memory_bytes)
     from nspjax import _engine
 
+    card = None
     path = spec.removeprefix("file:")
+    if spec.startswith("xrt:"):
+        card, path = store_card(spec)
     if not os.path.isdir(path):
         what = "is no directory" if os.path.exists(path) else "does not exist"
         raise StorePathError(f'the store "{spec}" {what}: give an existing directory')
@@ -52,13 +58,14 @@ def store_info(spec: str, *, measure: bool = False) -> StoreInfo:
     )
     return StoreInfo(
         spec,
-        "file",
+        "xrt" if card else "file",
         room.f_bavail * room.f_frsize,
         os.path.realpath(path),
         file_system,
         mount_point,
         has_o_direct(path),
         _engine.measure_profile(path) if measure else _engine.kept_profile(path),
+        card,
     )
 
 

@@ -38,10 +38,11 @@ class Store:
     """KV caches on near-storage devices.
 
     A device is a directory (the cache lies in one file in it, read and written with O_DIRECT),
-    or "memory:". With several, (row, KV head) units are spread evenly over them.
+    "memory:", or a card that attends beside its own drive (docs/smartssd.md). With several, (row,
+    KV head) units are spread evenly over them.
 
     Args:
-      devices: directories, or "file:DIR", "memory:".
+      devices: directories, or "file:DIR", "memory:", "xrt:0,1?xclbin=FILE&path=/mnt/ssd{card}".
       host_memory: one budget: a quarter of it at most for staging buffers, then the tails of all
         rows, and the rest for pinned tiles, the first ones of every row, which stay in memory.
       threads: attention workers; 0 is one a core.
@@ -57,6 +58,7 @@ class Store:
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
         and why. A file system without O_DIRECT gives a warning and is used through the page cache.
+      AcceleratorError: a card, its runtime or its kernel cannot be used, and why.
     """
 
     def __init__(
