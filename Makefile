@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
-ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -path csrc/tests -prune -o -name '*.cc' -print -o -name '*.h' -print -o -name CMakeLists.txt -print)
+ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc hls_kernels -path '*/tests' -prune -o -name '*.cc' -print -o -name '*.cpp' -print -o -name '*.h' -print -o -name CMakeLists.txt -print)
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 
 .PHONY: FORCE install demo test test-all lint format clean
@@ -66,7 +66,7 @@ lint: $(VENV)/lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cc' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc hls_kernels -name '*.cc' -o -name '*.cpp' -o -name '*.h')
 	$(BIN)/cmake -S . -B build/lint -G Ninja -DNSPJAX_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	    -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >build/lint.log || { cat build/lint.log; exit 1; }
 	$(BIN)/cmake --build build/lint
@@ -74,7 +74,7 @@ lint: $(VENV)/lint-tools
 format: $(VENV)/lint-tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.cc' -o -name '*.h')
+	$(BIN)/clang-format -i $$(find csrc hls_kernels -name '*.cc' -o -name '*.cpp' -o -name '*.h')
 
 clean:
 	rm -rf build $(VENV)

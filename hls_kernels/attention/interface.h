@@ -7,9 +7,8 @@
 // started without setting an argument. All is cut into beats, the words of the
 // memory port.
 //
-//   operands  header | visible [ceil(n_queries / 8)] | queries
-//   [n_heads][n_queries][head_dim / 16] results   header |
-//   [n_heads][n_queries](statistics | sums [head_dim / 16])
+//   operands  header | visible [ceil(n_queries / 8)] | queries [n_heads][n_queries][head_dim / 16]
+//   results   header | [n_heads][n_queries](statistics | sums [head_dim / 16])
 //
 // visible: words 2i and 2i + 1 are the tokens first <= j < last that query i
 // sees. Queries and sums are float32. A statistics beat has max and sum in its
@@ -27,31 +26,31 @@
 namespace nspjax::kernel {
 
 inline constexpr char kName[] = "nspjax_attention";
-inline constexpr int kBeatBytes = 64; // 512 bits
+inline constexpr int kBeatBytes = 64;  // 512 bits
 inline constexpr int kBeatWords = 16;
 
-inline constexpr std::uint32_t kMagic = 0x3150534eu; // "NSP1": this layout
+inline constexpr std::uint32_t kMagic = 0x3150534eu;  // "NSP1": this layout
 inline constexpr int kBlockTokens = 128;
-inline constexpr int kMostHeadDim = 256;    // and a multiple of 16
-inline constexpr int kMostQueries = 64;     // of one head, in one run
-inline constexpr int kLeastTileTokens = 16; // a power of two up to 1024
+inline constexpr int kMostHeadDim = 256;     // and a multiple of 16
+inline constexpr int kMostQueries = 64;      // of one head, in one run
+inline constexpr int kLeastTileTokens = 16;  // a power of two up to 1024
 inline constexpr int kMostTileTokens = 1024;
 
 // Words of the operands' header.
 enum OperandWord : int {
   kOperandMagic,
   kRunNumber,
-  kStoredType, // StoredType
+  kStoredType,  // StoredType
   kHeadDim,
   kTileTokens,
   kHeads,
   kQueries,
   kTiles,
   kFirstToken,
-  kTokenBegin, // what any query sees: blocks outside are not read
+  kTokenBegin,  // what any query sees: blocks outside are not read
   kTokenEnd,
-  kScale,   // float bits, of q . k
-  kSoftcap, // float bits; 0: none
+  kScale,    // float bits, of q . k
+  kSoftcap,  // float bits; 0: none
   kFirstBeat,
   kTileBeats,
   kHeadBeats,
@@ -63,24 +62,25 @@ enum StoredType : std::uint32_t { kF32, kBF16, kF16, kInt8, kInt4 };
 // Words of the results' header; the others are 0.
 enum ResultWord : int {
   kResultMagic,
-  kResultRunNumber, // the operands'
+  kResultRunNumber,  // the operands'
   kStatus,
-  kBeatsRead, // of kv
+  kBeatsRead,   // of kv
+  kScoreSlots,  // of the loops over K: what the cycle model counts
+  kValueSlots,  // and over V
 };
 
 enum Status : std::uint32_t {
   kDone = 1,
-  kBadOperands = 2, // magic, type or a size that the kernel does not have;
-                    // nothing was computed
+  kBadOperands = 2,  // magic, type or a size that the kernel does not have;
+                     // nothing was computed
 };
 
 constexpr int visible_beats(int n_queries) { return (n_queries + 7) / 8; }
 constexpr int operand_beats(int n_heads, int n_queries, int head_dim) {
-  return 1 + visible_beats(n_queries) +
-         n_heads * n_queries * (head_dim / kBeatWords);
+  return 1 + visible_beats(n_queries) + n_heads * n_queries * (head_dim / kBeatWords);
 }
 constexpr int result_beats(int n_heads, int n_queries, int head_dim) {
   return 1 + n_heads * n_queries * (1 + head_dim / kBeatWords);
 }
 
-} // namespace nspjax::kernel
+}  // namespace nspjax::kernel
