@@ -13,7 +13,10 @@ TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}  # of float32
 
 
 def check(tiles, q, visible, scale, **options):
-    got, want = run(tiles, q, visible, scale, **options), attend(tiles, q, visible, scale, **options)
+    got, want = (
+        run(tiles, q, visible, scale, **options),
+        attend(tiles, q, visible, scale, **options),
+    )
     assert got.status == DONE
     np.testing.assert_allclose(got.max, want[0], **TOLERANCE)
     np.testing.assert_allclose(got.sum, want[1], **TOLERANCE)
