@@ -10,6 +10,7 @@
 #include "attention/kernel.h"
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
+#include "bindings/attention_kernel.h"
 #include "bindings/cards.h"
 #include "bindings/checksum.h"
 #include "bindings/fetch_arrays.h"
@@ -412,6 +413,9 @@ NB_MODULE(_engine, m) {
         "source"_a, "n"_a, "to"_a, "The first n tokens of a tile over a copy of another.");
   m.def("convert_head", &convert_tile, "from_type"_a, "to_type"_a, "head_dim"_a, "tile_tokens"_a,
         "tile"_a, "A full tile in another type.");
+  m.def("simulate_attention_kernel", &simulate_attention_kernel, "kv"_a, "operands"_a,
+        "The FPGA's attention kernel in C simulation: the card's memory (uint8) and the operands "
+        "-> the results (uint32), as hls_kernels/attention/interface.h lays them out.");
   m.def("measure_read_bandwidth", &measure_read_bandwidth, "bytes"_a, "threads"_a, "repeats"_a,
         release_gil, "GB/s of a loop that only reads.");
   m.def("measure_kernel", &measure_kernel, "kernel"_a, "kv_type"_a, "head_dim"_a, "n_kv_heads"_a,

@@ -10,13 +10,14 @@
 
 extern "C" void nspjax_attention(nspjax::kernel::KVPort kv, const nspjax::kernel::Beat* operands,
                                  nspjax::kernel::Beat* results) {
-#pragma HLS interface mode = m_axi port = kv bundle = gmem_kv offset = slave latency = \
-    64 max_read_burst_length = 64 num_read_outstanding = 16 max_write_burst_length =   \
-        2 num_write_outstanding = 1
-#pragma HLS interface mode = m_axi port = operands bundle = gmem_operands offset = \
-    slave max_read_burst_length = 16 num_read_outstanding = 4
-#pragma HLS interface mode = m_axi port = results bundle = gmem_results offset = \
-    slave max_write_burst_length = 16 num_write_outstanding = 4
+// clang-format off
+#pragma HLS interface mode=m_axi port=kv bundle=gmem_kv offset=slave latency=64 \
+    max_read_burst_length=64 num_read_outstanding=16 max_write_burst_length=2 num_write_outstanding=1
+#pragma HLS interface mode=m_axi port=operands bundle=gmem_operands offset=slave \
+    max_read_burst_length=16 num_read_outstanding=4 max_write_burst_length=2 num_write_outstanding=1
+#pragma HLS interface mode=m_axi port=results bundle=gmem_results offset=slave \
+    max_write_burst_length=16 num_write_outstanding=4 max_read_burst_length=2 num_read_outstanding=1
+// clang-format on
 #pragma HLS interface mode = s_axilite port = kv
 #pragma HLS interface mode = s_axilite port = operands
 #pragma HLS interface mode = s_axilite port = results
@@ -28,6 +29,8 @@ extern "C" void nspjax_attention(nspjax::kernel::KVPort kv, const nspjax::kernel
   hls::stream<Beat, 32> queries;
   KBlocks k;
   VBlocks v;
+#pragma HLS bind_storage variable = k type = ram_s2p impl = uram
+#pragma HLS bind_storage variable = v type = ram_s2p impl = uram
   hls::stream<Beat, kMostHeadBeats> k_scales;
   hls::stream<Beat, kVBlocks * kBlockBeats> v_scales;
   hls::stream<GroupLanes, 2 * kBlockBeats> scores;

@@ -48,9 +48,9 @@ inline float f16_to_float(std::uint32_t half) {
   return as_float(bits | (half & 0x8000u) << 16);
 }
 
-template <int kBits>
-inline float code_to_float(std::uint32_t word) {
-  return static_cast<float>(static_cast<std::int32_t>(word << (32 - kBits)) >> (32 - kBits));
+// The lowest bits of a word, two's complement.
+inline float code_to_float(std::uint32_t word, int bits) {
+  return static_cast<float>(static_cast<std::int32_t>(word << (32 - bits)) >> (32 - bits));
 }
 
 // An element is offset + scale * code; the two elements of a part have their own.
@@ -70,14 +70,13 @@ struct Part {
   Lanes element[2];
 };
 
-template <int kBits>
-inline Part decode_codes(const Beat& words, int part, const PartScale& scale) {
+inline Part decode_codes(const Beat& words, int bits, int part, const PartScale& scale) {
   Part to;
   for (int lane = 0; lane < kBeatWords; ++lane) {
 #pragma HLS unroll
-    const std::uint32_t bits = words[lane] >> (part * kBits);
-    to.element[0][lane] = scale.offset[0] + scale.scale[0] * code_to_float<kBits>(bits);
-    to.element[1][lane] = scale.offset[1] + scale.scale[1] * code_to_float<kBits>(bits >> 16);
+    const std::uint32_t codes = words[lane] >> (part * bits);
+    to.element[0][lane] = scale.offset[0] + scale.scale[0] * code_to_float(codes, bits);
+    to.element[1][lane] = scale.offset[1] + scale.scale[1] * code_to_float(codes >> 16, bits);
   }
   return to;
 }
@@ -120,10 +119,8 @@ inline Part decode(StoredType type, const Beat& words, int part, const PartScale
       return decode_bf16(words);
     case kF16:
       return decode_halves(words);
-    case kInt8:
-      return decode_codes<8>(words, part, scale);
-    default:
-      return decode_codes<4>(words, part, scale);
+    default:  // one set of multipliers for both
+      return decode_codes(words, type == kInt8 ? 8 : 4, part, scale);
   }
 }
 

@@ -105,6 +105,7 @@ inline void exponentiate(hls::stream<Job>& jobs, hls::stream<Job>& next, hls::st
         const Group block_most = largest.read();
         Group correction;
         for (int i = 0; i < kGroup; ++i) {
+#pragma HLS pipeline II = 1
           const float before = max[pack].query[i];
           const float now = larger(before, block_most.query[i]);
           correction.query[i] = now == before ? 1.0f : hls::exp(before - now);
@@ -127,6 +128,7 @@ inline void exponentiate(hls::stream<Job>& jobs, hls::stream<Job>& next, hls::st
           weights.write(weight);
         }
         for (int i = 0; i < kGroup; ++i) {
+#pragma HLS pipeline II = 8
           float block_sum = 0.0f;
           for (int strand = 0; strand < kStrands; ++strand) block_sum += sums[strand].query[i];
           sum[pack].query[i] = sum[pack].query[i] * correction.query[i] + block_sum;

@@ -22,7 +22,6 @@ inline float weighted(float value, float weight, bool counts) {
 inline int add_values(const Job& job, const hls::read_lock<Block>& v, const PartScale* scales,
                       hls::stream<Group>& weights, GroupLanes* sums) {
   GroupLanes block_sums[kMostHeadBeats];
-#pragma HLS array_partition variable = block_sums type = complete dim = 2
   const int parts = parts_per_word(job.type);
   const int n_beats = job.head_dim_beats();
   const int n_steps = 1 + job.block_tokens / elements_per_part(job.type);
@@ -69,7 +68,6 @@ inline void attend_values(hls::stream<Job>& jobs, hls::stream<Job>& next, VBlock
   const Job job = jobs.read();
   next.write(job);
   GroupLanes sums[kMostPacks][kMostHeadBeats];
-#pragma HLS array_partition variable = sums type = complete dim = 3
   PartScale scales[kBlockTokens / 2] = {};
   std::uint32_t n_slots = 0;
   for (int head = 0; head < job.n_heads; ++head) {

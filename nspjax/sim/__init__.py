@@ -1,0 +1,1 @@
+"""Models of hardware that is not here: what it would do, from its structure."""

@@ -1,0 +1,3 @@
+from nspjax.sim.attention_kernel.table import report
+
+print(report())
