@@ -45,11 +45,20 @@ Message::Message(std::string_view bytes) {
     const std::uint64_t key = reader.varint();
     Field field{static_cast<std::uint32_t>(key >> 3), 0, {}};
     switch (key & 7) {
-      case kVarint: field.value = reader.varint(); break;
-      case kFixed64: field.value = reader.fixed(8); break;
-      case kDelimited: field.bytes = reader.take(reader.varint()); break;
-      case kFixed32: field.value = reader.fixed(4); break;
-      default: throw std::invalid_argument("a field of an unknown wire type");
+      case kVarint:
+        field.value = reader.varint();
+        break;
+      case kFixed64:
+        field.value = reader.fixed(8);
+        break;
+      case kDelimited:
+        field.bytes = reader.take(reader.varint());
+        break;
+      case kFixed32:
+        field.value = reader.fixed(4);
+        break;
+      default:
+        throw std::invalid_argument("a field of an unknown wire type");
     }
     fields_.push_back(field);
   }

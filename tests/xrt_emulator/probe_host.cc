@@ -36,8 +36,8 @@ void expect(bool good, const std::string& what) {
 }
 
 struct Card {
-  explicit Card(unsigned index) : device(index) {
-    kernel = xrt::kernel(device, device.load_xclbin(std::getenv("NSPJAX_XCLBIN")), "probe");
+  explicit Card(unsigned index, const std::string& name = "probe") : device(index) {
+    kernel = xrt::kernel(device, device.load_xclbin(std::getenv("NSPJAX_XCLBIN")), name);
   }
   xrt::device device;
   xrt::kernel kernel;
@@ -215,15 +215,6 @@ void watchdog(const Arguments&) {
   expect(job.whole(3), "after closing");
 }
 
-void forever(const Arguments&) {
-  const Card card(0);
-  Job job(card);
-  for (std::uint32_t i = 1;; ++i) {
-    expect(job.whole(i), "wrong results");
-    if (i == 3) std::puts("running"), std::fflush(stdout);
-  }
-}
-
 void leave_open(const Arguments& arguments) {
   auto* card = new Card(0);
   auto* job = new Job(*card);
@@ -249,7 +240,14 @@ void describe(const Arguments& arguments) {
   }
 }
 
-void open_card(const Arguments&) { const Card card(0); }
+// Opens a card, says so, and keeps it until it is killed.
+void hold(const Arguments& arguments) {
+  const Card card(0, arguments.at(0));
+  std::puts("open"), std::fflush(stdout);
+  for (;;) ::pause();
+}
+
+void open_card(const Arguments& arguments) { const Card card(0, arguments.at(0)); }
 
 void get_p2p_memory(const Arguments&) {
   const Card card(0);
@@ -266,10 +264,12 @@ void get_p2p_memory(const Arguments&) {
 
 int main(int argc, char** argv) {
   const std::map<std::string, std::function<void(const Arguments&)>> scenarios{
-      {"runs", runs},         {"load-late", load_late}, {"forget", forget},
-      {"p2p", p2p},           {"overlap", overlap},     {"survive", survive},
-      {"watchdog", watchdog}, {"forever", forever},     {"leave-open", leave_open},
-      {"describe", describe}, {"open", open_card}, {"get-p2p", get_p2p_memory}};
+      {"runs", runs},         {"load-late", load_late},
+      {"forget", forget},     {"p2p", p2p},
+      {"overlap", overlap},   {"survive", survive},
+      {"watchdog", watchdog}, {"leave-open", leave_open},
+      {"describe", describe}, {"open", open_card},
+      {"hold", hold},         {"get-p2p", get_p2p_memory}};
   try {
     scenarios.at(argv[1])(Arguments(argv + 2, argv + argc));
     return 0;

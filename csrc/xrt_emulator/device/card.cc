@@ -34,26 +34,33 @@ std::string Card::answer(Api api, std::string_view bytes) {
       return acknowledge(true);
     case Api::kLoad:
       return acknowledge(load(std::string(request.bytes(1)), std::string(request.bytes(2))));
-    case Api::kAllocate: return allocate(request);
+    case Api::kAllocate:
+      return allocate(request);
     case Api::kFree:
       memory_.free(request.number(1));
       log_.write("free", Json().number("address", request.number(1)));
       return acknowledge(true);
-    case Api::kToDevice: return to_device(request);
-    case Api::kToHost: return to_host(request);
+    case Api::kToDevice:
+      return to_device(request);
+    case Api::kToHost:
+      return to_host(request);
     case Api::kWriteControl:
       write_register(request.number(2), request.bytes(4));
       return acknowledge(true);
     case Api::kWriteRegister:
       write_register(request.number(1) + request.number(2), request.bytes(3));
       return acknowledge(true);
-    case Api::kReadControl: return read_register(request.number(2));
-    case Api::kReadRegister: return read_register(request.number(1) + request.number(2));
+    case Api::kReadControl:
+      return read_register(request.number(2));
+    case Api::kReadRegister:
+      return read_register(request.number(1) + request.number(2));
     case Api::kSetEnvironment:
-    case Api::kSetupInstance: return acknowledge(true);
+    case Api::kSetupInstance:
+      return acknowledge(true);
     case Api::kCopyBuffer:
     case Api::kImportBuffer:
-    case Api::kCopyFromExported: break;
+    case Api::kCopyFromExported:
+      break;
   }
   complain("request " + std::to_string(static_cast<std::uint32_t>(api)) + " is not emulated");
   return acknowledge(false);
@@ -118,10 +125,9 @@ std::string Card::to_device(const Message& request) {
     const std::span<std::byte> to = memory_.bytes(address, data.size());
     std::memcpy(to.data(), data.data(), to.size());
   }
-  log_.write("to_device", Json()
-                              .number("address", address)
-                              .number("bytes", data.size())
-                              .boolean("copied", copied));
+  log_.write(
+      "to_device",
+      Json().number("address", address).number("bytes", data.size()).boolean("copied", copied));
   return Body().number(1, data.size()).take();
 }
 
@@ -130,10 +136,9 @@ std::string Card::to_host(const Message& request) {
   const std::uint64_t size_bytes = request.number(5);
   const auto buffer = memory_.buffer_at(address);
   const bool copied = buffer && !buffer->shared();
-  log_.write("to_host", Json()
-                            .number("address", address)
-                            .number("bytes", size_bytes)
-                            .boolean("copied", copied));
+  log_.write(
+      "to_host",
+      Json().number("address", address).number("bytes", size_bytes).boolean("copied", copied));
   // of shared pages nothing is sent: the host has them
   const std::span<std::byte> from =
       copied ? memory_.bytes(address, size_bytes) : std::span<std::byte>{};

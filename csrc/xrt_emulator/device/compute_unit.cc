@@ -80,9 +80,9 @@ void ComputeUnit::work(const std::stop_token& stop) {
 }
 
 void ComputeUnit::run(const Registers& registers, RunFault fault, const std::stop_token& stop) {
-  card_.log.write("run_begin", Json()
-                                   .text("compute_unit", name_)
-                                   .object("arguments", arguments_json(registers)));
+  card_.log.write(
+      "run_begin",
+      Json().text("compute_unit", name_).object("arguments", arguments_json(registers)));
   if (fault == RunFault::kHang) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, stop, [] { return false; });
@@ -96,8 +96,9 @@ void ComputeUnit::run(const Registers& registers, RunFault fault, const std::sto
       "run_end",
       Json()
           .text("compute_unit", name_)
-          .number("run_us", static_cast<std::uint64_t>(
-                                std::chrono::duration_cast<std::chrono::microseconds>(took).count())));
+          .number("run_us",
+                  static_cast<std::uint64_t>(
+                      std::chrono::duration_cast<std::chrono::microseconds>(took).count())));
 }
 
 Json ComputeUnit::arguments_json(const Registers& registers) const {

@@ -32,8 +32,7 @@ LastWords last_words;
 extern "C" void on_crash(int) {
   const std::string& line = last_words.expected ? last_words.fault : last_words.crash;
   if (last_words.file >= 0) {
-    [[maybe_unused]] const ssize_t written =
-        ::write(last_words.file, line.data(), line.size());
+    [[maybe_unused]] const ssize_t written = ::write(last_words.file, line.data(), line.size());
   }
   ::raise(SIGKILL);
 }
@@ -42,7 +41,7 @@ void watch_crashes(const EventLog& log) {
   last_words.file = log.file();
   last_words.crash = log.line("exit", Json().text("reason", "crash"));
   last_words.fault = log.line("exit", Json().text("reason", "fault die-in-run"));
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = on_crash;
   for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT}) {
     ::sigaction(signal, &action, nullptr);

@@ -22,8 +22,8 @@ std::uint64_t whole_pages(std::uint64_t size_bytes) {
 }  // namespace
 
 Memory::Memory() {
-  void* reserved = ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                          -1, 0);
+  void* reserved =
+      ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) {
     throw std::system_error(errno, std::generic_category(), "reserving the card's memory");
   }
@@ -109,12 +109,18 @@ void Memory::protect() { ::mprotect(base_, kBytes, PROT_READ); }
 
 const char* name_of(BufferKind kind) {
   switch (kind) {
-    case BufferKind::kP2P: return "p2p";
-    case BufferKind::kDeviceOnly: return "device-only";
-    case BufferKind::kHostOnly: return "host-only";
-    case BufferKind::kCommand: return "command";
-    case BufferKind::kUserMemory: return "user-memory";
-    case BufferKind::kOrdinary: break;
+    case BufferKind::kP2P:
+      return "p2p";
+    case BufferKind::kDeviceOnly:
+      return "device-only";
+    case BufferKind::kHostOnly:
+      return "host-only";
+    case BufferKind::kCommand:
+      return "command";
+    case BufferKind::kUserMemory:
+      return "user-memory";
+    case BufferKind::kOrdinary:
+      break;
   }
   return "ordinary";
 }

@@ -54,17 +54,15 @@ void Connection::write(std::string_view bytes, BufferKind kind) {
 void Connection::send_request(std::string_view body, BufferKind kind) {
   std::string with_kind;
   if (asked_ == Api::kAllocate) {
-    const std::string field =
-        Body().number(kKindField, static_cast<std::uint32_t>(kind)).take();
+    const std::string field = Body().number(kKindField, static_cast<std::uint32_t>(kind)).take();
     with_kind.append(body).append(field);
     body = with_kind;
   }
   if (asked_ == Api::kWriteControl && (first_word(Message(body).bytes(4)) & kStart)) ++runs_;
   std::array<std::uint8_t, RequestHeader::kBytes> head;
   RequestHeader{body.size(), asked_}.write(head.data());
-  const bool sent =
-      !lost_ && send_all({reinterpret_cast<const char*>(head.data()), head.size()}) &&
-      send_all(body);
+  const bool sent = !lost_ && send_all({reinterpret_cast<const char*>(head.data()), head.size()}) &&
+                    send_all(body);
   if (!sent) lost_ = true;
 }
 

@@ -47,8 +47,8 @@ class SpawnSettings {
     sigfillset(&all);
     posix_spawnattr_setsigmask(&attributes_, &none);
     posix_spawnattr_setsigdefault(&attributes_, &all);
-    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
-                                               POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(
+        &attributes_, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   }
   ~SpawnSettings() {
     posix_spawnattr_destroy(&attributes_);
@@ -80,8 +80,7 @@ DeviceProcess start_device_process(const std::string& card) {
   std::string directory = directory_setting ? directory_setting : "-";
   const std::array<char*, 4> arguments{name.data(), number.data(), directory.data(), nullptr};
   DeviceProcess started{ends[0], -1};
-  const int error =
-      SpawnSettings(ends[1]).spawn(program, arguments.data(), started.process);
+  const int error = SpawnSettings(ends[1]).spawn(program, arguments.data(), started.process);
   ::close(ends[1]);
   if (error != 0) {
     started.process = -1;

@@ -27,7 +27,7 @@ void overwrite(void** slot, void* value) {
 }
 
 struct Dynamic {
-  const ElfW(Sym)* symbols = nullptr;
+  const ElfW(Sym) * symbols = nullptr;
   const char* names = nullptr;
   std::span<const ElfW(Rela)> jumps;
   std::span<const ElfW(Rela)> data;
@@ -42,13 +42,26 @@ Dynamic dynamic_of(const link_map* map) {
   for (const ElfW(Dyn)* entry = map->l_ld; entry->d_tag != DT_NULL; ++entry) {
     const ElfW(Addr) address = entry->d_un.d_ptr;
     switch (entry->d_tag) {
-      case DT_SYMTAB: found.symbols = reinterpret_cast<const ElfW(Sym)*>(address); break;
-      case DT_STRTAB: found.names = reinterpret_cast<const char*>(address); break;
-      case DT_JMPREL: jumps = reinterpret_cast<const ElfW(Rela)*>(address); break;
-      case DT_PLTRELSZ: jump_bytes = entry->d_un.d_val; break;
-      case DT_RELA: data = reinterpret_cast<const ElfW(Rela)*>(address); break;
-      case DT_RELASZ: data_bytes = entry->d_un.d_val; break;
-      default: break;
+      case DT_SYMTAB:
+        found.symbols = reinterpret_cast<const ElfW(Sym)*>(address);
+        break;
+      case DT_STRTAB:
+        found.names = reinterpret_cast<const char*>(address);
+        break;
+      case DT_JMPREL:
+        jumps = reinterpret_cast<const ElfW(Rela)*>(address);
+        break;
+      case DT_PLTRELSZ:
+        jump_bytes = entry->d_un.d_val;
+        break;
+      case DT_RELA:
+        data = reinterpret_cast<const ElfW(Rela)*>(address);
+        break;
+      case DT_RELASZ:
+        data_bytes = entry->d_un.d_val;
+        break;
+      default:
+        break;
     }
   }
   found.jumps = {jumps, jump_bytes / sizeof(ElfW(Rela))};
@@ -69,8 +82,9 @@ CodeRange LoadedLibrary::range(const std::string& symbol) const {
   const void* const found = ::dlsym(handle_, symbol.c_str());
   Dl_info info{};
   const ElfW(Sym)* entry = nullptr;
-  if (!found || ::dladdr1(found, &info, reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&entry)),
-                          RTLD_DL_SYMENT) == 0 ||
+  if (!found ||
+      ::dladdr1(found, &info, reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&entry)),
+                RTLD_DL_SYMENT) == 0 ||
       !entry) {
     throw std::runtime_error(path_ + " has no " + symbol);
   }
@@ -82,7 +96,7 @@ void LoadedLibrary::replace_imports(const std::map<std::string, void*>& replacem
   const Dynamic dynamic = dynamic_of(map_);
   std::set<std::string> done;
   for (const auto& table : {dynamic.jumps, dynamic.data}) {
-    for (const ElfW(Rela)& entry : table) {
+    for (const ElfW(Rela) & entry : table) {
       const auto type = ELF64_R_TYPE(entry.r_info);
       if (type != R_X86_64_JUMP_SLOT && type != R_X86_64_GLOB_DAT) continue;
       const char* name = dynamic.names + dynamic.symbols[ELF64_R_SYM(entry.r_info)].st_name;

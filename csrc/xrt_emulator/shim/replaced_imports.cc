@@ -22,7 +22,8 @@ namespace {
 CodeRange message_memory;  // CpuemShim::alloc_void
 CodeRange program_reset;   // CpuemShim::resetProgram
 
-// ---- starting a device process: the child is ours, the socket has no name --------------------------
+// ---- starting a device process: the child is ours, the socket has no name
+// --------------------------
 
 // The shim looks for its socket in /tmp/$USER: here that is /tmp/. and nothing is made or left.
 char* get_environment(const char* name) {
@@ -71,7 +72,8 @@ int accept_device_process(int, sockaddr*, socklen_t*) {
   return started->socket;
 }
 
-// ---- talking to it -----------------------------------------------------------------------------------
+// ---- talking to it
+// -----------------------------------------------------------------------------------
 
 ssize_t write_request(int file, const void* bytes, std::size_t n_bytes) {
   const std::shared_ptr<Connection> connection = connection_at(file);
@@ -110,7 +112,8 @@ int pause_scheduler(useconds_t us) {
   return ::usleep(++this_thread().idle_polls > kShortPolls ? kLongPoll_us : us);
 }
 
-// ---- what must not happen to a host ------------------------------------------------------------------
+// ---- what must not happen to a host
+// ------------------------------------------------------------------
 
 // Its handlers kill the process group when a device process dies.
 int ignore_sigaction(int, const struct sigaction*, struct sigaction*) { return 0; }
@@ -127,7 +130,8 @@ void exit_loudly(int status) {
   std::exit(status);
 }
 
-// ---- memory --------------------------------------------------------------------------------------------
+// ---- memory
+// --------------------------------------------------------------------------------------------
 
 // CpuemShim::alloc_void of Debian's build loses what realloc returns. Messages are of 8 MiB at
 // most; pages of this that are not touched cost nothing.

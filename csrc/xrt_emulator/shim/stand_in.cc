@@ -14,12 +14,15 @@ std::string stand_in_reply(Api api) {
       const std::string_view bytes{reinterpret_cast<const char*>(&done), sizeof done};
       return Body().number(1, true).bytes(2, bytes).take();
     }
-    case Api::kToHost: return Body().number(1, 0).bytes(2, {}).take();
+    case Api::kToHost:
+      return Body().number(1, 0).bytes(2, {}).take();
     case Api::kLoad:
     case Api::kCopyBuffer:
     case Api::kImportBuffer:
-    case Api::kCopyFromExported: return Body().number(1, false).take();
-    default: return Body().number(1, true).take();
+    case Api::kCopyFromExported:
+      return Body().number(1, false).take();
+    default:
+      return Body().number(1, true).take();
   }
 }
 
