@@ -59,6 +59,10 @@ class InvalidArgumentError(NspjaxError, ValueError):
     """A value of the wrong shape, dtype or range."""
 
 
+class EmulatorError(NspjaxError):
+    """Cards cannot be emulated here: something is not installed, or a directory not usable."""
+
+
 # ---- the compiler -------------------------------------------------------------------------------
 
 
