@@ -92,8 +92,9 @@ def test_a_bad_xclbin(probe: Probe, tmp_path, fault, said):
 
 
 def test_an_xclbin_of_other_arguments(probe: Probe, tmp_path):
-    from nspjax.xrt_emulator import EmulatedCards, parse_fault
     from xrt_probe import PROBE
+
+    from nspjax.xrt_emulator import EmulatedCards, parse_fault
 
     cards = EmulatedCards(faults=(parse_fault("xclbin=arguments", 1),), kernels=(PROBE,))
     xclbin = tmp_path / "other.xclbin"
