@@ -55,10 +55,11 @@ def _cards(options: EmulateXrt) -> EmulatedCards:
 
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_Mask = set[int | signal.Signals]
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[set[signal.Signals]]:
+def _signals_held() -> Iterator[_Mask]:
     """Until the command runs, and while its directory is removed. Gives the mask before."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     try:
@@ -67,7 +68,7 @@ def _signals_held() -> Iterator[set[signal.Signals]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _run(command: tuple[str, ...], environment: dict[str, str], mask: set[signal.Signals]) -> int:
+def _run(command: tuple[str, ...], environment: dict[str, str], mask: _Mask) -> int:
     try:
         process = subprocess.Popen(
             command,
@@ -83,9 +84,7 @@ def _run(command: tuple[str, ...], environment: dict[str, str], mask: set[signal
 
 
 @contextlib.contextmanager
-def _forwarding_signals(
-    process: subprocess.Popen[bytes], mask: set[signal.Signals]
-) -> Iterator[None]:
+def _forwarding_signals(process: subprocess.Popen[bytes], mask: _Mask) -> Iterator[None]:
     """To the command's process group, as a terminal does."""
 
     def forward(signum: int, _frame: object) -> None:
