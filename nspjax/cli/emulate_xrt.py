@@ -34,8 +34,8 @@ def execute(options: EmulateXrt) -> int:
     try:
         cards = _cards(options)
         parent = None if options.directory is None else Path(options.directory)
-        with emulated_cards(cards, parent) as variables:
-            return _run(options.command, os.environ | variables)
+        with _signals_held() as mask, emulated_cards(cards, parent) as variables:
+            return _run(options.command, os.environ | variables, mask)
     except NspjaxError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.REFUSED
@@ -54,32 +54,37 @@ def _cards(options: EmulateXrt) -> EmulatedCards:
     )
 
 
-def _run(command: tuple[str, ...], environment: dict[str, str]) -> int:
-    # held back until there is somebody to pass them on to
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_Mask = set[int | signal.Signals]
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[_Mask]:
+    """Until the command runs, and while its directory is removed. Gives the mask before."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _run(command: tuple[str, ...], environment: dict[str, str], mask: _Mask) -> int:
     try:
         process = subprocess.Popen(
             command,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, held),
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
         )
     except OSError as error:
         raise InvalidArgumentError(f"cannot run {command[0]}: {error.strerror}") from error
-    else:
-        with _forwarding_signals(process):
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            code = process.wait()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    with _forwarding_signals(process, mask):
+        code = process.wait()
     return code if code >= 0 else 128 - code
 
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
-
-
 @contextlib.contextmanager
-def _forwarding_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _forwarding_signals(process: subprocess.Popen[bytes], mask: _Mask) -> Iterator[None]:
     """To the command's process group, as a terminal does."""
 
     def forward(signum: int, _frame: object) -> None:
@@ -87,8 +92,10 @@ def _forwarding_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
             os.killpg(process.pid, signum)
 
     before = {signum: signal.signal(signum, forward) for signum in _FORWARDED}
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         for signum, handler in before.items():
             signal.signal(signum, handler)

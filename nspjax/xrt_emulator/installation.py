@@ -49,9 +49,7 @@ def find_installation() -> Installation:
         raise EmulatorError(
             f"cards are emulated on x86-64 Linux, this is {platform.machine()} {sys.platform}"
         )
-    shim = next(
-        (path for d in _LIBRARY_DIRECTORIES if (path := Path(d, _SHIM)).exists()), None
-    )
+    shim = next((path for d in _LIBRARY_DIRECTORIES if (path := Path(d, _SHIM)).exists()), None)
     if shim is None:
         raise EmulatorError(
             f"{_SHIM} of the Xilinx runtime is not installed: apt-get install libxrt-dev "

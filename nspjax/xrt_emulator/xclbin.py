@@ -1,4 +1,4 @@
-"""xclbin files, by the public layout of XRT's xclbin.h: an `axlf` header, section headers, sections.
+"""xclbin files, by the public layout of XRT's xclbin.h: `axlf` header, section headers, sections.
 
 Only what XRT reads in software emulation is written. The bitstream is a shared object with the
 kernel; XRT passes it to the device process.
@@ -62,10 +62,8 @@ class Kernel:
         return offsets
 
 
-ATTENTION = Kernel(
-    "nspjax_attention", (Argument("kv"), Argument("operands"), Argument("results"))
-)
-"""csrc's hls_kernels/attention/interface.h"""
+ATTENTION = Kernel("nspjax_attention", (Argument("kv"), Argument("operands"), Argument("results")))
+"""as hls_kernels/attention/interface.h has it"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_a_host_in_the_background(probe: Probe, tmp_path):
     """It loses its card when the command ends; it itself is the command's, not ours."""
     pid_file = tmp_path / "pid"
     script = (
-        f"{probe.host} hold nspjax_attention >{tmp_path}/out & echo $! >{pid_file};"
+        f"{probe.host} hold nspjax_attention >{tmp_path}/out 2>&1 & echo $! >{pid_file};"
         f"until grep -q open {tmp_path}/out; do sleep 0.05; done"
     )
     runs = tmp_path / "runs"

@@ -6,7 +6,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from xrt_probe import Ended, Probe
+from xrt_probe import PROBE, Ended, Probe
+
+from nspjax.xrt_emulator import Xclbin
 
 WORDS = 5000
 BOTH_SYNCS = pytest.mark.parametrize("strict_sync", [False, True], ids=["zero-copy", "strict"])
@@ -88,10 +90,13 @@ def test_a_host_that_does_not_close_its_cards(probe: Probe, tmp_path, code):
 
 def test_xrt_reads_the_xclbin(probe: Probe, tmp_path):
     xclbin = tmp_path / "probe.xclbin"
+<<<<<<< HEAD
     from xrt_probe import PROBE
 
     from nspjax.xrt_emulator import Xclbin
 
+=======
+>>>>>>> emulator
     xclbin.write_bytes(Xclbin((PROBE,), 2).to_bytes(b"bitstream"))
     assert probe.run(tmp_path, "describe", xclbin).good().out.splitlines() == [
         "kernel probe",

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from xrt_probe import Probe
+from xrt_probe import PROBE, Probe
 
-from nspjax.xrt_emulator import run_directory
+from nspjax.xrt_emulator import EmulatedCards, parse_fault, run_directory
 
 
 def good_runs(out: str) -> dict[tuple[int, int], int]:
@@ -92,10 +92,6 @@ def test_a_bad_xclbin(probe: Probe, tmp_path, fault, said):
 
 
 def test_an_xclbin_of_other_arguments(probe: Probe, tmp_path):
-    from xrt_probe import PROBE
-
-    from nspjax.xrt_emulator import EmulatedCards, parse_fault
-
     cards = EmulatedCards(faults=(parse_fault("xclbin=arguments", 1),), kernels=(PROBE,))
     xclbin = tmp_path / "other.xclbin"
     xclbin.write_bytes(cards.xclbin(b"bitstream"))
