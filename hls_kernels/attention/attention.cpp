@@ -10,7 +10,7 @@
 
 extern "C" void nspjax_attention(nspjax::kernel::KVPort kv, const nspjax::kernel::Beat* operands,
                                  nspjax::kernel::Beat* results) {
-// clang-format off
+  // clang-format off
 #pragma HLS interface mode=m_axi port=kv bundle=gmem_kv offset=slave latency=64 \
     max_read_burst_length=64 num_read_outstanding=16 max_write_burst_length=2 num_write_outstanding=1
 #pragma HLS interface mode=m_axi port=operands bundle=gmem_operands offset=slave \
