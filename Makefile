@@ -55,7 +55,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/show_answers.py examples/prompts.jsonl $(DEMO)/answers.jsonl
 
 test: $(VENV)/test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-all: $(VENV)/test-tools $(VENV)/oracle
 	$(BIN)/python -m pytest -m 'slow or not slow' --timeout 3600

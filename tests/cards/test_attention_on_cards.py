@@ -1,4 +1,4 @@
-"""The attention of stores on emulated cards: the real XRT, the kernel's own source, float64 beside."""
+"""Attention of stores on emulated cards (the real XRT, the kernel's own source) against float64."""
 
 import itertools
 import json

@@ -1,5 +1,4 @@
-"""A batch job whose KV cache is on emulated cards: the answers of a store in files, and the way that
-K and V took."""
+"""A batch job whose KV cache is on emulated cards: the answers, and the way that K and V took."""
 
 import json
 import subprocess
@@ -39,7 +38,8 @@ def requests(tmp_path):
 
 def run_batch(requests, answers, stores, wrap=list):
     command = [
-        sys.executable, "-m", "nspjax", "run-batch", "-i", requests, "-o", answers, "--model", MODEL,
+        sys.executable, "-m", "nspjax", "run-batch", "-i", requests, "-o", answers,
+        "--model", MODEL,
         "--max-num-seqs", N_ROWS, "--host-memory", "2MiB", "--progress", "none",
         *(part for store in stores for part in ("--store", store)),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 import pytest
 from on_cards import HERE, run_on_cards
 
-from nspjax import xrt_emulator
+from nspjax.xrt_emulator import EmulatedCards
 
 SOON_S = 10
 
@@ -42,7 +42,7 @@ def test_refused_when_the_store_is_opened(fault, says, tmp_path):
 
 
 def test_no_such_card(tmp_path):
-    error = error_of("xrt:0,7", directory=tmp_path)
+    error = error_of(f"xrt:0,7?path={tmp_path}", directory=tmp_path)
     assert "there is no card 7" in error["text"]
     assert "nspjax emulate-xrt" in error["text"]
 
@@ -50,7 +50,7 @@ def test_no_such_card(tmp_path):
 def test_no_card_at_all(tmp_path):
     """The real XRT, without emulation."""
     xclbin = tmp_path / "good.xclbin"
-    xclbin.write_bytes(xrt_emulator.attention_xclbin())
+    xclbin.write_bytes(EmulatedCards().xclbin(b"no bitstream"))
     ended = subprocess.run(
         [sys.executable, HERE / "faulty_child.py", f"xrt:0?xclbin={xclbin}&path={tmp_path}"],
         capture_output=True,

@@ -98,7 +98,7 @@ def random_prompts(n):
     ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_an_answer_does_not_depend_on_its_neighbours(dtype, tmp_path):
     """Alone, among 16, in another slot: the same greedy tokens; in f32 also those in memory."""
     prompts = random_prompts(20)

@@ -131,7 +131,9 @@ def test_a_flipped_bit_that_rows_share_costs_time_alone(model, open_llm):
 # ---- transfers fail -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [0, 3, 20, 60])
+@pytest.mark.parametrize(
+    "after", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 20, 60))]
+)
 def test_a_read_that_fails_once_costs_no_answer(open_llm, undisturbed, after):
     with (
         open_llm(f"read:eio:after={after}") as (llm, _),
@@ -156,7 +158,7 @@ def test_a_device_that_is_gone_ends_the_run(open_llm):
         assert llm.stats().rows_running == 0
 
 
-@pytest.mark.parametrize("kind", ["eio", "enospc"])
+@pytest.mark.parametrize("kind", ["eio", pytest.param("enospc", marks=pytest.mark.slow)])
 def test_writes_that_fail_for_a_while_cost_no_answer(open_llm, undisturbed, kind):
     # a full device takes a row for each failure that is seen: at most five of seven
     with (

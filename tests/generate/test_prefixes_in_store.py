@@ -48,7 +48,9 @@ def unshared(model):
         return answers
 
 
-@pytest.mark.parametrize("pinned", [None, "0"], ids=["pinned", "read"])
+@pytest.mark.parametrize(
+    "pinned", [pytest.param(None, marks=pytest.mark.slow), "0"], ids=["pinned", "read"]
+)
 def test_the_tokens_are_those_without(model, unshared, tmp_path, pinned):
     with (
         nspjax.Store(tmp_path, host_memory="64MiB", pinned=pinned) as store,
@@ -63,6 +65,7 @@ def test_the_tokens_are_those_without(model, unshared, tmp_path, pinned):
         assert stats.shared_prompt_tokens >= 2 * (5 * 256 + 64 + 128)
 
 
+@pytest.mark.slow
 def test_sharing_can_be_turned_off(model, unshared, tmp_path):
     with (
         nspjax.Store(tmp_path, host_memory="64MiB") as store,
@@ -85,6 +88,7 @@ def test_the_answers_of_one_request_share_its_prompt(model, tmp_path):
         assert llm.stats().shared_prompt_tokens == 2 * 256
 
 
+@pytest.mark.slow
 def test_rows_whose_heads_lie_on_other_devices_do_not_share(tmp_path):
     model = TinyDecoder(TinyConfig(max_position_tokens=400, n_kv_heads=1))
     prompts = [[*SHARED, n] for n in range(4)]

@@ -90,13 +90,6 @@ def test_a_host_that_does_not_close_its_cards(probe: Probe, tmp_path, code):
 
 def test_xrt_reads_the_xclbin(probe: Probe, tmp_path):
     xclbin = tmp_path / "probe.xclbin"
-<<<<<<< HEAD
-    from xrt_probe import PROBE
-
-    from nspjax.xrt_emulator import Xclbin
-
-=======
->>>>>>> emulator
     xclbin.write_bytes(Xclbin((PROBE,), 2).to_bytes(b"bitstream"))
     assert probe.run(tmp_path, "describe", xclbin).good().out.splitlines() == [
         "kernel probe",
