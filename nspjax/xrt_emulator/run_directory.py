@@ -85,6 +85,7 @@ def variables(
     emulator = {
         "NSPJAX_XRT_EMULATOR_RUN": str(directory),
         "NSPJAX_XRT_EMULATOR_SHIM": str(installation.shim),
+        "NSPJAX_XRT_EMULATOR_CARDS": str(cards.cards),
         "NSPJAX_XRT_EMULATOR_FAULTS": ",".join(str(f) for f in cards.faults if f.xclbin is None),
     }
     if cards.log is not None:

@@ -131,6 +131,19 @@ void load_late(const Arguments&) {
   expect(job.whole(2) && other.whole(3), "after");
 }
 
+void open_twice(const Arguments&) {
+  const xrt::device device(0);
+  {
+    const Card card(0);
+  }
+  const Card again(0);
+  {
+    const xrt::device other(0);
+  }
+  Job job(again);
+  expect(job.whole(1), "wrong results");
+}
+
 void forget(const Arguments& arguments) {
   const Card card(0);
   Job job(card);
@@ -247,7 +260,9 @@ void hold(const Arguments& arguments) {
   for (;;) ::pause();
 }
 
-void open_card(const Arguments& arguments) { const Card card(0, arguments.at(0)); }
+void open_card(const Arguments& arguments) {
+  const Card card(static_cast<unsigned>(std::stoi(arguments.at(1))), arguments.at(0));
+}
 
 void get_p2p_memory(const Arguments&) {
   const Card card(0);
@@ -264,13 +279,24 @@ void get_p2p_memory(const Arguments&) {
 
 int main(int argc, char** argv) {
   const std::map<std::string, std::function<void(const Arguments&)>> scenarios{
-      {"runs", runs},         {"load-late", load_late},
-      {"forget", forget},     {"p2p", p2p},
-      {"overlap", overlap},   {"survive", survive},
-      {"watchdog", watchdog}, {"leave-open", leave_open},
-      {"describe", describe}, {"open", open_card},
-      {"hold", hold},         {"get-p2p", get_p2p_memory}};
+      {"runs", runs},
+      {"load-late", load_late},
+      {"open-twice", open_twice},
+      {"forget", forget},
+      {"p2p", p2p},
+      {"overlap", overlap},
+      {"survive", survive},
+      {"watchdog", watchdog},
+      {"leave-open", leave_open},
+      {"describe", describe},
+      {"open", open_card},
+      {"hold", hold},
+      {"get-p2p", get_p2p_memory}};
   try {
+    // XRT loads its shim with the first card, and is not ready for others before it has
+    {
+      const xrt::device first(0);
+    }
     scenarios.at(argv[1])(Arguments(argv + 2, argv + argc));
     return 0;
   } catch (const std::exception& error) {

@@ -59,7 +59,7 @@ def test_what_the_command_sees(tmp_path):
 
 def test_the_attention_kernel_is_on_the_cards(probe: Probe, tmp_path):
     log = tmp_path / "log"
-    done = run("--compute-units", 2, "--log", log, "--", probe.host, "open", "nspjax_attention")
+    done = run("--compute-units", 2, "--log", log, "--", probe.host, "open", "nspjax_attention", 0)
     assert (done.returncode, done.stderr) == (0, "")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     (load,) = (event for event in events if event["event"] == "load")

@@ -81,6 +81,10 @@ def test_an_xclbin_is_loaded_while_another_cards_buffers_are_mapped(probe: Probe
     probe.run(tmp_path, "load-late", cards=2).good()
 
 
+def test_a_card_is_opened_twice(probe: Probe, tmp_path):
+    probe.run(tmp_path, "open-twice").good()
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_host_that_does_not_close_its_cards(probe: Probe, tmp_path, code):
     ended = probe.run(tmp_path, "leave-open", code)

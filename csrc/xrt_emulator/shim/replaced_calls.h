@@ -9,7 +9,7 @@ namespace nspjax::xrt_emulator {
 // where the shim is not the one that we know.
 void replace_imports(const LoadedLibrary& shim);
 
-// Virtual functions of its device: buffers, xclbins, closing.
+// Virtual functions of its system and its device: opening, buffers, xclbins, closing.
 void replace_device(const LoadedLibrary& shim);
 
 }  // namespace nspjax::xrt_emulator

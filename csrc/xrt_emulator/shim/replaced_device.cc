@@ -3,8 +3,10 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -35,6 +37,7 @@ void (*free_buffer)(void* device, unsigned buffer);
 void (*load)(void* device, const void* xclbin);
 void (*close_device)(void* device);
 int (*wait)(const void* device, int timeout_ms);
+std::shared_ptr<void> (*open)(const void* system, unsigned card);
 
 // The shim keeps tables of all cards' buffers that no lock protects. Never destroyed: XRT closes
 // cards from destructors of static objects.
@@ -49,6 +52,13 @@ std::set<unsigned>& command_buffers() {
   return buffers;
 }
 
+// How often each device was opened: the shim has one object for a card, and the first close would
+// end it for all. Under one_at_a_time.
+std::map<const void*, int>& openings() {
+  static auto& the_openings = *new std::map<const void*, int>;
+  return the_openings;
+}
+
 BufferKind kind_of(unsigned flags) {
   if (flags & kCommandFlag) return BufferKind::kCommand;
   if (flags & kP2PFlag) return BufferKind::kP2P;
@@ -60,6 +70,18 @@ BufferKind kind_of(unsigned flags) {
 bool p2p_is_refused() {
   const char* const faults = std::getenv("NSPJAX_XRT_EMULATOR_FAULTS");
   return faults && std::string_view(faults).find("no-p2p") != std::string_view::npos;
+}
+
+// The shim makes up a card where there is none of that number.
+std::shared_ptr<void> open_replaced(const void* system, unsigned card) {
+  const char* const cards = std::getenv("NSPJAX_XRT_EMULATOR_CARDS");
+  if (cards && card >= std::strtoul(cards, nullptr, 10)) {
+    throw std::runtime_error("No such device with index '" + std::to_string(card) + "'");
+  }
+  const std::lock_guard lock(one_at_a_time());
+  std::shared_ptr<void> device = open(system, card);
+  ++openings()[device.get()];
+  return device;
 }
 
 unsigned allocate_replaced(void* device, std::size_t size_bytes, unsigned flags) {
@@ -130,11 +152,13 @@ void load_replaced(void* device, const void* xclbin) {
 }
 
 void close_replaced(void* device) {
+  const std::lock_guard lock(one_at_a_time());
+  if (--openings()[device] > 0) return;
+  openings().erase(device);
   if (const std::shared_ptr<Connection> connection = connection_of(device)) {
     if (connection->runs() > 0) connection->abandon();
     wait_until([&] { return connection->runs() == 0; });
   }
-  const std::lock_guard lock(one_at_a_time());
   close_device(device);
   remember_connection(device, nullptr);
 }
@@ -146,25 +170,28 @@ int wait_replaced(const void* device, int timeout_ms) {
 }
 
 template <typename Function>
-void replace(const LoadedLibrary& shim, const std::string& name, Function*& original,
-             Function* replacement) {
-  constexpr char kVtable[] = "_ZTVN8xrt_core5swemu6deviceE";
+void replace(const LoadedLibrary& shim, const std::string& type, const std::string& name,
+             Function*& original, Function* replacement) {
   original = reinterpret_cast<Function*>(
-      shim.replace_virtual(kVtable, name, reinterpret_cast<void*>(replacement)));
+      shim.replace_virtual("_ZTV" + type, name, reinterpret_cast<void*>(replacement)));
 }
 
 }  // namespace
 
 void replace_device(const LoadedLibrary& shim) {
+  const std::string system = "N8xrt_core5swemu6systemE";
+  const std::string device = "N8xrt_core5swemu6deviceE";
   const std::string method = "_ZN8xrt_core4shimINS_11device_pcieEE";
-  replace(shim, method + "8alloc_boEmj", allocate, allocate_replaced);
-  replace(shim, method + "8alloc_boEPvmj", allocate_user, allocate_user_replaced);
-  replace(shim, method + "6map_boEjb", map, map_replaced);
-  replace(shim, method + "8unmap_boEjPv", unmap, unmap_replaced);
-  replace(shim, method + "7free_boEj", free_buffer, free_replaced);
-  replace(shim, method + "9load_axlfEPK4axlf", load, load_replaced);
-  replace(shim, method + "12close_deviceEv", close_device, close_replaced);
-  replace(shim, "_ZNK8xrt_core4shimINS_11device_pcieEE9exec_waitEi", wait, wait_replaced);
+  const std::string const_method = "_ZNK8xrt_core4shimINS_11device_pcieEE";
+  replace(shim, system, "_ZNK8xrt_core5swemu6system17get_userpf_deviceEj", open, open_replaced);
+  replace(shim, device, method + "8alloc_boEmj", allocate, allocate_replaced);
+  replace(shim, device, method + "8alloc_boEPvmj", allocate_user, allocate_user_replaced);
+  replace(shim, device, method + "6map_boEjb", map, map_replaced);
+  replace(shim, device, method + "8unmap_boEjPv", unmap, unmap_replaced);
+  replace(shim, device, method + "7free_boEj", free_buffer, free_replaced);
+  replace(shim, device, method + "9load_axlfEPK4axlf", load, load_replaced);
+  replace(shim, device, method + "12close_deviceEv", close_device, close_replaced);
+  replace(shim, device, const_method + "9exec_waitEi", wait, wait_replaced);
 }
 
 }  // namespace nspjax::xrt_emulator
