@@ -66,7 +66,7 @@ lint: $(VENV)/lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc hls_kernels -name '*.cc' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc hls_kernels tests -name '*.cc' -o -name '*.cpp' -o -name '*.h')
 	$(BIN)/cmake -S . -B build/lint -G Ninja -DNSPJAX_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	    -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >build/lint.log || { cat build/lint.log; exit 1; }
 	$(BIN)/cmake --build build/lint
@@ -74,7 +74,7 @@ lint: $(VENV)/lint-tools
 format: $(VENV)/lint-tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc hls_kernels -name '*.cc' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format -i $$(find csrc hls_kernels tests -name '*.cc' -o -name '*.cpp' -o -name '*.h')
 
 clean:
 	rm -rf build $(VENV)

@@ -41,6 +41,12 @@ def test_refused_when_the_store_is_opened(fault, says, tmp_path):
     assert error["seconds"] is None
 
 
+def test_no_such_card(tmp_path):
+    error = error_of(f"xrt:7?path={tmp_path}", directory=tmp_path)
+    assert "there is no card 7" in error["text"]
+    assert "nspjax emulate-xrt" in error["text"]
+
+
 def test_no_card_at_all(tmp_path):
     """The real XRT, without emulation."""
     xclbin = tmp_path / "good.xclbin"

@@ -188,7 +188,8 @@ void overlap(const Arguments& arguments) {
 // closed and opened again.
 void survive(const Arguments& arguments) {
   const int cards = std::stoi(arguments.at(0)), rounds = std::stoi(arguments.at(1));
-  const std::uint32_t most = 20, delay_us = 300;
+  const auto most = static_cast<std::uint32_t>(std::stoi(arguments.at(2)));
+  const std::uint32_t delay_us = 300;
   for (int round = 0; round < rounds; ++round) {
     std::vector<std::unique_ptr<Card>> opened(static_cast<std::size_t>(cards));
     std::vector<std::uint32_t> good(opened.size());

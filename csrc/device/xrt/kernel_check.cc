@@ -1,11 +1,15 @@
 #include "device/xrt/kernel_check.h"
 
 #include <unistd.h>
+#include <xclbin.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <exception>
+#include <filesystem>
+#include <fstream>
 
 #include "attention/interface.h"
 #include "base/error.h"
@@ -22,6 +26,20 @@ std::string listed(const Range& range, const Text& text) {
   std::string list;
   for (const auto& each : range) list += (list.empty() ? "" : ", ") + text(each);
   return list.empty() ? "none" : list;
+}
+
+// XRT reads beyond the end of a file that was cut.
+void check_size(const std::string& path) {
+  axlf top{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(&top), sizeof(top));
+  const bool begins = file.good() && std::memcmp(top.m_magic, "xclbin2", sizeof(top.m_magic)) == 0;
+  const uint64_t size = std::filesystem::file_size(path);
+  if (!begins || top.m_header.m_length != size) {
+    fail(ErrorKind::kAccelerator, path, " is no sound xclbin: it has ", size, " bytes, ",
+         begins ? concat("its header says ", top.m_header.m_length) : "and no header of one",
+         kBuild);
+  }
 }
 
 void check_kernel(const xrt::xclbin& xclbin, const std::string& path) {
@@ -55,6 +73,7 @@ xrt::xclbin read_xclbin(const std::string& path) {
   if (::access(path.c_str(), R_OK) != 0) {
     fail(ErrorKind::kAccelerator, "the xclbin ", path, " cannot be read: ", errno_text(errno));
   }
+  check_size(path);
   try {
     xrt::xclbin xclbin(path);
     check_kernel(xclbin, path);

@@ -41,12 +41,12 @@ class XrtCard final : public Card {
     trying("load its xclbin " + spec.xclbin, [&] {
       const xrt::uuid uuid = device_.load_xclbin(xclbin);
       kernel_ = xrt::kernel(device_, uuid, kernel::kName);
+      const auto n_units = xclbin.get_kernel(kernel::kName).get_cus().size();
+      info_ = {.name = xclbin.get_xsa_name(),
+               .address = address_of(device_, xclbin),
+               .kernel = kernel::kName,
+               .compute_units = static_cast<int>(n_units)};
     });
-    const auto n_units = xclbin.get_kernel(kernel::kName).get_cus().size();
-    info_ = {.name = xclbin.get_xsa_name(),
-             .address = address_of(device_),
-             .kernel = kernel::kName,
-             .compute_units = static_cast<int>(n_units)};
   }
 
   const CardInfo& info() const override { return info_; }
@@ -161,12 +161,10 @@ class XrtCard final : public Card {
     }
   }
 
-  static std::string address_of(const xrt::device& device) {
-    try {
-      return device.get_info<xrt::info::device::bdf>();
-    } catch (const std::exception&) {
-      return "";  // emulated
-    }
+  // In emulation XRT makes addresses up.
+  static std::string address_of(const xrt::device& device, const xrt::xclbin& xclbin) {
+    if (xclbin.get_target_type() != xrt::xclbin::target_type::hw) return "";
+    return device.get_info<xrt::info::device::bdf>();
   }
 
   const CardSpec spec_;
