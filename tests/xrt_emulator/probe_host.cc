@@ -195,7 +195,7 @@ void survive(const Arguments& arguments) {
     std::vector<std::uint32_t> good(opened.size());
     std::vector<std::thread> workers;
     for (std::size_t c = 0; c < opened.size(); ++c) {
-      workers.emplace_back([&opened, &good, c] {
+      workers.emplace_back([&opened, &good, most, delay_us, c] {
         try {
           opened[c] = std::make_unique<Card>(static_cast<unsigned>(c));
           Job job(*opened[c]);
