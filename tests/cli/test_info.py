@@ -1,5 +1,6 @@
 """`nspjax info` as a user meets it."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -126,3 +127,44 @@ MOUNTS = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 )
 def test_mounts(path, expected):
     assert mount_of(path, MOUNTS) == expected
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyxrt") is not None, reason="pyxrt is installed")
+def test_cards_without_pyxrt():
+    assert told()["cards"] is None, "nobody can tell"
+    assert "not known: XRT's pyxrt is not installed" in info().stdout
+
+
+def test_cards_that_pyxrt_lists(tmp_path, monkeypatch):
+    """pyxrt comes with a card's XRT only: a stand-in has the two calls that are made."""
+    (tmp_path / "pyxrt.py").write_text(
+        """
+import enum
+
+class xrt_info_device(enum.Enum):
+    name = 0
+    bdf = 1
+
+class device:
+    def __init__(self, index):
+        self.index = index
+
+    def get_info(self, what):
+        return {"name": "u2", "bdf": f"0000:{self.index}d:00.1"}[what.name]
+
+def enumerate_devices():
+    return 2
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert told()["cards"] == [
+        {"index": 0, "name": "u2", "address": "0000:0d:00.1"},
+        {"index": 1, "name": "u2", "address": "0000:1d:00.1"},
+    ]
+    assert "1: u2 at 0000:1d:00.1" in info().stdout
+
+
+def test_a_card_without_a_kernel():
+    refused = info("--store", "xrt:0?xclbin=/no/such&path=/tmp")
+    assert refused.returncode == 2
+    assert "error: " in refused.stderr
