@@ -53,6 +53,19 @@ void CardDevice::check_cache(const TileGeometry& geometry) const {
   }
 }
 
+void CardDevice::check_usable() {
+  std::lock_guard lock(mutex_);
+  if (!lost_.empty()) fail(ErrorKind::kAccelerator, lost_);
+}
+
+void CardDevice::give_up(const std::string& why) {
+  {
+    std::lock_guard lock(mutex_);
+    if (lost_.empty()) lost_ = why;
+  }
+  fail(ErrorKind::kAccelerator, why);
+}
+
 // The card's own threads, not the workers: they do little but wait.
 void CardDevice::attend(const AttendCall& call, int64_t index, ThreadPool&) {
   attend_on_host(*this, call, index, runners_, [&](const ArrivedTiles& tiles, Partial& into) {
@@ -71,12 +84,13 @@ void CardDevice::attend(const AttendCall& call, int64_t index, ThreadPool&) {
 void CardDevice::run(const CardRun& run, Partial& into) {
   const std::vector<uint32_t> operands = pack_operands(run, buffer_);
   std::vector<uint32_t> results = make_results(run);
+  check_usable();
   card_->run(std::as_bytes(std::span(operands)), std::as_writable_bytes(std::span(results)));
   if (results[kernel::kResultMagic] != kernel::kMagic ||
       results[kernel::kResultRunNumber] != run.number) {
-    fail(ErrorKind::kAccelerator, info().spec, " ended run ", run.number,
-         " without its results: the card was reset or lost; see dmesg and `xbutil examine`, then ",
-         "open the store again");
+    give_up(concat(info().spec, " ended run ", run.number,
+                   " without its results: the card was reset or lost; see dmesg and ",
+                   "`xbutil examine`, then open the store again"));
   }
   if (results[kernel::kStatus] != kernel::kDone) {
     fail(ErrorKind::kAccelerator, info().spec, " refused run ", run.number, " with status ",

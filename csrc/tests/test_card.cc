@@ -136,7 +136,8 @@ void test_what_goes_wrong(const std::string& path, const std::string& xclbin) {
   check_throws(ErrorKind::kAccelerator, [&] {
     for (int i = 0; i < 10; ++i) rows.attend();
   });
-  rows.grow(1);  // what is stored is not lost
+  check_throws(ErrorKind::kAccelerator, [&] { rows.attend(); });  // once lost, never used again
+  rows.grow(1);                                                   // what is stored is not lost
   rows.store().close();
 }
 
@@ -173,7 +174,7 @@ int main() {
     test_as_in_memory(mixed, 30'000, stored);
   }
   test_several_at_once(mixed);
-  for (const char* wrong : {"fails:1", "fails:9", "lost:1", "lost:12"}) {
+  for (const char* wrong : {"fails:1", "fails:9", "lost:1", "lost:12", "reset:7"}) {
     test_what_goes_wrong(a.path(), wrong);
   }
   test_refused(a.path());
