@@ -20,3 +20,7 @@ def test_every_preset_has_the_tokens_of_memory(tmp_path):
 
 def test_tiles_are_shared_fetched_saved_and_checked(tmp_path):
     run_on_cards(["moved_tiles_child.py", tmp_path], directory=tmp_path)
+
+
+def test_stores_of_one_process_come_and_go(tmp_path):
+    run_on_cards(["several_stores_child.py"], directory=tmp_path)

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
@@ -27,12 +29,24 @@ using Clock = std::chrono::steady_clock;
 constexpr int kRunsAComputeUnit = 2;
 enum Argument : int { kKV, kOperands, kResults };
 
+// One for all stores of the process on a card: in XRT's emulation the first that closes one of its
+// own ends the runs of the others.
+std::shared_ptr<xrt::device> open_device(int index) {
+  static std::mutex mutex;
+  static std::map<int, std::weak_ptr<xrt::device>> open;
+  std::lock_guard lock(mutex);
+  std::shared_ptr<xrt::device> device = open[index].lock();
+  if (!device) device = std::make_shared<xrt::device>(static_cast<unsigned>(index));
+  open[index] = device;
+  return device;
+}
+
 class XrtCard final : public Card {
  public:
   explicit XrtCard(const CardSpec& spec) : spec_(spec) {
     const xrt::xclbin xclbin = read_xclbin(spec.xclbin);
     try {
-      device_ = xrt::device(static_cast<unsigned>(spec.index));
+      device_ = open_device(spec.index);
     } catch (const std::exception& error) {
       fail(ErrorKind::kAccelerator, "there is no card ", spec.index,
            " that XRT can open: ", error.what(),
@@ -40,12 +54,12 @@ class XrtCard final : public Card {
            "a command with emulated ones");
     }
     trying("load its xclbin " + spec.xclbin, [&] {
-      const xrt::uuid uuid = device_.load_xclbin(xclbin);
-      kernel_ = xrt::kernel(device_, uuid, kernel::kName);
+      const xrt::uuid uuid = device_->load_xclbin(xclbin);
+      kernel_ = xrt::kernel(*device_, uuid, kernel::kName);
     });
     const auto n_units = xclbin.get_kernel(kernel::kName).get_cus().size();
     info_ = {.name = xclbin.get_xsa_name(),
-             .address = address_of(device_),
+             .address = address_of(*device_),
              .kernel = kernel::kName,
              .compute_units = static_cast<int>(n_units)};
   }
@@ -59,7 +73,7 @@ class XrtCard final : public Card {
         concat("map ", bytes_text(bytes), " of its memory for transfers with drives (if P2P is ",
                "off: xbutil configure --p2p enable, and perhaps a larger PCI window in the BIOS)"),
         [&] {
-          buffer_ = xrt::bo(device_, static_cast<size_t>(bytes), xrt::bo::flags::p2p,
+          buffer_ = xrt::bo(*device_, static_cast<size_t>(bytes), xrt::bo::flags::p2p,
                             kernel_.group_id(kKV));
           mapped = buffer_.map<std::byte*>();
         });
@@ -91,7 +105,7 @@ class XrtCard final : public Card {
     runners_.clear();
     buffer_ = xrt::bo();
     kernel_ = xrt::kernel();
-    device_ = xrt::device();
+    device_.reset();
   }
 
  private:
@@ -103,8 +117,8 @@ class XrtCard final : public Card {
   };
 
   Runner make_runner() {
-    Runner runner{.operands = xrt::bo(device_, kMostOperandBytes, kernel_.group_id(kOperands)),
-                  .results = xrt::bo(device_, kMostResultBytes, kernel_.group_id(kResults)),
+    Runner runner{.operands = xrt::bo(*device_, kMostOperandBytes, kernel_.group_id(kOperands)),
+                  .results = xrt::bo(*device_, kMostResultBytes, kernel_.group_id(kResults)),
                   .operands_data = nullptr,
                   .results_data = nullptr,
                   .run = xrt::run(kernel_)};
@@ -173,7 +187,7 @@ class XrtCard final : public Card {
 
   const CardSpec spec_;
   CardInfo info_;
-  xrt::device device_;
+  std::shared_ptr<xrt::device> device_;
   xrt::kernel kernel_;
   xrt::bo buffer_;
   std::mutex mutex_;
