@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ class CardDevice final : public FileDevice {
 
   DeviceInfo info() const override;
   void check_cache(const TileGeometry& geometry) const override;
+  void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;
   void close() override;
 
