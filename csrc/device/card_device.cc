@@ -1,6 +1,7 @@
 #include "device/card_device.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "attention/interface.h"
 #include "device/card_run.h"
@@ -53,6 +54,33 @@ void CardDevice::check_cache(const TileGeometry& geometry) const {
   }
 }
 
+// Packing goes back and forth, and ends with a checksum; over PCIe the host writes fast only what
+// it writes in order, and reads slowly.
+void CardDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
+  std::vector<TileWrite> in_order;
+  for (const TileWrite& write : writes) {
+    in_order.push_back({write.range, [&write](std::byte* to) {
+                          const AlignedBuffer packed(write.range.bytes);
+                          write.pack(packed.data());
+                          std::memcpy(to, packed.data(), static_cast<size_t>(write.range.bytes));
+                        }});
+  }
+  FileDevice::write(in_order, workers);
+}
+
+void CardDevice::check_usable() {
+  std::lock_guard lock(mutex_);
+  if (!lost_.empty()) fail(ErrorKind::kAccelerator, lost_);
+}
+
+void CardDevice::give_up(const std::string& why) {
+  {
+    std::lock_guard lock(mutex_);
+    if (lost_.empty()) lost_ = why;
+  }
+  fail(ErrorKind::kAccelerator, why);
+}
+
 // The card's own threads, not the workers: they do little but wait.
 void CardDevice::attend(const AttendCall& call, int64_t index, ThreadPool&) {
   attend_on_host(*this, call, index, runners_, [&](const ArrivedTiles& tiles, Partial& into) {
@@ -71,12 +99,13 @@ void CardDevice::attend(const AttendCall& call, int64_t index, ThreadPool&) {
 void CardDevice::run(const CardRun& run, Partial& into) {
   const std::vector<uint32_t> operands = pack_operands(run, buffer_);
   std::vector<uint32_t> results = make_results(run);
+  check_usable();
   card_->run(std::as_bytes(std::span(operands)), std::as_writable_bytes(std::span(results)));
   if (results[kernel::kResultMagic] != kernel::kMagic ||
       results[kernel::kResultRunNumber] != run.number) {
-    fail(ErrorKind::kAccelerator, info().spec, " ended run ", run.number,
-         " without its results: the card was reset or lost; see dmesg and `xbutil examine`, then ",
-         "open the store again");
+    give_up(concat(info().spec, " ended run ", run.number,
+                   " without its results: the card was reset or lost; see dmesg and ",
+                   "`xbutil examine`, then close the store and open it again"));
   }
   if (results[kernel::kStatus] != kernel::kDone) {
     fail(ErrorKind::kAccelerator, info().spec, " refused run ", run.number, " with status ",

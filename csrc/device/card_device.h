@@ -8,6 +8,9 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +32,7 @@ class CardDevice final : public FileDevice {
 
   DeviceInfo info() const override;
   void check_cache(const TileGeometry& geometry) const override;
+  void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;
   void close() override;
 
@@ -37,10 +41,16 @@ class CardDevice final : public FileDevice {
              const std::string& file_name, const HostBudget& budget, std::unique_ptr<IoQueue> queue,
              std::vector<std::string>& warnings);
   void run(const CardRun& run, Partial& into);
+  // Throws Accelerator where the card failed before.
+  void check_usable();
+  [[noreturn]] void give_up(const std::string& why);
 
   std::shared_ptr<Card> card_;
   std::byte* buffer_;  // where tiles are read into
-  std::atomic<uint32_t> next_run_ = 1;
+  // From anywhere on: the card's memory may have results of another store's runs.
+  std::atomic<uint32_t> next_run_ = std::random_device()();
+  std::mutex mutex_;
+  std::string lost_;    // why the card is not used any more: its memory may have changed
   ThreadPool runners_;  // each waits for a run of its own
 };
 

@@ -98,6 +98,11 @@ std::vector<std::string> expand_cards(const std::vector<std::string>& specs,
     const Parts parts = parse(spec);
     const std::string xclbin = option(parts, "xclbin", "NSPJAX_XCLBIN", spec, environment);
     const std::string path = option(parts, "path", "NSPJAX_XRT_PATH", spec, environment);
+    if (parts.cards.size() > 1 && path.find(kCard) == std::string::npos) {
+      fail(ErrorKind::kInvalidArgument, "the store \"", spec, "\" has ", parts.cards.size(),
+           " cards and one path, ", path, ": each has a drive of its own; write ", kCard,
+           " where the card's number belongs");
+    }
     const auto timeout = parts.options.find("timeout_s");
     for (const int card : parts.cards) {
       if (!cards.insert(card).second) {
@@ -114,6 +119,11 @@ std::vector<std::string> expand_cards(const std::vector<std::string>& specs,
 
 CardSpec parse_card(const std::string& spec) {
   const Parts parts = parse(spec);
+  const bool complete = parts.options.contains("xclbin") && parts.options.contains("path");
+  if (parts.cards.size() != 1 || !complete) {
+    fail(ErrorKind::kInvalidArgument, "\"", spec, "\" is not one card with its xclbin and path: ",
+         "expand_cards makes such specs of a store's");
+  }
   CardSpec card{.index = parts.cards.front(),
                 .xclbin = parts.options.at("xclbin"),
                 .path = parts.options.at("path"),

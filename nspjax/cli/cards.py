@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +13,9 @@ class InstalledCard:
 
     index: int
     name: str
+    """of its platform; why, where it cannot be opened"""
     address: str
+    """on the PCI bus; empty: it cannot be opened"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +38,16 @@ def installed_cards() -> list[InstalledCard] | None:
         pyxrt = importlib.import_module("pyxrt")
     except ImportError:
         return None
-    cards = []
-    for index in range(pyxrt.enumerate_devices()):
+    return [_installed_card(pyxrt, index) for index in range(pyxrt.enumerate_devices())]
+
+
+def _installed_card(pyxrt: Any, index: int) -> InstalledCard:
+    what = pyxrt.xrt_info_device
+    try:
         device = pyxrt.device(index)
-        what = pyxrt.xrt_info_device
-        cards.append(InstalledCard(index, device.get_info(what.name), device.get_info(what.bdf)))
-    return cards
+        return InstalledCard(index, device.get_info(what.name), device.get_info(what.bdf))
+    except RuntimeError as error:  # the others are shown nevertheless
+        return InstalledCard(index, f"cannot be opened: {error}", "")
 
 
 def store_card(spec: str) -> tuple[StoreCard, str]:

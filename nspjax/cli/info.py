@@ -103,7 +103,11 @@ def tables(info: Info) -> list[Table]:
 def _cards_text(cards: list[InstalledCard] | None) -> str:
     if cards is None:
         return "not known: XRT's pyxrt is not installed"
-    return ", ".join(f"{card.index}: {card.name} at {card.address}" for card in cards) or "none"
+    return ", ".join(_card_text(card) for card in cards) or "none"
+
+
+def _card_text(card: InstalledCard) -> str:
+    return f"{card.index}: {card.name}" + (f" at {card.address}" if card.address else "")
 
 
 def _card_rows(card: StoreCard) -> dict[str, str]:

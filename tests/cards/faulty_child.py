@@ -29,33 +29,47 @@ def device_processes():
     return psutil.Process().children(recursive=True)
 
 
-def attend_until_error(spec, kill):
+def filled_store(spec):
+    """A store, and a function that attends over its cache."""
     store = _engine.Store(_engine.expand_cards([spec]), 32 << 20, pinned_bytes=0)
     cache = store.create_caches(1, ROWS, 2 * TOKENS, HEADS, HEAD_DIM, "bf16", 0, "")[0]
     rng = np.random.default_rng(0)
     k, v = (bits(normal(rng, (ROWS, TOKENS, HEADS, HEAD_DIM), "bf16")) for _ in "kv")
-    rows = int32([0, 1])
-    version = store.append(cache, 0, k, v, rows, int32([0, 0]), int32([TOKENS, TOKENS]))
+    rows, length = int32([0, 1]), int32([TOKENS, TOKENS])
+    version = store.append(cache, 0, k, v, rows, int32([0, 0]), length)
     q = normal(rng, (ROWS, 1, 2 * HEADS, HEAD_DIM))
+
+    def attend():
+        assert store.lengths(cache) == [TOKENS, TOKENS]
+        return store.attend(cache, version, q, rows, length - 1, length, scale=0.1)[0]
+
+    return store, attend
+
+
+def attend_until_error(spec, kill):
+    store, attend = filled_store(spec)
     for step in range(20):
         if kill and step == 3:
             os.kill(device_processes()[0].pid, signal.SIGKILL)
         begin = time.monotonic()
         try:
-            store.attend(cache, version, q, rows, rows + TOKENS - 1, int32([TOKENS] * 2), scale=0.1)
+            result = attend()
         except NspjaxError as error:
             seconds = time.monotonic() - begin
             # the rows are there still, and further attentions are told at once
-            assert store.lengths(cache) == [TOKENS, TOKENS]
             begin = time.monotonic()
             try:
-                store.attend(cache, version, q, rows, rows, int32([TOKENS] * 2), scale=0.1)
+                attend()
             except NspjaxError:
                 pass
             else:
                 raise AssertionError("a lost card attends")
             assert time.monotonic() - begin < 2
             store.close()
+            if kill:  # as the error says: the same cards, opened again
+                store, attend = filled_store(spec)
+                np.testing.assert_array_equal(attend(), result)
+                store.close()
             return error, seconds
     raise AssertionError("no error came")
 

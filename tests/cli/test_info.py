@@ -4,12 +4,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+import types
 
 import orjson
 import pytest
 
 import nspjax
 from nspjax import _engine
+from nspjax.cli.info import ShowInfo, gather, tables
 from nspjax.cli.store_info import mount_of
 
 
@@ -104,6 +106,24 @@ def test_tables_keep_all_of_a_long_path(tmp_path):
     text = info("--store", directory, columns=60).stdout
     assert "x" * 150 in text.replace("\n", "").replace(" ", "")
     assert "[red]" in text
+
+
+def test_cards_that_xrt_lists(monkeypatch):
+    """One that cannot be opened does not hide the others."""
+    names = types.SimpleNamespace(name="name", bdf="bdf")
+
+    def device(index):
+        if index == 1:
+            raise RuntimeError("Device or resource busy")
+        known = {"name": "xilinx_u2", "bdf": "0000:3d:00.1"}
+        return types.SimpleNamespace(get_info=known.__getitem__)
+
+    pyxrt = types.SimpleNamespace(enumerate_devices=lambda: 2, device=device, xrt_info_device=names)
+    monkeypatch.setitem(sys.modules, "pyxrt", pyxrt)
+    cells = [cell for table in tables(gather(ShowInfo())) for cell in table.columns[1].cells]
+    assert "0: xilinx_u2 at 0000:3d:00.1, 1: cannot be opened: Device or resource busy" in map(
+        str, cells
+    )
 
 
 MOUNTS = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

@@ -48,6 +48,7 @@ def test_the_environment_has_what_is_left_out(monkeypatch):
         ("xrt:0?speed=9", 'has "speed=9": a card\'s options are'),
         ("xrt:0?xclbin", 'has "xclbin": a card\'s options are'),
         (FULL.format("0,1,0"), "card 0 twice"),
+        ("xrt:0,1?xclbin=/a&path=/b", "2 cards and one path, /b: .* write {card}"),
         (FULL.format("0") + "&timeout_s=0", "timeout_s=0: write seconds"),
         (FULL.format("0") + "&timeout_s=soon", "timeout_s=soon"),
     ],
@@ -60,6 +61,12 @@ def test_a_bad_spec_is_refused(spec, says):
 def test_a_card_twice_in_two_specs():
     with pytest.raises(InvalidArgumentError, match="card 1 twice"):
         _engine.expand_cards([FULL.format("0,1"), FULL.format("1")])
+
+
+@pytest.mark.parametrize("spec", ["xrt:0", "xrt:0?xclbin=/a", FULL.format("0,1")])
+def test_what_is_not_one_card(spec):
+    with pytest.raises(InvalidArgumentError, match="not one card with its xclbin and path"):
+        _engine.card_info(spec)
 
 
 def card_info_in(folder: Path) -> str:

@@ -1,21 +1,20 @@
 // A card through XRT's native C++ API.
 #include <xrt/xrt_bo.h>
-#include <xrt/xrt_device.h>
 #include <xrt/xrt_kernel.h>
 
 #include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
 #include <vector>
 
-#include "attention/interface.h"
 #include "base/error.h"
 #include "device/card.h"
-#include "device/xrt/kernel_check.h"
+#include "device/xrt/loaded_card.h"
 
 namespace nspjax {
 namespace {
@@ -28,26 +27,8 @@ enum Argument : int { kKV, kOperands, kResults };
 
 class XrtCard final : public Card {
  public:
-  explicit XrtCard(const CardSpec& spec) : spec_(spec) {
-    const xrt::xclbin xclbin = read_xclbin(spec.xclbin);
-    try {
-      device_ = xrt::device(static_cast<unsigned>(spec.index));
-    } catch (const std::exception& error) {
-      fail(ErrorKind::kAccelerator, "there is no card ", spec.index,
-           " that XRT can open: ", error.what(),
-           "; `xbutil examine` lists cards, and without one `nspjax emulate-xrt` runs ",
-           "a command with emulated ones");
-    }
-    trying("load its xclbin " + spec.xclbin, [&] {
-      const xrt::uuid uuid = device_.load_xclbin(xclbin);
-      kernel_ = xrt::kernel(device_, uuid, kernel::kName);
-      const auto n_units = xclbin.get_kernel(kernel::kName).get_cus().size();
-      info_ = {.name = xclbin.get_xsa_name(),
-               .address = address_of(device_, xclbin),
-               .kernel = kernel::kName,
-               .compute_units = static_cast<int>(n_units)};
-    });
-  }
+  explicit XrtCard(const CardSpec& spec)
+      : spec_(spec), card_(load_card(spec)), info_(card_->info) {}
 
   const CardInfo& info() const override { return info_; }
   int concurrent_runs() const override { return kRunsAComputeUnit * info_.compute_units; }
@@ -58,8 +39,8 @@ class XrtCard final : public Card {
         concat("map ", bytes_text(bytes), " of its memory for transfers with drives (if P2P is ",
                "off: xbutil configure --p2p enable, and perhaps a larger PCI window in the BIOS)"),
         [&] {
-          buffer_ = xrt::bo(device_, static_cast<size_t>(bytes), xrt::bo::flags::p2p,
-                            kernel_.group_id(kKV));
+          buffer_ = xrt::bo(card_->device, static_cast<size_t>(bytes), xrt::bo::flags::p2p,
+                            card_->kernel.group_id(kKV));
           mapped = buffer_.map<std::byte*>();
         });
     for (int i = 0; i < concurrent_runs(); ++i) {
@@ -89,8 +70,7 @@ class XrtCard final : public Card {
     idle_.clear();
     runners_.clear();
     buffer_ = xrt::bo();
-    kernel_ = xrt::kernel();
-    device_ = xrt::device();
+    card_.reset();
   }
 
  private:
@@ -102,11 +82,12 @@ class XrtCard final : public Card {
   };
 
   Runner make_runner() {
-    Runner runner{.operands = xrt::bo(device_, kMostOperandBytes, kernel_.group_id(kOperands)),
-                  .results = xrt::bo(device_, kMostResultBytes, kernel_.group_id(kResults)),
-                  .operands_data = nullptr,
-                  .results_data = nullptr,
-                  .run = xrt::run(kernel_)};
+    Runner runner{
+        .operands = xrt::bo(card_->device, kMostOperandBytes, card_->kernel.group_id(kOperands)),
+        .results = xrt::bo(card_->device, kMostResultBytes, card_->kernel.group_id(kResults)),
+        .operands_data = nullptr,
+        .results_data = nullptr,
+        .run = xrt::run(card_->kernel)};
     runner.operands_data = runner.operands.map<std::byte*>();
     runner.results_data = runner.results.map<std::byte*>();
     runner.run.set_arg(kKV, buffer_);
@@ -151,7 +132,7 @@ class XrtCard final : public Card {
       const std::string text = concat(
           "card ", spec_.index, " did not ", what, ": ", error.what(),
           "; see dmesg and `xbutil examine`, reset the card if it hangs (xbutil reset), and ",
-          "open the store again");
+          "close the store and open it again");
       {
         std::lock_guard lock(mutex_);
         lost_ = text;
@@ -161,16 +142,9 @@ class XrtCard final : public Card {
     }
   }
 
-  // In emulation XRT makes addresses up.
-  static std::string address_of(const xrt::device& device, const xrt::xclbin& xclbin) {
-    if (xclbin.get_target_type() != xrt::xclbin::target_type::hw) return "";
-    return device.get_info<xrt::info::device::bdf>();
-  }
-
   const CardSpec spec_;
-  CardInfo info_;
-  xrt::device device_;
-  xrt::kernel kernel_;
+  std::shared_ptr<LoadedCard> card_;
+  const CardInfo info_;
   xrt::bo buffer_;
   std::mutex mutex_;
   std::condition_variable freed_;
