@@ -97,7 +97,7 @@ def end_with_a_kill(job, choose, seconds):
 
 @pytest.mark.parametrize("n_kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_the_job_goes_on(n_kills, tmp_path):
-    n_requests = 8 if n_kills == 1 else 40
+    n_requests = N_ROWS if n_kills == 1 else 40
     assert n_kills == 1 or n_requests // N_ROWS * MAX_TOKENS >= 500, "decode steps"
     source, directory = tmp_path / "in.jsonl", tmp_path / "cards"
     directory.mkdir()
