@@ -48,6 +48,7 @@ def filled_store(spec):
 
 def attend_until_error(spec, kill):
     store, attend = filled_store(spec)
+    result = None
     for step in range(20):
         if kill and step == 3:
             os.kill(device_processes()[0].pid, signal.SIGKILL)

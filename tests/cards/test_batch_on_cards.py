@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def requests(tmp_path):
     return path
 
 
-def run_batch(requests, answers, stores, wrap=list):
+def run_batch(requests, answers, stores, wrap: Callable[[list[str]], list[str]] = list):
     command = [
         sys.executable, "-m", "nspjax", "run-batch", "-i", requests, "-o", answers,
         "--model", MODEL,
