@@ -54,7 +54,7 @@ def _cards(options: EmulateXrt) -> EmulatedCards:
     )
 
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _Mask = set[int | signal.Signals]
 
 

@@ -80,7 +80,7 @@ def holding(probe: Probe, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_passed_on(holding, tmp_path, signum):
     (directory,) = tmp_path.glob("nspjax-xrt-*")
     assert len(run_directory.device_processes(directory)) == 1
