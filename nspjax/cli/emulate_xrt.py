@@ -69,33 +69,29 @@ def _signals_held() -> Iterator[_Mask]:
 
 
 def _run(command: tuple[str, ...], environment: dict[str, str], mask: _Mask) -> int:
-    try:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
-        )
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot run {command[0]}: {error.strerror}") from error
-    with _forwarding_signals(process, mask):
-        code = process.wait()
-    return code if code >= 0 else 128 - code
+    """In a session of its own, with this signal mask; signals go to its process group, as from a
+    terminal."""
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
-
-@contextlib.contextmanager
-def _forwarding_signals(process: subprocess.Popen[bytes], mask: _Mask) -> Iterator[None]:
-    """To the command's process group, as a terminal does."""
-
-    def forward(signum: int, _frame: object) -> None:
+    def forward(signum: int, _frame: object = None) -> None:
+        if process is None:
+            early.append(signum)
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signum)
 
     before = {signum: signal.signal(signum, forward) for signum in _FORWARDED}
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        yield
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        for signum in early:
+            forward(signum)
+        code = process.wait()
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot run {command[0]}: {error.strerror}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         for signum, handler in before.items():
             signal.signal(signum, handler)
+    return code if code >= 0 else 128 - code
