@@ -77,10 +77,12 @@ class Job:
 def end_with_a_kill(job, choose, seconds):
     """Kills a card after a part of the seconds in which it decodes. False: too late."""
     if not job.decodes():
+        assert job.process.wait(60) == 0, job.log()
         return False
     time.sleep(choose.uniform(0, seconds))
     cards = job.cards()
     if not cards:
+        assert job.process.wait(60) == 0, job.log()
         return False
     killed = time.monotonic()
     choose.choice(cards).send_signal(signal.SIGKILL)
