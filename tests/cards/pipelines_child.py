@@ -7,12 +7,16 @@ its cache in memory, whether its greedy tokens are the same, and what its store 
 """
 
 import json
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
+from greedy_steps import greedy_calls, last_logits
 
 from nspjax import Store, near_storage
 from nspjax.compiler.presets import PRESETS
@@ -22,18 +26,6 @@ CHECKPOINT = Path(__file__).parents[1] / "models/goldens/qwen3"
 ROWS, PROMPT_TOKENS, STEPS, CAPACITY, TILE_TOKENS = 4, 40, 6, 64, 16
 N_NEW = [PROMPT_TOKENS, 7, 23, 16]
 HALF_X = "offload-kv,x-cache{fraction=0.5},split-attention,delay-writeback,prefetch,lower-to-ffi"
-
-
-def in_memory(step, state, caches, tokens):
-    """(tokens, n_new, logits) of a prefill and some steps."""
-    n_new = jnp.array(N_NEW, jnp.int32)
-    calls = []
-    for _ in range(1 + STEPS):
-        logits, caches = step(state, tokens, caches, n_new)
-        calls.append((tokens, n_new, np.asarray(logits)))
-        tokens = jnp.asarray(logits.argmax(-1), jnp.int32)[:, None]
-        n_new = jnp.ones((ROWS,), jnp.int32)
-    return calls
 
 
 def on_cards(step, state, calls, pipeline, n_layers, shape):
@@ -59,16 +51,10 @@ def on_cards(step, state, calls, pipeline, n_layers, shape):
 def main():
     decoder = load_decoder(CHECKPOINT, dtype="float32")
     graph, state = nnx.split(decoder)
-
-    def step(state, tokens, caches, n_new):
-        model = nnx.merge(graph, state)
-        hidden, caches = model(tokens, caches, n_new=n_new)
-        last = jnp.take_along_axis(hidden, (n_new - 1)[:, None, None], axis=1)
-        return model.logits(last[:, 0]), caches
-
+    step = last_logits(graph)
     tokens = jax.random.randint(jax.random.key(0), (ROWS, PROMPT_TOKENS), 3, 90)
     empty = decoder.init_caches(ROWS, CAPACITY)
-    calls = in_memory(jax.jit(step), state, empty, tokens)
+    calls = greedy_calls(jax.jit(step), state, empty, tokens, N_NEW, STEPS)
     for name, pipeline in {**PRESETS, "half of the rows X": HALF_X}.items():
         found = on_cards(step, state, calls, pipeline, len(empty), empty[0].k.shape)
         print(json.dumps({"pipeline": name, **found}), flush=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from greedy_steps import last_logits
 
 from nspjax import LLM, SamplingParams, Store, near_storage
 from nspjax.models import load_decoder
@@ -51,13 +52,7 @@ def test_prefill_and_decode(checkpoint, dtype, tmp_path):
     """Ragged prefill and 16 decode steps; the in-memory model chooses the tokens for all."""
     decoder = load_decoder(checkpoint, dtype=dtype)
     graph, state = nnx.split(decoder)
-
-    def step(state, tokens, caches, n_new):
-        model = nnx.merge(graph, state)
-        hidden, caches = model(tokens, caches, n_new=n_new)
-        last = jnp.take_along_axis(hidden, (n_new - 1)[:, None, None], axis=1)
-        return model.logits(last[:, 0]), caches
-
+    step = last_logits(graph)
     memory = decoder.init_caches(ROWS, CAPACITY)
     in_memory, near, caches = jax.jit(step), {}, {}
     _, _, n_kv_heads, head_dim = memory[0].k.shape

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from greedy_steps import greedy_calls, last_logits
 
 from nspjax import LLM, SamplingParams, Store, near_storage
 from nspjax.compiler.presets import PRESETS
@@ -40,6 +40,7 @@ CASES = [
     for marks in ([] if (family, dtype) in QUICK else [pytest.mark.slow],)
 ]
 ROWS, PROMPT_TOKENS, STEPS, CAPACITY = 4, 40, 12, 64
+N_NEW = [PROMPT_TOKENS, 7, 23, 16]
 
 
 @pytest.mark.parametrize(("family", "dtype"), CASES)
@@ -48,16 +49,11 @@ def test_same_answers(family, dtype, tmp_path):
     tokens in float32, logits within a few units of the last place in bfloat16."""
     decoder = load_decoder(GOLDENS / family, dtype=dtype)
     graph, state = nnx.split(decoder)
-
-    def step(state, tokens, caches, n_new):
-        model = nnx.merge(graph, state)
-        hidden, caches = model(tokens, caches, n_new=n_new)
-        last = jnp.take_along_axis(hidden, (n_new - 1)[:, None, None], axis=1)
-        return model.logits(last[:, 0]), caches
-
+    step = last_logits(graph)
     tokens = jax.random.randint(jax.random.key(0), (ROWS, PROMPT_TOKENS), 3, 90)
-    calls = oracle(jax.jit(step), state, decoder.init_caches(ROWS, CAPACITY), tokens)
-    shape = decoder.init_caches(ROWS, CAPACITY)[0].k
+    empty = decoder.init_caches(ROWS, CAPACITY)
+    calls = greedy_calls(jax.jit(step), state, empty, tokens, N_NEW, STEPS)
+    shape = empty[0].k
     for name, pipeline in PIPELINES.items():
         for kind, devices in devices_of(tmp_path).items():
             with Store(*devices, host_memory="16MiB") as store:
@@ -74,18 +70,6 @@ def test_same_answers(family, dtype, tmp_path):
                 for tokens, n_new, expected in calls:
                     logits, caches = near(state, tokens, caches, n_new)
                     check(logits, expected, dtype, f"{name} on {kind}")
-
-
-def oracle(step, state, caches, tokens):
-    """(tokens, n_new, logits) of a prefill and some steps, in memory."""
-    n_new = jnp.array([PROMPT_TOKENS, 7, 23, 16], jnp.int32)
-    calls = []
-    for _ in range(1 + STEPS):
-        logits, caches = step(state, tokens, caches, n_new)
-        calls.append((tokens, n_new, np.asarray(logits)))
-        tokens = jnp.asarray(logits.argmax(-1), jnp.int32)[:, None]
-        n_new = jnp.ones((ROWS,), jnp.int32)
-    return calls
 
 
 def devices_of(tmp_path):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from greedy_steps import last_logits
 
 from nspjax import LLM, SamplingParams, Store, near_storage
 from nspjax.errors import InvalidArgumentError, StoreFullError
@@ -42,13 +43,7 @@ def test_the_logits_are_the_same_bits(checkpoint, dtype, kind, tmp_path):
     decoder = load_decoder(GOLDENS / checkpoint, dtype=dtype)
     graph, state = nnx.split(decoder)
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-
-    def step(state, tokens, caches, n_new):
-        model = nnx.merge(graph, state)
-        hidden, caches = model(tokens, caches, n_new=n_new)
-        last = jnp.take_along_axis(hidden, (n_new - 1)[:, None, None], axis=1)
-        return model.logits(last[:, 0]), caches
-
+    step = last_logits(graph)
     shape = jax.eval_shape(lambda: decoder.init_caches(ROWS, CAPACITY))[0].k
     with open_store(kind, tmp_path) as store:
         near = near_storage(step, store=store)
