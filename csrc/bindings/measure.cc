@@ -1,7 +1,5 @@
 #include "bindings/measure.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -17,14 +15,6 @@
 
 namespace nspjax {
 namespace {
-
-// Page walks are no part of what is measured.
-MappedRegion huge_pages(int64_t bytes) {
-  constexpr int64_t kHugePageBytes = 2 << 20;
-  MappedRegion region(round_up(bytes, kHugePageBytes));
-  ::madvise(region.data(), static_cast<size_t>(region.size_bytes()), MADV_HUGEPAGE);
-  return region;
-}
 
 // Runs work(thread) on all threads, repeats times; bytes of one pass over the least time, in GB/s:
 // other processes only ever add to it.
@@ -126,7 +116,7 @@ class Walk {
 
 double measure_read_bandwidth(int64_t bytes, int threads, int repeats) {
   const int64_t share = round_down(bytes / std::max(1, threads), kPageBytes);
-  const MappedRegion memory = huge_pages(share * threads);
+  const MappedRegion memory(share * threads);
   std::fill_n(memory.data(), memory.size_bytes(), std::byte{1});
   std::vector<uint64_t> sums(static_cast<size_t>(threads));
   const double rate = best_rate(share * threads, threads, repeats, [&](int thread) {
@@ -145,7 +135,7 @@ double measure_kernel(const std::string& kernel, const std::string& kv_type, int
   const int64_t tile_bytes = n_kv_heads * tile.bytes();
   const int64_t share = bytes / std::max(1, threads) / tile_bytes;
   if (share < 1) fail(ErrorKind::kInvalidArgument, "give each thread a tile of ", tile_bytes);
-  const MappedRegion memory = huge_pages(share * threads * tile_bytes);
+  const MappedRegion memory(share * threads * tile_bytes);
   const std::vector<std::byte> contents = random_tile(tile);
   for (int64_t i = 0; i < share * threads * n_kv_heads; ++i) {
     std::memcpy(memory.data() + i * tile.bytes(), contents.data(), contents.size());
@@ -167,8 +157,7 @@ double measure_pack(const std::string& kv_type, const std::string& to_type, int6
   const int64_t token_bytes = n_kv_heads * row_bytes;
   const int64_t n_tiles = std::max<int64_t>(1, bytes / (2 * tile_tokens * token_bytes));
   const int64_t half = n_tiles * tile_tokens * token_bytes;
-  const MappedRegion rows = huge_pages(2 * half),
-                     tiles = huge_pages(n_tiles * n_kv_heads * to.bytes());
+  const MappedRegion rows(2 * half), tiles(n_tiles * n_kv_heads * to.bytes());
   std::vector<std::byte> floats(static_cast<size_t>(tile.bytes()));
   // any pattern of ordinary numbers: 0x3c3c
   std::fill_n(rows.data(), rows.size_bytes(), std::byte{0x3c});
