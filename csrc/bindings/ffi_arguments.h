@@ -67,7 +67,8 @@ inline DType dtype_of(ffi::AnyBuffer buffer, const char* name) {
   }
 }
 
-inline std::string shape_text(ffi::AnyBuffer buffer) {
+template <typename Buffer>
+inline std::string shape_text(const Buffer& buffer) {
   std::string text = "[";
   for (int64_t size : buffer.dimensions()) text += concat(text.size() > 1 ? ", " : "", size);
   return text + "]";

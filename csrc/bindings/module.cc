@@ -14,6 +14,7 @@
 #include "bindings/cards.h"
 #include "bindings/checksum.h"
 #include "bindings/fetch_arrays.h"
+#include "bindings/ffi_dot.h"
 #include "bindings/ffi_handlers.h"
 #include "bindings/ffi_weights.h"
 #include "bindings/head_tile.h"
@@ -23,6 +24,7 @@
 #include "bindings/trace_arrays.h"
 #include "bindings/weight_arrays.h"
 #include "device/card_spec.h"
+#include "dot/dot.h"
 #include "store/registry.h"
 
 namespace nspjax {
@@ -240,7 +242,8 @@ nb::dict stats(const Store& store) {
 
 nb::dict registrations() {
   nb::dict result;
-  for (const auto& handlers : {ffi_handlers(), fetch_handlers(), ffi_weight_handlers()}) {
+  for (const auto& handlers :
+       {ffi_handlers(), fetch_handlers(), ffi_weight_handlers(), ffi_dot_handlers()}) {
     for (const auto& [name, handler] : handlers) result[name.c_str()] = nb::capsule(handler);
   }
   return result;
@@ -394,6 +397,7 @@ NB_MODULE(_engine, m) {
       .def("close", &Store::close, release_gil);
 
   m.def("registrations", &registrations, "XLA FFI target name -> handler, a capsule.");
+  m.def("can_dot", &can_dot, "Whether this CPU has the instructions of nspjax.dot.");
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");
   m.def("attend_tile", &attend_tile, "kernel"_a, "dtype"_a, "q"_a, "k"_a, "v"_a, "first"_a,
         "last"_a, "first_token"_a, "begin"_a, "end"_a, "scale"_a, "softcap"_a = 0.0f,

@@ -126,6 +126,9 @@ def _cost(step: Step, context_tokens: int | None, functions: dict[str, mlir.Oper
     if kind is FETCH:
         moved = mlir.tensor_bytes(step.result("k")) + mlir.tensor_bytes(step.result("v"))
         return Cost(link_bytes=moved, read_bytes=moved)
+    if kind is nsp.DOT:
+        ((m, k), _), ((_, n), _) = map(mlir.tensor, (step.operand("x"), step.result("out")))
+        return Cost(flops=2 * m * k * n)
     if kind is nsp.LOAD:
         moved = mlir.tensor_bytes(step.result("value"))
         return Cost(link_bytes=moved, read_bytes=moved)

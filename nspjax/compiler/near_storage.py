@@ -19,8 +19,8 @@ from nspjax.errors import CompilerError, InvalidArgumentError, PipelineError, en
 from nspjax.ops.cache import KVCache
 from nspjax.runtime import Store, StoredArray, StoredKVCache, StoredWeight, register_targets
 
-DEFAULT_PIPELINE = "offload-kv,lower-to-ffi"
-_AFTER_WEIGHTS = ("prefetch", "verify-schedule", "lower-to-ffi")
+DEFAULT_PIPELINE = "offload-kv,host-dot,lower-to-ffi"
+_AFTER_WEIGHTS = ("prefetch", "host-dot", "verify-schedule", "lower-to-ffi")
 
 
 def near_storage(

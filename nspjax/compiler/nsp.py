@@ -84,6 +84,10 @@ LOAD = Op("nsp.load", ("weight",), ("value",))
 LOAD_AHEAD = Op("nsp.load_ahead", ("weight",), ("token",))
 """The engine may begin to read the weight that an nsp.load will ask for."""
 
+DOT = Op("nsp.dot", ("x", "w"), ("out",), ("transposed",))
+"""x [m, k] · w [k, n], or [n, k] if transposed (a bool), both bf16, summed in float32: out [m, n].
+The engine's kernel on the host, whatever the device is."""
+
 CACHE_ATTRIBUTES = ("cache_shape", "cache_dtype")
 """Of the operations that take handles: the cache behind them."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 PRESETS = {
-    "baseline": "offload-kv,haul-kv,delay-writeback{interval=1},prefetch,lower-to-ffi",
-    "ans": "offload-kv,split-attention,delay-writeback{interval=1},prefetch,lower-to-ffi",
-    "ans+writeback": "offload-kv,split-attention,delay-writeback,prefetch,lower-to-ffi",
-    "hilos": "offload-kv,x-cache,split-attention,delay-writeback,prefetch,lower-to-ffi",
+    "baseline": "offload-kv,haul-kv,delay-writeback{interval=1},prefetch,host-dot,lower-to-ffi",
+    "ans": "offload-kv,split-attention,delay-writeback{interval=1},prefetch,host-dot,lower-to-ffi",
+    "ans+writeback": "offload-kv,split-attention,delay-writeback,prefetch,host-dot,lower-to-ffi",
+    "hilos": "offload-kv,x-cache,split-attention,delay-writeback,prefetch,host-dot,lower-to-ffi",
     "auto": (
-        "offload-kv,x-cache,split-attention,auto-interleave,delay-writeback,prefetch,lower-to-ffi"
+        "offload-kv,x-cache,split-attention,auto-interleave,delay-writeback,prefetch,host-dot,"
+        "lower-to-ffi"
     ),
 }
 """`baseline`: the KV cache is brought to the compute device, FlexGen's way. `ans`: near-storage

@@ -134,7 +134,7 @@ class _Machine:
     def take(self, step: Step, cost: Cost) -> None:
         """The next operation of the module."""
         kind = step.kind
-        if kind is None:
+        if kind is None or kind is nsp.DOT:
             self._compute(step, cost)
             return
         self._end_computing()

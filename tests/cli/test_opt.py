@@ -73,7 +73,8 @@ def test_modules_on_the_way(tmp_path):
     assert "nsp.append" not in ended.stdout
     assert [path.name for path in sorted((tmp_path / "ir").iterdir())] == [
         "01-offload-kv.mlir",
-        "02-lower-to-ffi.mlir",
+        "02-host-dot.mlir",
+        "03-lower-to-ffi.mlir",
     ]
 
 

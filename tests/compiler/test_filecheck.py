@@ -1,6 +1,7 @@
 """Every file in filecheck/: run its pipeline, compare what comes out with its CHECK lines.
 
-`// RUN: pipeline` names the passes; `// REFUSED: text` expects a CompilerError that holds the text.
+`// RUN: pipeline` names the passes; `// REFUSED: text` expects a CompilerError that holds the text;
+`// REQUIRES: feature` skips the file on a CPU without it.
 """
 
 import io
@@ -13,10 +14,13 @@ from filecheck.matcher import Matcher
 from filecheck.options import Options
 from filecheck.parser import Parser, pattern_for_opts
 
+from nspjax import _engine
 from nspjax.compiler import Pipeline, mlir
 from nspjax.errors import CompilerError
 
 FILES = sorted((Path(__file__).parent / "filecheck").glob("*.mlir"))
+
+HAS = {"avx512-bf16": _engine.can_dot()}
 
 
 def directive(name: str, text: str) -> str | None:
@@ -33,6 +37,8 @@ def matches(checks: str, output: str) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_filecheck(path):
     text = path.read_text()
+    if (feature := directive("REQUIRES", text)) and not HAS[feature]:
+        pytest.skip(f"this CPU has no {feature}")
     pipeline = Pipeline.parse(directive("RUN", text) or "")
     assert pipeline.passes, "no RUN line"
     refusal = directive("REFUSED", text)

@@ -286,5 +286,5 @@ def test_pipelines_and_dumps(tmp_path, capsys):
         exported = near.exported(weights(), prompt(1), stored(store))
         near(weights(), prompt(1), stored(store))
     assert "nspjax.attend" in exported.mlir_module()
-    assert (tmp_path / "ir/program-1/02-lower-to-ffi.mlir").exists()
+    assert (tmp_path / "ir/program-1/03-lower-to-ffi.mlir").exists()
     assert capsys.readouterr().out.count("// ---- after offload-kv") == 1  # compiled once

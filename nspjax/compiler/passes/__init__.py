@@ -30,6 +30,7 @@ _OURS = {
     "delay-writeback": "nspjax.compiler.passes.delay_writeback:DelayWriteback",
     "offload-weights": "nspjax.compiler.passes.offload_weights:OffloadWeights",
     "prefetch": "nspjax.compiler.passes.prefetch:Prefetch",
+    "host-dot": "nspjax.compiler.passes.host_dot:HostDot",
     "verify-schedule": "nspjax.compiler.passes.verify_schedule:VerifySchedule",
     "lower-to-ffi": "nspjax.compiler.passes.lower_to_ffi:LowerToFFI",
 }
