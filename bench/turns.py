@@ -1,4 +1,7 @@
-"""Things measured in turn, ABAB…, so that a machine that grows slower grows slower for all."""
+"""Things measured in turn, so that a machine that grows slower grows slower for all.
+
+Each round begins with another one, ABC BCA CAB…: what comes after whom makes a difference, too.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ def in_turn(
 ) -> dict[str, list[Measured]]:
     """What each arm returned in each round; the warm-up rounds are thrown away."""
     measured: dict[str, list[Measured]] = {name: [] for name in arms}
+    names = list(arms)
     for i in range(-warm_ups, rounds):
-        for name, measure in arms.items():
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
             _show(f"{f'round {i + 1} of {rounds}' if i >= 0 else 'warm-up'}: {name}")
-            result = measure()
+            result = arms[name]()
             if i >= 0:
                 measured[name].append(result)
     _show("")
