@@ -1,4 +1,4 @@
-// A block of a product: what one thread computes at a time.
+// A product in blocks, each computed by one thread: on CPUs that can.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +23,9 @@ struct alignas(64) DotLine {
 
 // How many lines a block of so many rows and columns needs.
 size_t dot_scratch_lines(int64_t rows, int64_t columns);
+
+// What `dot` does when all is checked; at least one thread.
+void dot_blocks(const Dot& dot, int n_threads, const Schedule& schedule);
 
 // Needs AVX512-BF16.
 void dot_block(const Dot& dot, const DotBlock& block, DotLine* scratch);

@@ -19,8 +19,8 @@ class HostDot:
 
     A decode step multiplies a few rows with all weights, which should cost what reading the weights
     does. XLA's CPU backend is far from that (bench/host_dot.py). The sums are float32 as before,
-    in another order. Other products stay XLA's: those of more rows, of other types, of matrices
-    whose sizes are no multiples of 32; all of them on a CPU without AVX512-BF16.
+    maybe in another order. Other products stay XLA's: those of more rows, of other types, of
+    matrices whose sizes are no multiples of 32; all of them on a CPU without AVX512-BF16.
     """
 
     name: ClassVar[str] = "host-dot"
