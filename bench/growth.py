@@ -87,7 +87,6 @@ def arm(context: int, factor: int) -> str:
 def microseconds_a_row(kind: str, layers: Layers) -> float:
     begin, seconds, calls = time.perf_counter(), 0.0, 0
     evicting = np.zeros(EVICTING_BYTES if kind == "memory" else 0, np.uint8)
-    attend(layers)  # what is read ahead until here is of another arm's cache
     while calls == 0 or time.perf_counter() - begin < MEASURED_SECONDS[kind]:
         evicting += 1
         seconds += attend(layers).seconds
