@@ -110,5 +110,5 @@ def test_the_weights_are_never_in_memory_together(tmp_path):
     assert offloaded["stored"] > n_bytes - (64 << 20) - (16 << 20)
     assert offloaded["read"] >= 4 * offloaded["stored"]
     assert offloaded["loaded"] < 0.4 * n_bytes
-    assert offloaded["peak"] < 0.8 * n_bytes, "of this, about 0.2 are the compiler's"
+    assert offloaded["peak"] < 0.75 * n_bytes, "of this, about 0.2 are the compiler's"
     assert all_resident["peak"] - offloaded["peak"] > 0.5 * n_bytes
