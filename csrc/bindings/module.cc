@@ -1,4 +1,5 @@
 // The Python module nspjax._engine.
+#include <malloc.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -17,9 +18,12 @@
 #include "bindings/ffi_dot.h"
 #include "bindings/ffi_handlers.h"
 #include "bindings/ffi_weights.h"
+#include "bindings/gil.h"
 #include "bindings/head_tile.h"
 #include "bindings/measure.h"
 #include "bindings/profiles.h"
+#include "bindings/store_calls.h"
+#include "bindings/store_reports.h"
 #include "bindings/tile_transfer.h"
 #include "bindings/trace_arrays.h"
 #include "bindings/weight_arrays.h"
@@ -29,17 +33,6 @@
 
 namespace nspjax {
 namespace {
-
-// For what may wait for the store: other Python threads run meanwhile.
-template <typename Fn>
-auto without_gil(const Fn& fn) {
-  nb::gil_scoped_release release;
-  return fn();
-}
-
-CacheShape shape_of(const Store& store, int32_t cache) {
-  return without_gil([&] { return store.shape(cache); });
-}
 
 // nspjax::Error -> nspjax.errors.<Kind>Error
 void raise_in_python(const std::exception_ptr& thrown, void*) {
@@ -52,192 +45,11 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
   }
 }
 
-int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, const AnyArray& v,
-               const Int32Array& rows, const Int32Array& start, const Int32Array& n_new,
-               bool hold) {
-  const CacheShape shape = shape_of(store, cache);
-  const auto batch = static_cast<int64_t>(rows.size());
-  check_sizes(k, "k", {batch, -1, shape.n_kv_heads, shape.head_dim});
-  const auto n_tokens = static_cast<int64_t>(k.shape(1));
-  check_sizes(v, "v", {batch, n_tokens, shape.n_kv_heads, shape.head_dim});
-  check_sizes(AnyArray(start), "start", {batch});
-  check_sizes(AnyArray(n_new), "n_new", {batch});
-  for (const auto& [array, name] : {std::pair(&k, "k"), std::pair(&v, "v")}) {
-    if (array_dtype(*array, name, shape.dtype) != shape.dtype) {
-      fail(ErrorKind::kInvalidArgument, name, " has another dtype than the cache, which is ",
-           dtype_name(shape.dtype));
-    }
-  }
-  return without_gil([&] {
-    return store.append(cache, version,
-                        {.k = static_cast<const std::byte*>(k.data()),
-                         .v = static_cast<const std::byte*>(v.data()),
-                         .n_tokens = n_tokens,
-                         .rows = values(rows),
-                         .start = values(start),
-                         .n_new = values(n_new),
-                         .hold = hold});
-  });
-}
-
-// All but where the result goes.
-AttendArgs attend_args(const Store& store, int32_t cache, const AnyArray& q, const Int32Array& rows,
-                       const Int32Array& position, const Int32Array& length, float scale,
-                       int64_t window, float softcap, bool read_ahead) {
-  const CacheShape shape = shape_of(store, cache);
-  const auto batch = static_cast<int64_t>(rows.size());
-  check_sizes(q, "q", {batch, -1, -1, shape.head_dim});
-  check_sizes(AnyArray(position), "position", {batch});
-  check_sizes(AnyArray(length), "length", {batch});
-  return {.q = q.data(),
-          .q_dtype = array_dtype(q, "q", shape.dtype),
-          .n_tokens = static_cast<int64_t>(q.shape(1)),
-          .n_q_heads = static_cast<int64_t>(q.shape(2)),
-          .rows = values(rows),
-          .position = values(position),
-          .length = values(length),
-          .scale = scale,
-          .window = window,
-          .softcap = softcap,
-          .out = nullptr,
-          .lse = nullptr,
-          .read_ahead = read_ahead};
-}
-
-nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q,
-                 const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                 float scale, int64_t window, float softcap, bool read_ahead) {
-  AttendArgs args =
-      attend_args(store, cache, q, rows, position, length, scale, window, softcap, read_ahead);
-  const size_t b = q.shape(0), t = q.shape(1), h = q.shape(2), d = q.shape(3);
-  std::vector<float> out(b * t * h * d), lse(b * t * h);
-  args.out = out.data();
-  args.lse = lse.data();
-  without_gil([&] { store.attend(cache, version, args); });
-  return nb::make_tuple(new_array(std::move(out), {b, t, h, d}),
-                        new_array(std::move(lse), {b, t, h}));
-}
-
-int32_t attend_start(Store& store, int32_t cache, int32_t version, const AnyArray& q,
-                     const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                     float scale, int64_t window, float softcap, bool read_ahead) {
-  const AttendArgs args =
-      attend_args(store, cache, q, rows, position, length, scale, window, softcap, read_ahead);
-  return without_gil([&] { return store.attend_start(cache, version, args); });
-}
-
-nb::tuple attend_wait(Store& store, int32_t ticket) {
-  AttendResult result = without_gil([&] { return store.attend_wait(ticket); });
-  const auto size = [&](size_t i) { return static_cast<size_t>(result.sizes[i]); };
-  return nb::make_tuple(new_array(std::move(result.out), {size(0), size(1), size(2), size(3)}),
-                        new_array(std::move(result.lse), {size(0), size(1), size(2)}));
-}
-
-void prefetch(Store& store, int32_t cache, const Int32Array& rows, const Int32Array& length,
-              int64_t most_bytes) {
-  check_sizes(AnyArray(length), "length", {static_cast<int64_t>(rows.size())});
-  without_gil([&] {
-    store.prefetch(cache,
-                   {.rows = values(rows), .length = values(length), .most_bytes = most_bytes});
-  });
-}
-
-template <typename T>
-nb::tuple read_as(Store& store, int32_t cache, const CacheShape& shape, int64_t row, int64_t begin,
-                  int64_t end) {
-  const auto n = static_cast<size_t>(std::max<int64_t>(0, end - begin));
-  const auto h = static_cast<size_t>(shape.n_kv_heads), d = static_cast<size_t>(shape.head_dim);
-  std::vector<T> k(n * h * d), v(n * h * d);
-  without_gil([&] {
-    store.read(cache, row, begin, end, reinterpret_cast<std::byte*>(k.data()),
-               reinterpret_cast<std::byte*>(v.data()));
-  });
-  return nb::make_tuple(new_array(std::move(k), {n, h, d}), new_array(std::move(v), {n, h, d}));
-}
-
-nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end) {
-  const CacheShape shape = shape_of(store, cache);
-  return shape.dtype == DType::kF32 ? read_as<float>(store, cache, shape, row, begin, end)
-                                    : read_as<uint16_t>(store, cache, shape, row, begin, end);
-}
-
 CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
                        const std::string& dtype, const std::string& kv_dtype) {
   const DType appended = parse_dtype(dtype);
   const KVType stored = kv_dtype.empty() ? kv_type_of(appended) : parse_kv_type(kv_dtype);
   return {batch, capacity_tokens, n_kv_heads, head_dim, appended, stored};
-}
-
-nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& shape,
-                     int64_t tile_tokens) {
-  const RoomReport report =
-      without_gil([&] { return store.room_for(n_layers, shape, tile_tokens); });
-  nb::dict result;
-  result["device_bytes"] = nb::cast(report.needs.device_bytes);
-  result["available_bytes"] = nb::cast(report.available_bytes);
-  result["rows_that_fit"] = report.rows_that_fit;
-  result["host_bytes"] = report.needs.tail_bytes;
-  result["smallest_host_memory_bytes"] = report.needs.smallest_host_memory_bytes;
-  result["tile_tokens"] = report.needs.tile_tokens;
-  return result;
-}
-
-nb::list devices(const Store& store) {
-  nb::list result;
-  for (const DeviceInfo& info : without_gil([&] { return store.devices(); })) {
-    nb::dict device;
-    device["spec"] = info.spec;
-    device["kind"] = info.kind;
-    device["path"] = info.path;
-    device["direct"] = info.direct;
-    device["io"] = info.io;
-    device["registered_buffers"] = info.registered_buffers;
-    device["reserved_bytes"] = info.reserved_bytes;
-    device["free_bytes"] = info.free_bytes;
-    result.append(device);
-  }
-  return result;
-}
-
-nb::dict stats(const Store& store) {
-  const StoreStats total = store.stats();
-  nb::dict result;
-  result["bytes_read"] = total.bytes_read;
-  result["bytes_written"] = total.bytes_written;
-  result["n_reads"] = total.n_reads;
-  result["n_writes"] = total.n_writes;
-  result["read_ns"] = total.read_ns;
-  result["write_ns"] = total.write_ns;
-  result["bytes_read_ahead"] = total.bytes_read_ahead;
-  result["bytes_read_in_vain"] = total.bytes_read_in_vain;
-  result["n_write_retries"] = total.n_write_retries;
-  result["bytes_appended"] = total.bytes_appended;
-  result["padding_bytes"] = total.padding_bytes;
-  result["link_bytes"] = total.link_bytes;
-  result["attend_ns"] = total.attend_ns;
-  result["append_ns"] = total.append_ns;
-  result["kv_bytes_stored"] = total.kv_bytes_stored;
-  result["weight_bytes_read"] = total.weight_bytes_read;
-  result["weight_bytes_read_ahead"] = total.weight_bytes_read_ahead;
-  result["weight_bytes_stored"] = total.weight_bytes_stored;
-  result["host_bytes"] = total.host_bytes;
-  result["staging_bytes"] = total.staging_bytes;
-  result["tail_bytes"] = total.tail_bytes;
-  result["pinned_bytes"] = total.pinned_bytes;
-  result["weight_buffer_bytes"] = total.weight_buffer_bytes;
-  nb::list each;
-  for (const DeviceStats* device : store.device_stats()) {
-    nb::dict counters;
-    counters["bytes_read"] = device->bytes_read.load();
-    counters["bytes_written"] = device->bytes_written.load();
-    counters["n_reads"] = device->n_reads.load();
-    counters["n_writes"] = device->n_writes.load();
-    counters["read_ns"] = device->read_ns.load();
-    counters["write_ns"] = device->write_ns.load();
-    each.append(counters);
-  }
-  result["devices"] = each;
-  return result;
 }
 
 nb::dict registrations() {
@@ -253,6 +65,13 @@ std::vector<std::string> kernel_names() {
   std::vector<std::string> names;
   for (const KernelSet& kernel : available_kernels()) names.emplace_back(kernel.name);
   return names;
+}
+
+// Of what was freed, glibc keeps all but the end of each arena.
+void trim_heap() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
 }
 
 nb::dict build_info() {
@@ -428,6 +247,7 @@ NB_MODULE(_engine, m) {
   m.def("measure_pack", &measure_pack, "kv_type"_a, "to_type"_a, "head_dim"_a, "n_kv_heads"_a,
         "tile_tokens"_a, "bytes"_a, "repeats"_a, release_gil,
         "GB/s of rows that one thread packs into tiles.");
+  m.def("trim_heap", &trim_heap, release_gil, "Gives freed memory back to the system.");
   m.def("build_info", &build_info);
 }
 

@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/string.h>
 
+#include "bindings/gil.h"
 #include "device/profile.h"
 
 namespace nspjax {
@@ -18,12 +19,6 @@ nb::dict fields_of(const DeviceProfile& profile) {
   result["source"] = profile.source;
   result["note"] = profile.note;
   return result;
-}
-
-template <typename Fn>
-auto without_gil(const Fn& fn) {
-  const nb::gil_scoped_release release;
-  return fn();
 }
 
 }  // namespace

@@ -65,6 +65,7 @@ struct DeviceStats {
   std::atomic<int64_t> bytes_read_ahead = 0;  // of bytes_read: begun before their scan
   std::atomic<int64_t> bytes_read_in_vain = 0;
   std::atomic<int64_t> n_write_retries = 0;
+  std::atomic<int64_t> n_failed_reads_ahead = 0;  // nobody had asked for them yet: no error told
   std::atomic<int64_t> read_ns = 0;   // attention waited for reads
   std::atomic<int64_t> write_ns = 0;  // appends waited for writes
 };

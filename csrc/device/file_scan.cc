@@ -131,6 +131,7 @@ void FileDevice::finish_read(Reads::iterator read, const std::optional<Error>& e
   if (traces()) {
     record(read->ahead ? TraceKind::kReadAhead : TraceKind::kRead, read->begin_ns, read->range);
   }
+  if (error && !read->index) ++stats_.n_failed_reads_ahead;
   if (!read->wanted) {
     stats_.bytes_read_in_vain += read->range.bytes;
     reads_.erase(read);

@@ -193,6 +193,7 @@ void RateLimitedDevice::take_stats() {
   stats_.bytes_read_ahead = inner.bytes_read_ahead.load();
   stats_.bytes_read_in_vain = inner.bytes_read_in_vain.load();
   stats_.n_write_retries = inner.n_write_retries.load();
+  stats_.n_failed_reads_ahead = inner.n_failed_reads_ahead.load();
 }
 
 SimulatedHardware limit_rates(std::vector<std::unique_ptr<Device>>& devices,

@@ -113,6 +113,7 @@ StoreStats Store::stats() const {
     total.bytes_read_ahead += device->bytes_read_ahead;
     total.bytes_read_in_vain += device->bytes_read_in_vain;
     total.n_write_retries += device->n_write_retries;
+    total.n_failed_reads_ahead += device->n_failed_reads_ahead;
   }
   total.bytes_appended = bytes_appended_;
   total.attend_ns = attend_ns_;

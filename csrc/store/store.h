@@ -108,7 +108,8 @@ struct TileLayout {
 
 struct StoreStats {
   int64_t bytes_read, bytes_written, n_reads, n_writes, read_ns, write_ns;  // all devices
-  int64_t bytes_read_ahead, bytes_read_in_vain, n_write_retries;            // see DeviceStats
+  int64_t bytes_read_ahead, bytes_read_in_vain;                             // see DeviceStats
+  int64_t n_write_retries, n_failed_reads_ahead;                            // see DeviceStats
   int64_t bytes_appended;
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
   // What crosses the link between host and devices, where there is one: queries, results, what is

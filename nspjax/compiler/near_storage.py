@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax import core, export
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from nspjax.compiler import mlir
 from nspjax.compiler.marked_module import marked_module, spec
@@ -72,10 +73,12 @@ class NearStorage:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, program = self._program(args, kwargs)
         if any(isinstance(leaf, core.Tracer) for leaf in leaves):
-            return program.unflatten(program.call(*leaves))
+            traced: Any = program.exported.call(*leaves)
+            return program.unflatten(traced)
         with engine_errors():
             # waiting here costs nothing that overlaps: a step's work is the engine's
-            return program.unflatten(jax.block_until_ready(program.call(*leaves)))
+            call = program.compiled(_sharding(leaves))
+            return program.unflatten(jax.block_until_ready(call(*leaves)))
 
     def exported(self, *args: Any, **kwargs: Any) -> export.Exported:
         """The program for these arguments (or ShapeDtypeStructs) after all passes."""
@@ -120,17 +123,27 @@ class NearStorage:
         leaves, result_tree = jax.tree.flatten(traced.results)
         results = jax.tree.unflatten(result_tree, map(_template, leaves, lowered.out_avals))
         templates, out_tree = jax.tree.flatten(results, is_leaf=_is_cache)
-        return _Program(lowered, jax.jit(lowered.call), tuple(templates), out_tree)
+        return _Program(lowered, tuple(templates), out_tree)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Program:
     exported: export.Exported
-    call: Callable[..., Any]
     templates: tuple[Any, ...]
     """one a result: a KVCache of avals where the result is a cache, a _StoredResult where it is an
     array of one, else an aval"""
     tree: Any
+
+    _compiled: dict[Sharding, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+
+    def compiled(self, sharding: Sharding) -> Callable[..., Any]:
+        """The program for values on a device. Not jax.jit's, which compiles twice: for the first
+        caches, and for those that a call returns, which are committed to their device."""
+        if sharding not in self._compiled:
+            call = jax.jit(self.exported.call, in_shardings=sharding)
+            self._compiled[sharding] = call.lower(*self.exported.in_avals).compile()
+            _return_compiler_memory()
+        return self._compiled[sharding]
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         rest = iter(leaves)
@@ -180,6 +193,23 @@ class _StoredResult:
 
 def _template(before: core.ShapedArray, after: core.ShapedArray) -> Any:
     return before if before == after else _StoredResult(before.shape, before.dtype)
+
+
+def _sharding(values: Sequence[Any]) -> Sharding:
+    """The device that jax.jit would run on: what is committed decides."""
+    arrays = [value for value in values if isinstance(value, jax.Array)]
+    committed = [array for array in arrays if array.committed]
+    for array in (*committed, *arrays):
+        return array.sharding
+    return SingleDeviceSharding(jax.devices()[0])
+
+
+def _return_compiler_memory() -> None:
+    """XLA frees some 100 MB after a compilation, which the process would keep: as much as a small
+    machine has for its caches."""
+    from nspjax import _engine
+
+    _engine.trim_heap()
 
 
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:

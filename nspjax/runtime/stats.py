@@ -29,6 +29,8 @@ class StoreStats:
     n_reads: int
     n_writes: int
     n_write_retries: int
+    n_failed_reads_ahead: int
+    """no error is raised for them: what they were to bring is read again when it is asked for"""
     read_ns: int
     """time in which attention waited for reads"""
     write_ns: int

@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +119,37 @@ def test_prefill_then_loop(store, generate, outer_jit):
         np.testing.assert_array_equal(fetched.lengths, reference.lengths)
         np.testing.assert_allclose(fetched.k, reference.k, atol=1e-5)
         np.testing.assert_allclose(fetched.v, reference.v, atol=1e-5)
+
+
+def test_a_program_is_compiled_once(store, caplog):
+    """Though the caches of the first call are not committed to a device, and those that it returns
+    are."""
+    near, w, caches = near_storage(step, store=store), weights(), stored(store)
+    x = prompt(1)
+    with jax.log_compiles():
+        for _ in range(3):
+            x, caches = near(w, x, caches)
+    compiled = [r for r in caplog.records if "XLA compilation of jit(call)" in r.getMessage()]
+    assert len(compiled) == 1
+
+
+def test_arguments_on_another_device(tmp_path):
+    """A program runs where its arguments are committed to, as jax.jit does."""
+    program = """
+import jax, numpy as np
+from jax import numpy as jnp
+from nspjax import Store, cached_attention, near_storage
+with Store("memory:", host_memory="16MiB") as store:
+    cache = store.kv_cache(batch=1, capacity_tokens=32, n_kv_heads=1, head_dim=8, dtype="float32")
+    q = jax.device_put(np.ones((1, 1, 1, 8), np.float32), jax.devices()[1])
+    near = near_storage(cached_attention, store=store)
+    for _ in range(2):
+        out, cache = near(q, q, q, cache)
+        assert out.devices() == {jax.devices()[1]}, out.devices()
+        np.testing.assert_array_equal(out, 1)
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+#include "bindings/store_reports.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/gil.h"
+
+namespace nspjax {
+
+namespace nb = nanobind;
+
+nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& shape,
+                     int64_t tile_tokens) {
+  const RoomReport report =
+      without_gil([&] { return store.room_for(n_layers, shape, tile_tokens); });
+  nb::dict result;
+  result["device_bytes"] = nb::cast(report.needs.device_bytes);
+  result["available_bytes"] = nb::cast(report.available_bytes);
+  result["rows_that_fit"] = report.rows_that_fit;
+  result["host_bytes"] = report.needs.tail_bytes;
+  result["smallest_host_memory_bytes"] = report.needs.smallest_host_memory_bytes;
+  result["tile_tokens"] = report.needs.tile_tokens;
+  return result;
+}
+
+nb::list devices(const Store& store) {
+  nb::list result;
+  for (const DeviceInfo& info : without_gil([&] { return store.devices(); })) {
+    nb::dict device;
+    device["spec"] = info.spec;
+    device["kind"] = info.kind;
+    device["path"] = info.path;
+    device["direct"] = info.direct;
+    device["io"] = info.io;
+    device["registered_buffers"] = info.registered_buffers;
+    device["reserved_bytes"] = info.reserved_bytes;
+    device["free_bytes"] = info.free_bytes;
+    result.append(device);
+  }
+  return result;
+}
+
+nb::dict stats(const Store& store) {
+  const StoreStats total = store.stats();
+  nb::dict result;
+  result["bytes_read"] = total.bytes_read;
+  result["bytes_written"] = total.bytes_written;
+  result["n_reads"] = total.n_reads;
+  result["n_writes"] = total.n_writes;
+  result["read_ns"] = total.read_ns;
+  result["write_ns"] = total.write_ns;
+  result["bytes_read_ahead"] = total.bytes_read_ahead;
+  result["bytes_read_in_vain"] = total.bytes_read_in_vain;
+  result["n_write_retries"] = total.n_write_retries;
+  result["n_failed_reads_ahead"] = total.n_failed_reads_ahead;
+  result["bytes_appended"] = total.bytes_appended;
+  result["padding_bytes"] = total.padding_bytes;
+  result["link_bytes"] = total.link_bytes;
+  result["attend_ns"] = total.attend_ns;
+  result["append_ns"] = total.append_ns;
+  result["kv_bytes_stored"] = total.kv_bytes_stored;
+  result["weight_bytes_read"] = total.weight_bytes_read;
+  result["weight_bytes_read_ahead"] = total.weight_bytes_read_ahead;
+  result["weight_bytes_stored"] = total.weight_bytes_stored;
+  result["host_bytes"] = total.host_bytes;
+  result["staging_bytes"] = total.staging_bytes;
+  result["tail_bytes"] = total.tail_bytes;
+  result["pinned_bytes"] = total.pinned_bytes;
+  result["weight_buffer_bytes"] = total.weight_buffer_bytes;
+  nb::list each;
+  for (const DeviceStats* device : store.device_stats()) {
+    nb::dict counters;
+    counters["bytes_read"] = device->bytes_read.load();
+    counters["bytes_written"] = device->bytes_written.load();
+    counters["n_reads"] = device->n_reads.load();
+    counters["n_writes"] = device->n_writes.load();
+    counters["read_ns"] = device->read_ns.load();
+    counters["write_ns"] = device->write_ns.load();
+    each.append(counters);
+  }
+  result["devices"] = each;
+  return result;
+}
+
+}  // namespace nspjax
