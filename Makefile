@@ -1,6 +1,7 @@
 # make demo      answer examples/prompts.jsonl with the example model, its KV cache on disk
 # make test      the tests (under 15 minutes on 2 cores)
-# make test-all  also the slow ones: transformers live, kill -9 at 20 points, sanitizers
+# make test-all  also the slow ones: transformers live, kill -9 at 100 points
+#                of a store and 20 of a job, sanitizers
 # make lint      ruff, pyright, clang-format, warnings as errors in the C++
 # Each installs what it needs the first time: Debian packages where we are root, .venv, the engine.
 
@@ -58,7 +59,7 @@ test: $(VENV)/test-tools
 	$(BIN)/python -m pytest -n 2
 
 test-all: $(VENV)/test-tools $(VENV)/oracle
-	$(BIN)/python -m pytest -m 'slow or not slow' --timeout 3600
+	$(BIN)/python -m pytest -n 2 -m 'slow or not slow' --timeout 3600
 	sh csrc/tests/sanitize.sh $(BIN)/python
 
 lint: $(VENV)/lint-tools

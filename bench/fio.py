@@ -2,8 +2,8 @@
 
 Its buffers are registered with the kernel (--fixedbufs), as the engine's are: without that fio
 reads this machine's disk at half to two thirds of the rate. The engine asks for huge pages, which
-make another sixth to two fifths; fio takes them only from those that were set aside, so its
-settings with them are tried where the system has some:
+make a sixth more, and up to as much again; fio takes them only from those that were set aside, so
+its settings with them are tried where the system has some:
 
     echo 300 > /proc/sys/vm/nr_hugepages
 """

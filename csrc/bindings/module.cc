@@ -217,6 +217,7 @@ NB_MODULE(_engine, m) {
 
   m.def("registrations", &registrations, "XLA FFI target name -> handler, a capsule.");
   m.def("can_dot", &can_dot, "Whether this CPU has the instructions of nspjax.dot.");
+  m.attr("DOT_MULTIPLE") = kDotMultiple;
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");
   m.def("attend_tile", &attend_tile, "kernel"_a, "dtype"_a, "q"_a, "k"_a, "v"_a, "first"_a,
         "last"_a, "first_token"_a, "begin"_a, "end"_a, "scale"_a, "softcap"_a = 0.0f,

@@ -66,8 +66,8 @@ struct DeviceStats {
   std::atomic<int64_t> bytes_read_in_vain = 0;
   std::atomic<int64_t> n_write_retries = 0;
   std::atomic<int64_t> n_failed_reads_ahead = 0;  // nobody had asked for them yet: no error told
-  std::atomic<int64_t> read_ns = 0;   // attention waited for reads
-  std::atomic<int64_t> write_ns = 0;  // appends waited for writes
+  std::atomic<int64_t> read_ns = 0;               // attention waited for reads
+  std::atomic<int64_t> write_ns = 0;              // appends waited for writes
 };
 
 struct DeviceInfo {

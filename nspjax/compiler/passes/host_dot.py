@@ -9,9 +9,6 @@ from typing import ClassVar
 from nspjax.compiler import mlir, nsp
 from nspjax.errors import PipelineError
 
-_MULTIPLE = 32
-"""of both sizes of the weights: csrc/dot/dot.h"""
-
 
 @dataclasses.dataclass(frozen=True)
 class HostDot:
@@ -32,13 +29,15 @@ class HostDot:
             raise PipelineError(f"host-dot: most-rows must be 1 or more, got {self.most_rows}")
 
     def run(self, module: mlir.Module) -> mlir.Module:
-        if _possible_here():
+        from nspjax import _engine
+
+        if _engine.can_dot():
             for op in mlir.operations(module):
-                if op.name == "stablehlo.dot_general" and self._takes(op):
+                if op.name == "stablehlo.dot_general" and self._takes(op, _engine.DOT_MULTIPLE):
                     _replace(op)
         return module
 
-    def _takes(self, op: mlir.Operation) -> bool:
+    def _takes(self, op: mlir.Operation, multiple: int) -> bool:
         x_shape, x_element = mlir.tensor(op.operands[0])
         w_shape, w_element = mlir.tensor(op.operands[1])
         given = mlir.dot_dimensions(op)
@@ -49,15 +48,9 @@ class HostDot:
             and given.left_contracting == (len(x_shape) - 1,)
             and len(w_shape) == 2
             and len(given.right_contracting) == 1
-            and all(size % _MULTIPLE == 0 for size in w_shape)
+            and all(size % multiple == 0 for size in w_shape)
             and 0 < math.prod(x_shape[:-1]) <= self.most_rows
         )
-
-
-def _possible_here() -> bool:
-    from nspjax import _engine
-
-    return _engine.can_dot()
 
 
 def _replace(op: mlir.Operation) -> None:
