@@ -112,6 +112,8 @@ class CodeScores {
 
 template <class Simd, int kBits>
 class CodeValues {
+  static_assert(kBlockTokens <= 512,
+                "the sum of a block's products fits 32 bits: 2^7 * 2^15 * 2^9");
   using Vector = typename Simd::Vector;
   using Words = typename Simd::Words;
   static constexpr int kPerWord = 32 / kBits;

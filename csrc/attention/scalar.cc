@@ -27,6 +27,9 @@ float element(uint32_t word, int e) {
   }
 }
 
+// Of as many tokens as lie side by side in K.
+constexpr int kBlock = static_cast<int>(kMostLanes);
+
 template <KVType kType>
 class ScalarKernel {
  public:
@@ -46,11 +49,11 @@ class ScalarKernel {
         channel_words_(static_cast<int>(a.tile->channel_words())) {}
 
   void attend() const {
-    const int first_block = a_.begin / kBlockTokens * kBlockTokens;
-    for (int block = first_block; block < a_.end; block += kBlockTokens) {
+    const int first_block = a_.begin / kBlock * kBlock;
+    for (int block = first_block; block < a_.end; block += kBlock) {
       for (int query = 0; query < a_.n_queries; ++query) {
         const int begin = std::max({a_.begin, block, a_.first[query] - a_.first_token});
-        const int end = std::min({a_.end, block + kBlockTokens, a_.last[query] - a_.first_token});
+        const int end = std::min({a_.end, block + kBlock, a_.last[query] - a_.first_token});
         if (begin < end) attend_block(query, block, begin, end);
       }
     }
@@ -58,7 +61,7 @@ class ScalarKernel {
 
   void attend_block(int query, int block, int begin, int end) const {
     float* acc = a_.acc + int64_t{query} * a_.padded_dim;
-    float weights[kBlockTokens];
+    float weights[kBlock];
     scores(a_.queries + int64_t{query} * a_.padded_dim, block, weights);
     float block_max = kMinusInfinity;
     for (int t = begin - block; t < end - block; ++t) {
@@ -81,7 +84,7 @@ class ScalarKernel {
   // q . k of the tokens that lie side by side from `token`: those of a block.
   void scores(const float* q, int token, float* to) const {
     const uint32_t* words = k_ + int64_t{token} * channel_words_;
-    float sums[kMostLanes] = {};
+    float sums[kBlock] = {};
     for (int d = 0; d < a_.head_dim; ++d) {
       const uint32_t* word = words + int64_t{d / kPerWord} * lanes_;
       const float x = kScaled ? q[d] * scale(k_scales_[d]) : q[d];

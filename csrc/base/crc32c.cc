@@ -25,11 +25,10 @@ constexpr std::array<Table, 8> kTables = [] {
   return tables;
 }();
 
-using Update = uint32_t (*)(uint32_t, std::span<const std::byte>);
-
-Update best_update() {
+Crc32c& best() {
 #ifdef NSPJAX_X86
-  if (cpu_has_crc32c()) return crc32c_sse42;
+  if (cpu_has_wide_products()) return crc32c_avx512;
+  if (cpu_has_crc32()) return crc32c_sse42;
 #endif
   return crc32c_table;
 }
@@ -37,8 +36,8 @@ Update best_update() {
 }  // namespace
 
 uint32_t crc32c(std::span<const std::byte> data) {
-  static const Update update = best_update();
-  return update(0, data);
+  static Crc32c& best_here = best();
+  return best_here(0, data);
 }
 
 uint32_t crc32c_table(uint32_t before, std::span<const std::byte> data) {
@@ -58,8 +57,12 @@ uint32_t crc32c_table(uint32_t before, std::span<const std::byte> data) {
 }
 
 #ifdef NSPJAX_X86
-bool cpu_has_crc32c() {
+bool cpu_has_crc32() {
   return __builtin_cpu_supports("sse4.2") != 0 && __builtin_cpu_supports("pclmul") != 0;
+}
+bool cpu_has_wide_products() {
+  return cpu_has_crc32() && __builtin_cpu_supports("avx512f") != 0 &&
+         __builtin_cpu_supports("vpclmulqdq") != 0;
 }
 #endif
 

@@ -7,21 +7,14 @@
 #include <cstring>
 
 #include "base/crc32c.h"
+#include "base/crc32c_power.h"
 
 namespace nspjax {
 namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-// x^n modulo the polynomial. Bit 31 stands for x^0, as everywhere in a reflected CRC.
-constexpr uint32_t x_power(int64_t n) {
-  uint32_t power = 0x80000000u;
-  for (; n > 0; --n) power = (power >> 1) ^ (power & 1 ? 0x82f63b78u : 0u);
-  return power;
-}
-
-// The state after n_bytes of zeros, from `factor` = x^(8 * n_bytes - 33): a product of two
-// reflected factors is one power of x short, and the crc32 that reduces it multiplies by x^32.
+// The state after n_bytes of zeros, from `factor` = x^(8 * n_bytes - 33).
 uint64_t after_zeros(uint64_t crc, uint32_t factor) {
   const __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128(static_cast<int64_t>(crc)),
                                                _mm_cvtsi64_si128(factor), 0);
@@ -37,8 +30,8 @@ uint64_t load64(const std::byte* from) {
 // Takes 3 * kStreamBytes at a time while there are as many.
 template <int64_t kStreamBytes>
 uint64_t three_streams(uint64_t crc, std::span<const std::byte>& data) {
-  constexpr uint32_t kOneStream = x_power(8 * kStreamBytes - 33);
-  constexpr uint32_t kTwoStreams = x_power(16 * kStreamBytes - 33);
+  constexpr uint32_t kOneStream = crc32c_x_power(8 * kStreamBytes - 33);
+  constexpr uint32_t kTwoStreams = crc32c_x_power(16 * kStreamBytes - 33);
   for (; std::ssize(data) >= 3 * kStreamBytes; data = data.subspan(3 * kStreamBytes)) {
     const std::byte* const begin = data.data();
     uint64_t a = crc, b = 0, c = 0;

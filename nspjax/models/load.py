@@ -89,7 +89,8 @@ def load_decoder(
     weights = []
     for (path, leaf), stay in zip(leaves, stays, strict=True):
         values = _read_weight(plan[weight_name(path)], leaf)
-        weights.append(jnp.asarray(values) if stay or offload is None else offload.put(values))
+        # not jnp.asarray, which compiles a copy for each shape
+        weights.append(jax.device_put(values) if stay or offload is None else offload.put(values))
     return nnx.merge(graph, jax.tree.unflatten(structure, weights))
 
 
