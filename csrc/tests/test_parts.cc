@@ -30,7 +30,7 @@ void test_crc32c() {  // RFC 3720, B.4, and the usual check value
 }
 
 // The checksum is the table's, for any length and alignment, whole or in two parts.
-[[maybe_unused]] void test_crc32c_in_hardware(Crc32c& crc32c) {
+[[maybe_unused]] void test_crc32c_like_table(Crc32c& crc32c) {
   std::mt19937_64 random(1);
   std::vector<std::byte> data(64 << 10);
   for (std::byte& b : data) b = static_cast<std::byte>(random());
@@ -44,6 +44,13 @@ void test_crc32c() {  // RFC 3720, B.4, and the usual check value
     check(crc32c(crc32c(0, part.first(cut)), part.subspan(cut)) == expected, "parts");
     check(crc32c_table(crc32c(0, part.first(cut)), part.subspan(cut)) == expected, "mixed");
   }
+}
+
+void test_crc32c_in_hardware() {
+#ifdef NSPJAX_X86
+  if (cpu_has_crc32()) test_crc32c_like_table(crc32c_sse42);
+  if (cpu_has_wide_products()) test_crc32c_like_table(crc32c_avx512);
+#endif
 }
 
 void test_f16() {
@@ -129,10 +136,7 @@ void test_plans_keep_to_the_budget() {
 int main() {
   using namespace nspjax::testing;
   test_crc32c();
-#ifdef NSPJAX_X86
-  if (cpu_has_crc32()) test_crc32c_in_hardware(crc32c_sse42);
-  if (cpu_has_wide_products()) test_crc32c_in_hardware(crc32c_avx512);
-#endif
+  test_crc32c_in_hardware();
   test_f16();
   test_extents();
   test_tiles_do_not_overlap();
