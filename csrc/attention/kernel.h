@@ -24,7 +24,7 @@ namespace nspjax {
 inline constexpr int64_t kPadFloats = 16;
 // Softmax statistics are updated once for each block of this many tokens of a tile: first all of
 // the block's K is read, then all of its V. Memory sees long runs, which its prefetchers follow:
-// with blocks of 64 tokens one thread read a third less (bench/kernel.py).
+// of tiles of 256 tokens, blocks of 64 read a third less with one thread (bench/kernel.py).
 inline constexpr int kBlockTokens = 256;
 
 struct TileAttention {

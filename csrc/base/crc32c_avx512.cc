@@ -4,7 +4,6 @@
 #include <immintrin.h>
 
 #include <array>
-#include <cstring>
 
 #include "base/crc32c.h"
 #include "base/crc32c_power.h"
@@ -18,7 +17,7 @@ constexpr int64_t kFoldBytes = kVectors * kVectorBytes;
 constexpr int64_t kPrefetchBytes = 2048;  // memory is further away than what the CPU fetches ahead
 
 // Multiplies the 128-bit pieces of a vector by x^(8 * n_bytes). In a piece the low 64 bits are
-// those of the higher powers; a product with x_power(n) is one with x^(n + 33).
+// those of the higher powers; a product with crc32c_x_power(n) is one with x^(n + 33).
 template <int64_t n_bytes>
 __m512i advanced(__m512i v) {
   constexpr int64_t kLow = crc32c_x_power(8 * n_bytes + 64 - 33);

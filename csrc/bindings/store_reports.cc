@@ -43,30 +43,7 @@ nb::list devices(const Store& store) {
 nb::dict stats(const Store& store) {
   const StoreStats total = store.stats();
   nb::dict result;
-  result["bytes_read"] = total.bytes_read;
-  result["bytes_written"] = total.bytes_written;
-  result["n_reads"] = total.n_reads;
-  result["n_writes"] = total.n_writes;
-  result["read_ns"] = total.read_ns;
-  result["write_ns"] = total.write_ns;
-  result["bytes_read_ahead"] = total.bytes_read_ahead;
-  result["bytes_read_in_vain"] = total.bytes_read_in_vain;
-  result["n_write_retries"] = total.n_write_retries;
-  result["n_failed_reads_ahead"] = total.n_failed_reads_ahead;
-  result["bytes_appended"] = total.bytes_appended;
-  result["padding_bytes"] = total.padding_bytes;
-  result["link_bytes"] = total.link_bytes;
-  result["attend_ns"] = total.attend_ns;
-  result["append_ns"] = total.append_ns;
-  result["kv_bytes_stored"] = total.kv_bytes_stored;
-  result["weight_bytes_read"] = total.weight_bytes_read;
-  result["weight_bytes_read_ahead"] = total.weight_bytes_read_ahead;
-  result["weight_bytes_stored"] = total.weight_bytes_stored;
-  result["host_bytes"] = total.host_bytes;
-  result["staging_bytes"] = total.staging_bytes;
-  result["tail_bytes"] = total.tail_bytes;
-  result["pinned_bytes"] = total.pinned_bytes;
-  result["weight_buffer_bytes"] = total.weight_buffer_bytes;
+  for (const StoreStatsField& each : store_stats_fields()) result[each.name] = total.*each.field;
   nb::list each;
   for (const DeviceStats* device : store.device_stats()) {
     nb::dict counters;

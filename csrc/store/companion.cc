@@ -1,44 +1,15 @@
 // The second store beside a store, over the same devices: it keeps X for rows of the first's
 // caches. It has a queue and files of its own, so that X is read while the first store attends.
 #include <algorithm>
-#include <array>
 
 #include "store/registry.h"
 #include "store/store.h"
 
 namespace nspjax {
-namespace {
-
-constexpr std::array kStats = {&StoreStats::bytes_read,
-                               &StoreStats::bytes_written,
-                               &StoreStats::n_reads,
-                               &StoreStats::n_writes,
-                               &StoreStats::read_ns,
-                               &StoreStats::write_ns,
-                               &StoreStats::bytes_read_ahead,
-                               &StoreStats::bytes_read_in_vain,
-                               &StoreStats::n_write_retries,
-                               &StoreStats::n_failed_reads_ahead,
-                               &StoreStats::bytes_appended,
-                               &StoreStats::padding_bytes,
-                               &StoreStats::link_bytes,
-                               &StoreStats::attend_ns,
-                               &StoreStats::append_ns,
-                               &StoreStats::kv_bytes_stored,
-                               &StoreStats::host_bytes,
-                               &StoreStats::staging_bytes,
-                               &StoreStats::tail_bytes,
-                               &StoreStats::pinned_bytes,
-                               &StoreStats::weight_bytes_read,
-                               &StoreStats::weight_bytes_read_ahead,
-                               &StoreStats::weight_bytes_stored,
-                               &StoreStats::weight_buffer_bytes};
-static_assert(sizeof(StoreStats) == kStats.size() * sizeof(int64_t), "all of them");
-
-}  // namespace
-
 StoreStats& operator+=(StoreStats& stats, const StoreStats& more) {
-  for (int64_t StoreStats::* field : kStats) stats.*field += more.*field;
+  for (const StoreStatsField& each : store_stats_fields()) {
+    stats.*each.field += more.*each.field;
+  }
   return stats;
 }
 

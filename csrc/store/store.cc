@@ -3,6 +3,7 @@
 #include "store/store.h"
 
 #include <algorithm>
+#include <array>
 #include <thread>
 
 #include "device/profile.h"
@@ -94,6 +95,37 @@ std::vector<const DeviceStats*> Store::device_stats() const {
   std::vector<const DeviceStats*> stats;
   for (const auto& device : devices_) stats.push_back(&device->stats());
   return stats;
+}
+
+std::span<const StoreStatsField> store_stats_fields() {
+  static constexpr auto kFields = std::to_array<StoreStatsField>({
+      {"bytes_read", &StoreStats::bytes_read},
+      {"bytes_written", &StoreStats::bytes_written},
+      {"n_reads", &StoreStats::n_reads},
+      {"n_writes", &StoreStats::n_writes},
+      {"read_ns", &StoreStats::read_ns},
+      {"write_ns", &StoreStats::write_ns},
+      {"bytes_read_ahead", &StoreStats::bytes_read_ahead},
+      {"bytes_read_in_vain", &StoreStats::bytes_read_in_vain},
+      {"n_write_retries", &StoreStats::n_write_retries},
+      {"n_failed_reads_ahead", &StoreStats::n_failed_reads_ahead},
+      {"bytes_appended", &StoreStats::bytes_appended},
+      {"padding_bytes", &StoreStats::padding_bytes},
+      {"link_bytes", &StoreStats::link_bytes},
+      {"attend_ns", &StoreStats::attend_ns},
+      {"append_ns", &StoreStats::append_ns},
+      {"kv_bytes_stored", &StoreStats::kv_bytes_stored},
+      {"host_bytes", &StoreStats::host_bytes},
+      {"staging_bytes", &StoreStats::staging_bytes},
+      {"tail_bytes", &StoreStats::tail_bytes},
+      {"pinned_bytes", &StoreStats::pinned_bytes},
+      {"weight_bytes_read", &StoreStats::weight_bytes_read},
+      {"weight_bytes_read_ahead", &StoreStats::weight_bytes_read_ahead},
+      {"weight_bytes_stored", &StoreStats::weight_bytes_stored},
+      {"weight_buffer_bytes", &StoreStats::weight_buffer_bytes},
+  });
+  static_assert(sizeof(StoreStats) == kFields.size() * sizeof(int64_t), "all of them");
+  return kFields;
 }
 
 StoreStats Store::stats() const {

@@ -123,6 +123,13 @@ struct StoreStats {
   int64_t staging_bytes, tail_bytes, pinned_bytes, weight_buffer_bytes;
 };
 
+// Every counter and its name.
+struct StoreStatsField {
+  const char* name;
+  int64_t StoreStats::* field;
+};
+std::span<const StoreStatsField> store_stats_fields();
+
 StoreStats& operator+=(StoreStats& stats, const StoreStats& more);
 
 class Store {

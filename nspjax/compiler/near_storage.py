@@ -126,14 +126,13 @@ class NearStorage:
         return _Program(lowered, tuple(templates), out_tree)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class _Program:
     exported: export.Exported
     templates: tuple[Any, ...]
     """one a result: a KVCache of avals where the result is a cache, a _StoredResult where it is an
     array of one, else an aval"""
     tree: Any
-
     _compiled: dict[Sharding, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
     def compiled(self, sharding: Sharding) -> Callable[..., Any]:

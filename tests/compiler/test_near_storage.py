@@ -137,7 +137,6 @@ def test_arguments_on_another_device(tmp_path):
     """A program runs where its arguments are committed to, as jax.jit does."""
     program = """
 import jax, numpy as np
-from jax import numpy as jnp
 from nspjax import Store, cached_attention, near_storage
 with Store("memory:", host_memory="16MiB") as store:
     cache = store.kv_cache(batch=1, capacity_tokens=32, n_kv_heads=1, head_dim=8, dtype="float32")
