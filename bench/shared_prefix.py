@@ -96,7 +96,9 @@ def shared_layers(store: Store, n_layers: int, batch: int, n_tokens: int) -> Lay
         append(layers, np.zeros(1, np.int32), k[:, :n], v[:, :n])
     for cache, cache_id in zip(caches, layers.cache_ids, strict=True):
         lengths = cache.lengths.at[0].set(n_tokens)
-        filled = cache.at_version(store._engine.version(cache_id), lengths)
+        engine = store._engine
+        handles = engine.cache_handles(cache_id, engine.version(cache_id))
+        filled = cache.with_handles(handles, lengths)
         store.share_prefix(filled, 0, list(range(1, batch)), n_tokens)
     store.flush()
     return layers

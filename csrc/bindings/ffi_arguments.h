@@ -1,22 +1,22 @@
-// What XLA's calls have in common: errors, handles, shapes.
+// What XLA's calls have in common: errors, handles, element types.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
-#include <utility>
 
 #include "base/dtype.h"
 #include "base/error.h"
-#include "store/store.h"
+#include "bindings/ffi_shapes.h"
+#include "store/handle.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace nspjax {
 
-namespace ffi = xla::ffi;
 using Int32s = ffi::Buffer<ffi::S32>;
+static_assert(kHandleIntegers == 4);
+inline constexpr std::string_view kHandleAxes = "4", kTicketAxes = "2", kTokenAxes = "1";
 
 // What the engine throws becomes "[nspjax:Kind] text", which Python turns into its class.
 template <typename Fn>
@@ -34,24 +34,24 @@ inline ffi::Error guarded(const Fn& fn) {
   }
 }
 
-inline Handle read_handle(Int32s k, Int32s v) {
-  if (k.element_count() != 3 || v.element_count() != 3) {
-    fail(ErrorKind::kInvalidArgument, "a KV cache handle has 3 integers, got ", k.element_count(),
-         " and ", v.element_count());
-  }
-  const int32_t* of_k = k.typed_data();
-  if (!std::equal(of_k, of_k + 3, v.typed_data())) {
-    fail(ErrorKind::kInvalidArgument, "K and V handles of different caches or versions were mixed");
-  }
-  return {of_k[0], of_k[1], of_k[2]};
+inline std::span<const int32_t> values_of(Int32s buffer) {
+  return {buffer.typed_data(), buffer.element_count()};
 }
 
-inline void write_handle(Handle handle, ffi::Result<Int32s>& k, ffi::Result<Int32s>& v) {
-  for (int32_t* to : {k->typed_data(), v->typed_data()}) {
-    to[0] = handle.store;
-    to[1] = handle.cache;
-    to[2] = handle.version;
-  }
+inline Handle read_handle(Int32s k, Int32s v) {
+  CallShapes("a KV cache's handle").check("of K", k, kHandleAxes).check("of V", v, kHandleAxes);
+  return parse_handles(values_of(k), values_of(v));
+}
+
+inline Handle read_weight_handle(Int32s weight) {
+  CallShapes("a weight's handle").check("it", weight, kHandleAxes);
+  return parse_handle(values_of(weight), HandleKind::kWeight);
+}
+
+// Results whose shape was checked.
+inline void write_handle(const Handle& handle, ffi::Result<Int32s>& k, ffi::Result<Int32s>& v) {
+  std::ranges::copy(handle_integers(handle, HandleKind::kKeys), k->typed_data());
+  std::ranges::copy(handle_integers(handle, HandleKind::kValues), v->typed_data());
 }
 
 inline DType dtype_of(ffi::AnyBuffer buffer, const char* name) {
@@ -67,30 +67,12 @@ inline DType dtype_of(ffi::AnyBuffer buffer, const char* name) {
   }
 }
 
-template <typename Buffer>
-inline std::string shape_text(const Buffer& buffer) {
-  std::string text = "[";
-  for (int64_t size : buffer.dimensions()) text += concat(text.size() > 1 ? ", " : "", size);
-  return text + "]";
-}
-
-// [B, T, n_heads, head_dim] with -1 for any.
-inline void check_shape(ffi::AnyBuffer buffer, const char* name, int64_t n_heads,
-                        int64_t head_dim) {
-  const auto sizes = buffer.dimensions();
-  if (sizes.size() != 4 || (n_heads >= 0 && sizes[2] != n_heads) || sizes[3] != head_dim) {
-    fail(ErrorKind::kInvalidArgument, name, " is ", shape_text(buffer), ": the cache needs [B, T, ",
-         n_heads < 0 ? "query heads" : concat(n_heads), ", ", head_dim, "]");
+inline void check_dtype(ffi::AnyBuffer buffer, const char* name, DType wanted) {
+  const DType dtype = dtype_of(buffer, name);
+  if (dtype != wanted) {
+    fail(ErrorKind::kInvalidArgument, name, " is ", dtype_name(dtype), ", but the cache is ",
+         dtype_name(wanted));
   }
-}
-
-inline std::span<const int32_t> row_values(Int32s buffer, ffi::AnyBuffer tokens, const char* name) {
-  const auto batch = static_cast<size_t>(tokens.dimensions()[0]);
-  if (buffer.element_count() != batch) {
-    fail(ErrorKind::kInvalidArgument, name, " has ", buffer.element_count(), " values for ", batch,
-         " rows");
-  }
-  return {buffer.typed_data(), batch};
 }
 
 }  // namespace nspjax

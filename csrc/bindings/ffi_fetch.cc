@@ -6,22 +6,6 @@
 namespace nspjax {
 namespace {
 
-std::byte* fetched(ffi::Result<ffi::AnyBuffer>& buffer, const char* name, const CacheShape& shape,
-                   int64_t batch, int64_t n_tokens) {
-  check_shape(*buffer, name, shape.n_kv_heads, shape.head_dim);
-  const auto sizes = buffer->dimensions();
-  if (sizes[0] != batch || sizes[1] != n_tokens || dtype_of(*buffer, name) != shape.dtype) {
-    fail(ErrorKind::kInvalidArgument, name, " is ", shape_text(*buffer), ": the result must be [",
-         batch, ", ", n_tokens, ", ", shape.n_kv_heads, ", ", shape.head_dim, "] in ",
-         dtype_name(shape.dtype));
-  }
-  return static_cast<std::byte*>(buffer->untyped_data());
-}
-
-std::span<const int32_t> values_of(Int32s buffer) {
-  return {buffer.typed_data(), buffer.element_count()};
-}
-
 ffi::Error fetch(Int32s hk, Int32s hv, Int32s rows, Int32s begin, Int32s length, ffi::RemainingArgs,
                  int64_t n_tokens, int64_t read_ahead, ffi::Result<ffi::AnyBuffer> k,
                  ffi::Result<ffi::AnyBuffer> v, ffi::Result<Int32s> next_hk,
@@ -30,20 +14,21 @@ ffi::Error fetch(Int32s hk, Int32s hv, Int32s rows, Int32s begin, Int32s length,
     const Handle handle = read_handle(hk, hv);
     const auto store = find_store(handle.store);
     const CacheShape shape = store->shape(handle.cache);
-    if (begin.element_count() != 1 || length.element_count() != rows.element_count()) {
-      fail(ErrorKind::kInvalidArgument, "fetch of ", rows.element_count(), " rows with ",
-           begin.element_count(), " begins and ", length.element_count(),
-           " lengths: give one begin, and a length for each row");
-    }
-    const auto batch = static_cast<int64_t>(rows.element_count());
+    CallShapes shapes("nspjax.fetch",
+                      {{'T', n_tokens}, {'H', shape.n_kv_heads}, {'D', shape.head_dim}});
+    shapes.check("rows", rows, "B").check("begin", begin, "1").check("length", length, "B");
+    shapes.check("k", *k, "BTHD").check("v", *v, "BTHD");
+    shapes.check("hk'", *next_hk, kHandleAxes).check("hv'", *next_hv, kHandleAxes);
+    check_dtype(*k, "k", shape.dtype);
+    check_dtype(*v, "v", shape.dtype);
     store->fetch(handle.cache, handle.version,
                  {.rows = values_of(rows),
                   .length = values_of(length),
                   .begin = begin.typed_data()[0],
                   .n_tokens = n_tokens,
                   .read_ahead = read_ahead != 0,
-                  .k = fetched(k, "k", shape, batch, n_tokens),
-                  .v = fetched(v, "v", shape, batch, n_tokens)});
+                  .k = static_cast<std::byte*>(k->untyped_data()),
+                  .v = static_cast<std::byte*>(v->untyped_data())});
     write_handle(handle, next_hk, next_hv);
   });
 }
@@ -52,6 +37,7 @@ ffi::Error x_cache(Int32s hk, Int32s hv, ffi::RemainingArgs, int64_t n_heads, in
                    ffi::Result<Int32s> x_k, ffi::Result<Int32s> x_v) {
   return guarded([&] {
     const Handle handle = read_handle(hk, hv);
+    CallShapes("nspjax.x_cache").check("x_k", *x_k, kHandleAxes).check("x_v", *x_v, kHandleAxes);
     write_handle(find_store(handle.store)->x_cache(handle.cache, n_heads, head_dim), x_k, x_v);
   });
 }

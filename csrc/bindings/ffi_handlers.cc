@@ -15,53 +15,57 @@ ffi::Error append(Int32s hk, Int32s hv, ffi::AnyBuffer k, ffi::AnyBuffer v, Int3
     Handle handle = read_handle(hk, hv);
     const auto store = find_store(handle.store);
     const CacheShape shape = store->shape(handle.cache);
-    for (const auto& [buffer, name] : {std::pair(k, "k"), std::pair(v, "v")}) {
-      check_shape(buffer, name, shape.n_kv_heads, shape.head_dim);
-      const DType dtype = dtype_of(buffer, name);
-      if (dtype != shape.dtype) {
-        fail(ErrorKind::kInvalidArgument, name, " is ", dtype_name(dtype), ", but the cache is ",
-             dtype_name(shape.dtype));
-      }
-    }
-    if (!std::equal(k.dimensions().begin(), k.dimensions().end(), v.dimensions().begin())) {
-      fail(ErrorKind::kInvalidArgument, "k is ", shape_text(k), " but v is ", shape_text(v));
-    }
+    CallShapes shapes("nspjax.append", {{'H', shape.n_kv_heads}, {'D', shape.head_dim}});
+    shapes.check("k", k, "BTHD").check("v", v, "BTHD");
+    shapes.check("rows", rows, "B").check("start", start, "B").check("n_new", n_new, "B");
+    shapes.check("hk'", *next_hk, kHandleAxes).check("hv'", *next_hv, kHandleAxes);
+    check_dtype(k, "k", shape.dtype);
+    check_dtype(v, "v", shape.dtype);
     handle.version = store->append(handle.cache, handle.version,
                                    {.k = static_cast<const std::byte*>(k.untyped_data()),
                                     .v = static_cast<const std::byte*>(v.untyped_data()),
-                                    .n_tokens = k.dimensions()[1],
-                                    .rows = row_values(rows, k, "rows"),
-                                    .start = row_values(start, k, "start"),
-                                    .n_new = row_values(n_new, k, "n_new"),
+                                    .n_tokens = shapes['T'],
+                                    .rows = values_of(rows),
+                                    .start = values_of(start),
+                                    .n_new = values_of(n_new),
                                     .hold = hold != 0});
     write_handle(handle, next_hk, next_hv);
   });
 }
 
-struct Settings {
+// What attend and attend_start have for operands and attributes.
+struct Query {
+  Int32s hk, hv;
+  ffi::AnyBuffer q;
+  Int32s rows, position, length;
   float scale;
   int64_t window;
   float softcap;
   int64_t read_ahead;
 };
 
+CallShapes query_shapes(const char* call, const Query& query, int64_t head_dim) {
+  CallShapes shapes(call, {{'D', head_dim}});
+  shapes.check("q", query.q, "BTQD").check("rows", query.rows, "B");
+  shapes.check("position", query.position, "B").check("length", query.length, "B");
+  return shapes;
+}
+
 // All but where the result goes.
-AttendArgs attend_args(const Store& store, const Handle& handle, ffi::AnyBuffer q, Int32s rows,
-                       Int32s position, Int32s length, const Settings& settings) {
-  check_shape(q, "q", -1, store.shape(handle.cache).head_dim);
-  return {.q = q.untyped_data(),
-          .q_dtype = dtype_of(q, "q"),
-          .n_tokens = q.dimensions()[1],
-          .n_q_heads = q.dimensions()[2],
-          .rows = row_values(rows, q, "rows"),
-          .position = row_values(position, q, "position"),
-          .length = row_values(length, q, "length"),
-          .scale = settings.scale,
-          .window = settings.window,
-          .softcap = settings.softcap,
+AttendArgs attend_args(const Query& query, const CallShapes& shapes) {
+  return {.q = query.q.untyped_data(),
+          .q_dtype = dtype_of(query.q, "q"),
+          .n_tokens = shapes['T'],
+          .n_q_heads = shapes['Q'],
+          .rows = values_of(query.rows),
+          .position = values_of(query.position),
+          .length = values_of(query.length),
+          .scale = query.scale,
+          .window = query.window,
+          .softcap = query.softcap,
           .out = nullptr,
           .lse = nullptr,
-          .read_ahead = settings.read_ahead != 0};
+          .read_ahead = query.read_ahead != 0};
 }
 
 ffi::Error attend(Int32s hk, Int32s hv, ffi::AnyBuffer q, Int32s rows, Int32s position,
@@ -69,17 +73,13 @@ ffi::Error attend(Int32s hk, Int32s hv, ffi::AnyBuffer q, Int32s rows, Int32s po
                   int64_t read_ahead, ffi::Result<Floats> out, ffi::Result<Floats> lse,
                   ffi::Result<Int32s> next_hk, ffi::Result<Int32s> next_hv) {
   return guarded([&] {
+    const Query query{hk, hv, q, rows, position, length, scale, window, softcap, read_ahead};
     const Handle handle = read_handle(hk, hv);
     const auto store = find_store(handle.store);
-    AttendArgs args = attend_args(*store, handle, q, rows, position, length,
-                                  {scale, window, softcap, read_ahead});
-    const auto head_dim = static_cast<size_t>(q.dimensions()[3]);
-    if (out->element_count() != q.element_count() ||
-        lse->element_count() != q.element_count() / head_dim) {
-      fail(ErrorKind::kInvalidArgument,
-           "the results must be [B, T, query heads, head_dim] and [B, T, query heads] for q ",
-           shape_text(q));
-    }
+    CallShapes shapes = query_shapes("nspjax.attend", query, store->shape(handle.cache).head_dim);
+    shapes.check("out", *out, "BTQD").check("lse", *lse, "BTQ");
+    shapes.check("hk'", *next_hk, kHandleAxes).check("hv'", *next_hv, kHandleAxes);
+    AttendArgs args = attend_args(query, shapes);
     args.out = out->typed_data();
     args.lse = lse->typed_data();
     store->attend(handle.cache, handle.version, args);
@@ -92,16 +92,16 @@ ffi::Error attend_start(Int32s hk, Int32s hv, ffi::AnyBuffer q, Int32s rows, Int
                         float softcap, int64_t read_ahead, ffi::Result<Int32s> ticket,
                         ffi::Result<Int32s> next_hk, ffi::Result<Int32s> next_hv) {
   return guarded([&] {
+    const Query query{hk, hv, q, rows, position, length, scale, window, softcap, read_ahead};
     const Handle handle = read_handle(hk, hv);
     const auto store = find_store(handle.store);
-    if (ticket->element_count() != 2) {
-      fail(ErrorKind::kInvalidArgument, "a ticket has 2 integers, the result has ",
-           ticket->element_count());
-    }
-    const AttendArgs args = attend_args(*store, handle, q, rows, position, length,
-                                        {scale, window, softcap, read_ahead});
+    CallShapes shapes =
+        query_shapes("nspjax.attend_start", query, store->shape(handle.cache).head_dim);
+    shapes.check("ticket", *ticket, kTicketAxes);
+    shapes.check("hk'", *next_hk, kHandleAxes).check("hv'", *next_hv, kHandleAxes);
+    ticket->typed_data()[1] =
+        store->attend_start(handle.cache, handle.version, attend_args(query, shapes));
     ticket->typed_data()[0] = handle.store;
-    ticket->typed_data()[1] = store->attend_start(handle.cache, handle.version, args);
     write_handle(handle, next_hk, next_hv);
   });
 }
@@ -109,17 +109,13 @@ ffi::Error attend_start(Int32s hk, Int32s hv, ffi::AnyBuffer q, Int32s rows, Int
 ffi::Error attend_wait(Int32s ticket, ffi::RemainingArgs, ffi::Result<Floats> out,
                        ffi::Result<Floats> lse) {
   return guarded([&] {
-    if (ticket.element_count() != 2) {
-      fail(ErrorKind::kInvalidArgument, "a ticket has 2 integers, got ", ticket.element_count());
-    }
+    CallShapes("nspjax.attend_wait").check("ticket", ticket, kTicketAxes);
     const auto [store, number] = std::pair(ticket.typed_data()[0], ticket.typed_data()[1]);
     const AttendResult result = find_store(store)->attend_wait(number);
-    if (out->element_count() != result.out.size() || lse->element_count() != result.lse.size()) {
-      const auto& [batch, n_tokens, n_q_heads, head_dim] = result.sizes;
-      fail(ErrorKind::kInvalidArgument, "attend_wait for ticket ", number, ": its results are [",
-           batch, ", ", n_tokens, ", ", n_q_heads, ", ", head_dim, "] and the same without ",
-           head_dim, ", but the call has others");
-    }
+    const auto& [batch, n_tokens, n_q_heads, head_dim] = result.sizes;
+    CallShapes shapes("nspjax.attend_wait",
+                      {{'B', batch}, {'T', n_tokens}, {'Q', n_q_heads}, {'D', head_dim}});
+    shapes.check("out", *out, "BTQD").check("lse", *lse, "BTQ");
     std::ranges::copy(result.out, out->typed_data());
     std::ranges::copy(result.lse, lse->typed_data());
   });
@@ -129,15 +125,14 @@ ffi::Error prefetch(Int32s hk, Int32s hv, Int32s rows, Int32s length, ffi::Remai
                     int64_t most_bytes, ffi::Result<Int32s> token) {
   return guarded([&] {
     const Handle handle = read_handle(hk, hv);
-    if (rows.element_count() != length.element_count()) {
-      fail(ErrorKind::kInvalidArgument, "rows has ", rows.element_count(), " values, length ",
-           length.element_count());
-    }
+    CallShapes shapes("nspjax.prefetch");
+    shapes.check("rows", rows, "B").check("length", length, "B");
+    shapes.check("token", *token, kTokenAxes);
     find_store(handle.store)
-        ->prefetch(handle.cache, {.rows = {rows.typed_data(), rows.element_count()},
-                                  .length = {length.typed_data(), length.element_count()},
-                                  .most_bytes = most_bytes});
-    std::fill_n(token->typed_data(), token->element_count(), 0);
+        ->prefetch(
+            handle.cache,
+            {.rows = values_of(rows), .length = values_of(length), .most_bytes = most_bytes});
+    token->typed_data()[0] = 0;
   });
 }
 
@@ -145,9 +140,10 @@ ffi::Error writeback(Int32s hk, Int32s hv, ffi::RemainingArgs, int64_t interval_
                      int64_t exclusive, ffi::Result<Int32s> token) {
   return guarded([&] {
     const Handle handle = read_handle(hk, hv);
+    CallShapes("nspjax.writeback").check("token", *token, kTokenAxes);
     find_store(handle.store)
         ->writeback(handle.cache, handle.version, interval_tokens, exclusive != 0);
-    std::fill_n(token->typed_data(), token->element_count(), 0);
+    token->typed_data()[0] = 0;
   });
 }
 

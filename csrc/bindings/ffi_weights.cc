@@ -6,33 +6,39 @@
 namespace nspjax {
 namespace {
 
-struct WeightHandle {
-  std::shared_ptr<Store> store;
-  int32_t weight;
-};
-
-WeightHandle read_weight_handle(Int32s handle) {
-  if (handle.element_count() != 3) {
-    fail(ErrorKind::kInvalidArgument, "a weight's handle has 3 integers, got ",
-         handle.element_count());
+// The engine knows a weight's bytes, not its shape.
+std::span<std::byte> bytes_of(ffi::AnyBuffer value) {
+  switch (value.element_type()) {
+    case ffi::DataType::INVALID:
+    case ffi::TOKEN:
+    case ffi::S1:
+    case ffi::U1:
+    case ffi::S2:
+    case ffi::U2:
+    case ffi::S4:
+    case ffi::U4:
+    case ffi::F4E2M1FN:
+      // XLA may pack several into a byte, while size_bytes() counts a byte for each
+      fail(ErrorKind::kInvalidArgument,
+           "nspjax.load: the result must have elements of whole bytes");
+    default:
+      return {static_cast<std::byte*>(value.untyped_data()), value.size_bytes()};
   }
-  const int32_t* values = handle.typed_data();
-  return {find_store(values[0]), values[1]};
 }
 
-ffi::Error load(Int32s handle, ffi::RemainingArgs, ffi::Result<ffi::AnyBuffer> value) {
+ffi::Error load(Int32s weight, ffi::RemainingArgs, ffi::Result<ffi::AnyBuffer> value) {
   return guarded([&] {
-    const WeightHandle found = read_weight_handle(handle);
-    found.store->weights().load(
-        found.weight, {static_cast<std::byte*>(value->untyped_data()), value->size_bytes()});
+    const Handle handle = read_weight_handle(weight);
+    find_store(handle.store)->weights().load(handle.cache, bytes_of(*value));
   });
 }
 
-ffi::Error load_ahead(Int32s handle, ffi::RemainingArgs, ffi::Result<Int32s> token) {
+ffi::Error load_ahead(Int32s weight, ffi::RemainingArgs, ffi::Result<Int32s> token) {
   return guarded([&] {
-    const WeightHandle found = read_weight_handle(handle);
-    found.store->weights().load_ahead(found.weight);
-    std::fill_n(token->typed_data(), token->element_count(), 0);
+    const Handle handle = read_weight_handle(weight);
+    CallShapes("nspjax.load_ahead").check("token", *token, kTokenAxes);
+    find_store(handle.store)->weights().load_ahead(handle.cache);
+    token->typed_data()[0] = 0;
   });
 }
 

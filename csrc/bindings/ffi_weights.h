@@ -7,10 +7,10 @@
 
 namespace nspjax {
 
-// nspjax.load: (weight S32[3], after...) -> (value, of the dtype and shape that was stored)
-// nspjax.load_ahead: (weight S32[3], after...) -> (token S32[1])
+// nspjax.load: (weight S32[4], after...) -> (value, of the dtype and shape that was stored)
+// nspjax.load_ahead: (weight S32[4], after...) -> (token S32[1])
 //
-// weight is a handle {store, weight, 0}.
+// weight is a handle (store/handle.h).
 std::vector<std::pair<std::string, void*>> ffi_weight_handlers();
 
 }  // namespace nspjax

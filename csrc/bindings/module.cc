@@ -19,6 +19,7 @@
 #include "bindings/ffi_handlers.h"
 #include "bindings/ffi_weights.h"
 #include "bindings/gil.h"
+#include "bindings/handle_arrays.h"
 #include "bindings/head_tile.h"
 #include "bindings/measure.h"
 #include "bindings/profiles.h"
@@ -152,6 +153,12 @@ NB_MODULE(_engine, m) {
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
           "tile_tokens"_a = 0, "kv_dtype"_a = "")
+      .def("cache_handles", &cache_handles, "cache"_a, "version"_a,
+           "The handles of its keys and of its values, int32 [4] each.")
+      .def("read_cache_handles", &read_cache_handles, "keys"_a, "values"_a, "-> cache, version.")
+      .def("read_cache_handle", &read_cache_handle, "handle"_a, "-> cache, version.")
+      .def("weight_handle", &weight_handle, "weight"_a, "int32 [4]")
+      .def("read_weight_handle", &read_weight_handle, "handle"_a, "-> the weight's number.")
       .def("drop_cache", &Store::drop_cache, "cache"_a, release_gil)
       .def("version", &Store::version, "cache"_a, release_gil)
       .def("lengths", &Store::lengths, "cache"_a, release_gil)

@@ -25,6 +25,7 @@
 #include "store/attend_job.h"
 #include "store/cache.h"
 #include "store/executor.h"
+#include "store/handle.h"
 #include "store/tickets.h"
 #include "weights/weights.h"
 
@@ -53,12 +54,6 @@ inline constexpr const char* kCompanionFile = "nspjax.x.kv";
 inline constexpr int32_t kFirstXCache = 1 << 20;
 // Of host memory for the companion, from the beginning. Throws InvalidArgument.
 int64_t set_aside_bytes(const StoreOptions& options);
-
-struct Handle {
-  int32_t store;
-  int32_t cache;
-  int32_t version;
-};
 
 // K and V of batch row b's new tokens go to cache row rows[b] from position start[b] on.
 struct AppendArgs {

@@ -8,11 +8,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
+from nspjax.errors import InvalidArgumentError
 from nspjax.ops.cache import KVCache
 
-HANDLE_INTEGERS = 3
-"""A handle is int32 [3]: store, cache (one layer's KV), version. The engine checks all three."""
+HANDLE_INTEGERS = 4
+"""A handle is int32 [4]: store, cache (one layer's KV), version, and a check over them and what
+they stand for, keys, values or a weight. Only the engine makes one, and it knows it again: what was
+computed of handles is none."""
 
 
 @functools.partial(
@@ -24,8 +28,11 @@ HANDLE_INTEGERS = 3
 class StoredKVCache:
     """A KVCache whose keys and values are in a Store: pass it to a `near_storage` function.
 
-    It is linear: each call that appends returns the next one, and the one before is stale.
-    k, v: int32 [3], handles; lengths: int32 [S]; shape: (S, C, Hkv, D); dtype: of the elements.
+    It is linear: each call that appends returns the next one, and the one before is stale. Handles
+    are opaque: rows are reordered with `Store.share_prefix`, not by indexing, and rolled back with
+    `with_lengths`, not by going on with an older cache.
+
+    k, v: int32 [4], handles; lengths: int32 [S]; shape: (S, C, Hkv, D); dtype: of the elements.
     """
 
     k: jax.Array
@@ -35,10 +42,12 @@ class StoredKVCache:
     dtype: np.dtype
 
     @staticmethod
-    def new(store_id: int, cache_id: int, shape: tuple[int, ...], dtype: np.dtype) -> StoredKVCache:
-        handle = jnp.array([store_id, cache_id, 0], jnp.int32)
-        empty = jnp.zeros(shape[0], jnp.int32)
-        return StoredKVCache(handle, handle, empty, shape, dtype).at_version(0, empty)
+    def new(
+        handles: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], dtype: np.dtype
+    ) -> StoredKVCache:
+        """An empty cache, behind handles that the engine made."""
+        k, v, lengths = map(own_buffer, (*handles, np.zeros(shape[0], np.int32)))
+        return StoredKVCache(k, v, lengths, shape, dtype)
 
     @property
     def handle(self) -> jax.Array:
@@ -56,10 +65,11 @@ class StoredKVCache:
         """The same cache with other row lengths, each at most the present one."""
         return dataclasses.replace(self, lengths=lengths)
 
-    def at_version(self, version: int, lengths: jax.Array) -> StoredKVCache:
-        """The same cache at a version of the engine's, outside any traced function."""
-        k, v = (handle.at[2].set(version) for handle in (self.k, self.v))
-        # two buffers, so that a caller may donate both
+    def with_handles(
+        self, handles: tuple[np.ndarray, np.ndarray], lengths: jax.Array | np.ndarray
+    ) -> StoredKVCache:
+        """The same cache at another version of the engine's, outside any traced function."""
+        k, v, lengths = map(own_buffer, (*handles, lengths))
         return dataclasses.replace(self, k=k, v=v, lengths=lengths)
 
     def spec(self) -> KVCache:
@@ -67,3 +77,44 @@ class StoredKVCache:
         stored = jax.ShapeDtypeStruct(self.shape, self.dtype)
         lengths = jax.ShapeDtypeStruct((self.shape[0],), jnp.int32)
         return KVCache(stored, stored, lengths)  # pyright: ignore[reportArgumentType]
+
+
+def own_buffer(integers: jax.Array | np.ndarray) -> jax.Array:
+    """int32 integers in a buffer of their own, so that a caller may donate it."""
+    return jax.device_put(np.asarray(integers, np.int32), may_alias=False)
+
+
+def check_handle(handle: jax.Array) -> None:
+    """Refuse what cannot be a handle, by shape and dtype: a tracer has no more.
+
+    Raises:
+      InvalidArgumentError: it cannot, or its buffer was donated.
+    """
+    if handle.shape != (HANDLE_INTEGERS,) or handle.dtype != np.int32:
+        raise InvalidArgumentError(
+            f"the handle of a stored KV cache or weight is int32 [{HANDLE_INTEGERS}], got "
+            f"{handle.dtype} {list(handle.shape)}: handles cannot be stacked (lax.scan over "
+            "layers), batched (vmap), indexed or cast; keep a list of caches, one a layer, and "
+            "loop over it in Python"
+        )
+    if not isinstance(handle, core.Tracer) and isinstance(handle, jax.Array):
+        if handle.is_deleted():
+            raise InvalidArgumentError(
+                "the handle of a stored KV cache or weight was donated to an earlier call, or "
+                "deleted: go on with the cache that the call returned"
+            )
+
+
+def handle_integers(handle: jax.Array) -> np.ndarray:
+    """A handle as the engine takes it.
+
+    Raises:
+      InvalidArgumentError: it is none by shape or dtype, was donated, or is traced.
+    """
+    check_handle(handle)
+    if isinstance(handle, core.Tracer):
+        raise InvalidArgumentError(
+            "a Store's own methods take caches and weights outside traced functions: call them "
+            "before or after jax.jit, lax.scan and the like"
+        )
+    return np.asarray(handle)

@@ -25,12 +25,13 @@ def save_prefix(
     engine: Any,
     path: str | os.PathLike[str],
     caches: Sequence[StoredKVCache],
+    handles: list[tuple[int, int]],
     row: int,
     n_tokens: int | None,
     model: str,
 ) -> None:
-    """What Store.save_prefix does, with caches that are the engine's."""
-    handles = _handles(caches)
+    """What Store.save_prefix does; handles: the number and version of each cache."""
+    _check_distinct(handles)
     length = _row_length(caches, row)
     n_tokens = length if n_tokens is None else n_tokens
     if not 0 < n_tokens <= length:
@@ -53,11 +54,12 @@ def load_prefix(
     engine: Any,
     path: str | os.PathLike[str],
     caches: Sequence[StoredKVCache],
+    handles: list[tuple[int, int]],
     row: int,
     model: str,
 ) -> tuple[list[StoredKVCache], int]:
-    """What Store.load_prefix does, with caches that are the engine's."""
-    handles = _handles(caches)
+    """What Store.load_prefix does; handles: the number and version of each cache."""
+    _check_distinct(handles)
     _row_length(caches, row)
     path = Path(path)
     with open_prefix_file(path) as file:
@@ -80,10 +82,11 @@ def load_prefix(
                 if header.n_tiles == 0:
                     engine.import_tiles(*handle, row, 0, np.empty(0, np.uint8))
                 versions.append(_append_tail(engine, handle, row, header, tails.get(layer)))
-    loaded = [
-        cache.at_version(version, cache.lengths.at[row].set(header.n_tokens))
-        for cache, version in zip(caches, versions, strict=True)
-    ]
+    loaded = []
+    for cache, (cache_id, _), version in zip(caches, handles, versions, strict=True):
+        lengths = np.array(cache.lengths)
+        lengths[row] = header.n_tokens
+        loaded.append(cache.with_handles(engine.cache_handles(cache_id, version), lengths))
     return loaded, header.n_tokens
 
 
@@ -112,14 +115,11 @@ def _emptied_on_failure(engine: Any, handles: list[tuple[int, int]], row: int) -
         raise
 
 
-def _handles(caches: Sequence[StoredKVCache]) -> list[tuple[int, int]]:
-    """Cache and version of each layer."""
-    if not caches:
+def _check_distinct(handles: list[tuple[int, int]]) -> None:
+    if not handles:
         raise InvalidArgumentError("a prefix needs the caches of all layers, got none")
-    handles = [(int(h[1]), int(h[2])) for h in (np.asarray(cache.k) for cache in caches)]
     if len({cache for cache, _ in handles}) < len(handles):
         raise InvalidArgumentError("the same cache is given for two layers")
-    return handles
 
 
 def _row_length(caches: Sequence[StoredKVCache], row: int) -> int:

@@ -22,7 +22,7 @@ from nspjax.runtime.engine_values import (
     engine_rates,
     raw_elements,
 )
-from nspjax.runtime.handle import StoredKVCache
+from nspjax.runtime.handle import StoredKVCache, handle_integers, own_buffer
 from nspjax.runtime.rate_limit import RateLimit
 from nspjax.runtime.rates import Rates, measure_rates
 from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
@@ -133,7 +133,10 @@ class Store:
             tile_tokens=interval_tokens or 0,
             kv_dtype=engine_kv_dtype(kv_dtype),
         )
-        return [StoredKVCache.new(self._engine.id, i, shape, jnp.dtype(dtype)) for i in ids]
+        return [
+            StoredKVCache.new(self._engine.cache_handles(i, 0), shape, jnp.dtype(dtype))
+            for i in ids
+        ]
 
     def kv_cache(
         self,
@@ -186,10 +189,10 @@ class Store:
             head_dim=head_dim,
             dtype=k.dtype,
         )
-        store_id, cache_id, _ = np.asarray(made.handle).tolist()
-        # two buffers, so that a caller may donate both
-        keys, values = (StoredArray.new(store_id, cache_id, made.shape, made.dtype) for _ in "kv")
-        return keys, values
+        return (
+            StoredArray(made.k, made.shape, made.dtype),
+            StoredArray(made.v, made.shape, made.dtype),
+        )
 
     def put(self, cache: KVCache) -> StoredKVCache:
         """A stored copy of an in-memory cache."""
@@ -203,10 +206,11 @@ class Store:
         )
         lengths = np.asarray(cache.lengths, np.int32)
         rows, start = np.arange(batch, dtype=np.int32), np.zeros(batch, np.int32)
+        cache_id, version = self._read(made)
         version = self._engine.append(
-            _cache_id(made), 0, raw_elements(cache.k), raw_elements(cache.v), rows, start, lengths
+            cache_id, version, raw_elements(cache.k), raw_elements(cache.v), rows, start, lengths
         )
-        return made.at_version(version, jnp.array(cache.lengths, copy=True))
+        return made.with_handles(self._engine.cache_handles(cache_id, version), lengths)
 
     def fetch(self, cache: StoredKVCache) -> KVCache:
         """An in-memory copy of a stored cache: k, v [S, C, Hkv, D], zero beyond each length.
@@ -214,12 +218,12 @@ class Store:
         Raises:
           StaleHandleError: the cache has been appended to since.
         """
-        self._check_current(cache)
+        cache_id, _ = self._check_current(cache)
         shape, bits = cache.shape, np.uint32 if cache.dtype.itemsize == 4 else np.uint16
         k, v = np.zeros(shape, bits), np.zeros(shape, bits)
         for row, n_tokens in enumerate(np.asarray(cache.lengths)):
             if n_tokens:
-                read = self._engine.read(_cache_id(cache), row, 0, int(n_tokens))
+                read = self._engine.read(cache_id, row, 0, int(n_tokens))
                 k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
         keys, values = (jnp.asarray(part.view(cache.dtype)) for part in (k, v))
         return KVCache(keys, values, jnp.array(cache.lengths, copy=True))
@@ -236,13 +240,12 @@ class Store:
           StaleHandleError: the cache has been appended to since.
           InvalidArgumentError: no such row or tokens; or the rows' heads lie on different devices.
         """
-        self._check_current(cache)
+        cache_id, version = self._check_current(cache)
         ids = np.asarray(rows, np.int32)
-        _, cache_id, version = np.asarray(cache.k).tolist()
         version = self._engine.share_prefix(cache_id, version, from_row, ids, n_tokens)
         lengths = np.array(cache.lengths)
         lengths[ids] = n_tokens
-        return cache.at_version(version, jnp.asarray(lengths))
+        return cache.with_handles(self._engine.cache_handles(cache_id, version), lengths)
 
     def save_prefix(
         self,
@@ -272,9 +275,8 @@ class Store:
         """
         from nspjax.runtime.saved_prefix import save_prefix  # loads the engine
 
-        for cache in caches:
-            self._check_current(cache)
-        save_prefix(self._engine, path, caches, row, n_tokens, model)
+        handles = list(map(self._check_current, caches))
+        save_prefix(self._engine, path, caches, handles, row, n_tokens, model)
 
     def load_prefix(
         self,
@@ -298,15 +300,15 @@ class Store:
         """
         from nspjax.runtime.saved_prefix import load_prefix
 
-        for cache in caches:
-            self._check_current(cache)
-        return load_prefix(self._engine, path, caches, row, model)
+        handles = list(map(self._check_current, caches))
+        return load_prefix(self._engine, path, caches, handles, row, model)
 
     def fill_synthetic(self, cache: StoredKVCache, n_tokens: int) -> StoredKVCache:
         """The cache with `n_tokens` pseudo-random tokens in every row: for benches, no prefill."""
-        self._check_current(cache)
-        version = self._engine.fill_synthetic(_cache_id(cache), n_tokens)
-        return cache.at_version(version, jnp.full((cache.batch,), n_tokens, jnp.int32))
+        cache_id, _ = self._check_current(cache)
+        version = self._engine.fill_synthetic(cache_id, n_tokens)
+        lengths = np.full(cache.batch, n_tokens, np.int32)
+        return cache.with_handles(self._engine.cache_handles(cache_id, version), lengths)
 
     def current(self, cache: StoredKVCache) -> StoredKVCache:
         """The cache as the engine has it now: after a call that failed, whose results are lost.
@@ -314,9 +316,9 @@ class Store:
         Its rows may hold more than before that call, and other layers' other numbers of tokens;
         what they held before is there, unless the call began rows anew: `with_lengths` cuts back.
         """
-        self.check_owns(cache)
-        lengths = jnp.asarray(self._engine.lengths(_cache_id(cache)), jnp.int32)
-        return cache.at_version(self._engine.version(_cache_id(cache)), lengths)
+        cache_id, _ = self._read(cache)
+        handles = self._engine.cache_handles(cache_id, self._engine.version(cache_id))
+        return cache.with_handles(handles, np.array(self._engine.lengths(cache_id), np.int32))
 
     def check_row(self, cache: StoredKVCache, row: int) -> None:
         """Read all that the engine has of a row, whatever version the handle is of.
@@ -325,11 +327,11 @@ class Store:
           StorageIOError, StoreDamagedError: a part cannot be read, or its checksum is wrong; says
             where it lies.
         """
-        self.check_owns(cache)
-        n_tokens = self._engine.lengths(_cache_id(cache))[row]
+        cache_id, _ = self._read(cache)
+        n_tokens = self._engine.lengths(cache_id)[row]
         for begin in range(0, n_tokens, _CHECKED_TOKENS):
             end = min(n_tokens, begin + _CHECKED_TOKENS)
-            self._engine.read(_cache_id(cache), row, begin, end)
+            self._engine.read(cache_id, row, begin, end)
 
     def drop(self, cache: StoredKVCache | StoredArray) -> None:
         """Give the cache's room back; its handles are refused from now on.
@@ -337,28 +339,32 @@ class Store:
         Raises:
           InvalidArgumentError: the cache is another store's.
         """
-        self.check_owns(cache)
-        self._engine.drop_cache(_cache_id(cache))
+        self._engine.drop_cache(self._read(cache)[0])
 
     def check_owns(self, cache: StoredKVCache | StoredArray) -> None:
-        """Refuse a cache of another store.
+        """Refuse what is no cache of this store.
 
         Raises:
-          InvalidArgumentError: it is one.
+          InvalidArgumentError: it is another store's, or was computed with.
         """
-        if int(np.asarray(cache.handle)[0]) != self._engine.id:
-            raise InvalidArgumentError(
-                "the KV cache belongs to another Store: give each function the caches of its own"
-            )
+        self._read(cache)
 
-    def _check_current(self, cache: StoredKVCache) -> None:
-        self.check_owns(cache)
-        _, cache_id, version = np.asarray(cache.k).tolist()
+    def _read(self, cache: StoredKVCache | StoredArray) -> tuple[int, int]:
+        """The engine's number of a cache of this store, and the version of the handle."""
+        if isinstance(cache, StoredArray):
+            return self._engine.read_cache_handle(handle_integers(cache.handle))
+        return self._engine.read_cache_handles(handle_integers(cache.k), handle_integers(cache.v))
+
+    def _check_current(self, cache: StoredKVCache) -> tuple[int, int]:
+        """What `_read` gives, of a cache that has not been appended to since."""
+        cache_id, version = self._read(cache)
         if version != self._engine.version(cache_id):
             raise StaleHandleError(
                 f"the KV cache handle is of version {version}, the cache is at version "
-                f"{self._engine.version(cache_id)}: use the cache that the last call returned"
+                f"{self._engine.version(cache_id)}: use the cache that the last call returned; "
+                "with_lengths rolls it back"
             )
+        return cache_id, version
 
     # ---- weights --------------------------------------------------------------------------------
 
@@ -370,7 +376,7 @@ class Store:
           InvalidArgumentError: an array of something else than numbers, or of less than bytes.
         """
         number = self._engine.put_weight(weight_bytes(array))
-        handle = jnp.array([self._engine.id, number, 0], jnp.int32)
+        handle = own_buffer(self._engine.weight_handle(number))
         return StoredWeight(handle, tuple(array.shape), jnp.dtype(array.dtype))
 
     def offload_weights(self, tree: Any, resident: str | int = "4GiB") -> Any:
@@ -382,13 +388,13 @@ class Store:
 
     def drop_weight(self, weight: StoredWeight) -> None:
         """Give its room back; programs that load it are refused from now on."""
-        self._engine.drop_weight(int(weight.handle[1]))
+        self._engine.drop_weight(self._engine.read_weight_handle(handle_integers(weight.handle)))
 
     # ---- the store itself -----------------------------------------------------------------------
 
     @property
     def id(self) -> int:
-        """The first integer of this store's handles."""
+        """The number of this store in this process."""
         return self._engine.id
 
     def devices(self) -> list[DeviceInfo]:
@@ -423,7 +429,3 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _cache_id(cache: StoredKVCache | StoredArray) -> int:
-    return int(cache.handle[1])

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nspjax.ops.cache import CacheArray
@@ -23,17 +22,12 @@ class StoredArray:
     `near_storage` function with `raise-attention` in its pipeline. They are linear: each call
     returns the next ones, and the ones before are stale.
 
-    handle: int32 [3], the same numbers for keys and values; shape: (B, C, Hkv, D); dtype: of the
-    elements.
+    handle: int32 [4]; shape: (B, C, Hkv, D); dtype: of the elements.
     """
 
     handle: jax.Array
     shape: tuple[int, ...]
     dtype: np.dtype
-
-    @staticmethod
-    def new(store_id: int, cache_id: int, shape: tuple[int, ...], dtype: np.dtype) -> StoredArray:
-        return StoredArray(jnp.array([store_id, cache_id, 0], jnp.int32), shape, dtype)
 
     @property
     def ndim(self) -> int:

@@ -24,7 +24,7 @@ _PART_OF_A_BYTE = ("int2", "uint2", "int4", "uint4", "float4")
 class StoredWeight:
     """An array in a Store: pass it to a `near_storage` function where it expects the array.
 
-    It never changes, and may be used any number of times. handle: int32 [3]: store, weight, 0.
+    It never changes, and may be used any number of times. handle: int32 [4].
     """
 
     handle: jax.Array

@@ -13,12 +13,12 @@ from nspjax.compiler.schedule_svg import layers_svg
 from nspjax.compiler.timeline import Lane, timeline
 from nspjax.errors import CompilerError
 
-HANDLES = "%k{0}: tensor<3xi32>, %v{0}: tensor<3xi32>"
+HANDLES = "%k{0}: tensor<4xi32>, %v{0}: tensor<4xi32>"
 CACHE = 'cache_dtype = "bf16", cache_shape = array<i64: 4, 100, 2, 8>'
 QUERY = (
-    "tensor<3xi32>, tensor<3xi32>, tensor<4x1x4x8xf32>, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>"
+    "tensor<4xi32>, tensor<4xi32>, tensor<4x1x4x8xf32>, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>"
 )
-ANSWER = "tensor<4x1x4x8xf32>, tensor<4x1x4xf32>, tensor<3xi32>, tensor<3xi32>"
+ANSWER = "tensor<4x1x4x8xf32>, tensor<4x1x4xf32>, tensor<4xi32>, tensor<4xi32>"
 
 # one layer's numbers: B 4, Hq 4, Hkv 2, D 8, C 100
 KV_TOKEN = 2 * 2 * 8 * 2
@@ -48,9 +48,9 @@ def append(layer, hold="false", name="append", k=None):
     k = k or (f"%k{layer}", f"%v{layer}")
     return f"""
       %{name}{layer}:2 = "nsp.append"({k[0]}, {k[1]}, %new, %new, %rows, %rows, %rows)
-        {{{CACHE}, hold = {hold}}} : (tensor<3xi32>, tensor<3xi32>, tensor<4x1x2x8xbf16>,
+        {{{CACHE}, hold = {hold}}} : (tensor<4xi32>, tensor<4xi32>, tensor<4x1x2x8xbf16>,
         tensor<4x1x2x8xbf16>, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>)
-        -> (tensor<3xi32>, tensor<3xi32>)"""
+        -> (tensor<4xi32>, tensor<4xi32>)"""
 
 
 def attend(layer, op="attend", handles=None, **options):
@@ -64,7 +64,7 @@ def start(layer, handles=None, **options):
     handles = handles or f"%k{layer}, %v{layer}"
     return f"""
       %start{layer}:3 = "nsp.attend_start"({handles}, %q, %rows, %rows, %rows)
-        {attributes(**options)} : ({QUERY}) -> (tensor<2xi32>, tensor<3xi32>, tensor<3xi32>)"""
+        {attributes(**options)} : ({QUERY}) -> (tensor<2xi32>, tensor<4xi32>, tensor<4xi32>)"""
 
 
 def wait(layer):
@@ -76,14 +76,14 @@ def wait(layer):
 def prefetch(layer, most_bytes=0):
     return f"""
       %token{layer} = "nsp.prefetch"(%k{layer}, %v{layer}, %rows, %rows)
-        {{most_bytes = {most_bytes} : i64}} : (tensor<3xi32>, tensor<3xi32>, tensor<4xi32>,
+        {{most_bytes = {most_bytes} : i64}} : (tensor<4xi32>, tensor<4xi32>, tensor<4xi32>,
         tensor<4xi32>) -> tensor<1xi32>"""
 
 
 def writeback(layer, exclusive="false"):
     return f"""
       %written{layer} = "nsp.writeback"(%append{layer}#0, %append{layer}#1)
-        {{exclusive = {exclusive}, interval_tokens = 16 : i64}} : (tensor<3xi32>, tensor<3xi32>)
+        {{exclusive = {exclusive}, interval_tokens = 16 : i64}} : (tensor<4xi32>, tensor<4xi32>)
         -> tensor<1xi32>"""
 
 
@@ -182,19 +182,19 @@ def test_a_loop_of_chunks():
     """The engine's fetch in a loop: as often as the context has chunks."""
     module = main(
         """
-        %0:2 = stablehlo.while(%a = %k0, %b = %v0) : tensor<3xi32>, tensor<3xi32>
+        %0:2 = stablehlo.while(%a = %k0, %b = %v0) : tensor<4xi32>, tensor<4xi32>
         cond {
           %true = stablehlo.constant dense<true> : tensor<i1>
           stablehlo.return %true : tensor<i1>
         } do {
           %begin = stablehlo.constant dense<0> : tensor<1xi32>
           %c:4 = stablehlo.custom_call @nspjax.fetch(%a, %b, %rows, %begin, %rows)
-            {api_version = 4 : i32, backend_config = {n_tokens = 32 : i64}} : (tensor<3xi32>,
-            tensor<3xi32>, tensor<4xi32>, tensor<1xi32>, tensor<4xi32>)
-            -> (tensor<4x32x2x8xbf16>, tensor<4x32x2x8xbf16>, tensor<3xi32>, tensor<3xi32>)
+            {api_version = 4 : i32, backend_config = {n_tokens = 32 : i64}} : (tensor<4xi32>,
+            tensor<4xi32>, tensor<4xi32>, tensor<1xi32>, tensor<4xi32>)
+            -> (tensor<4x32x2x8xbf16>, tensor<4x32x2x8xbf16>, tensor<4xi32>, tensor<4xi32>)
           %d = stablehlo.dot_general %w, %w, contracting_dims = [1] x [0]
             : (tensor<8x8xf32>, tensor<8x8xf32>) -> tensor<8x8xf32>
-          stablehlo.return %c#2, %c#3 : tensor<3xi32>, tensor<3xi32>
+          stablehlo.return %c#2, %c#3 : tensor<4xi32>, tensor<4xi32>
         }"""
     )
     chunk_bytes = 4 * 32 * KV_TOKEN
@@ -208,14 +208,14 @@ def test_rows_whose_x_is_kept():
         + attend(0, handles="%append0#0, %append0#1")
         + f"""
         %x:2 = "nsp.x_cache"(%append0#0, %append0#1) {{{CACHE}, head_dim = 8 : i64,
-          n_heads = 2 : i64}} : (tensor<3xi32>, tensor<3xi32>) -> (tensor<3xi32>, tensor<3xi32>)"""
+          n_heads = 2 : i64}} : (tensor<4xi32>, tensor<4xi32>) -> (tensor<4xi32>, tensor<4xi32>)"""
         + append(1, k=("%x#0", "%x#1"))
         + """
         %begin = stablehlo.constant dense<0> : tensor<1xi32>
         %row = stablehlo.slice %rows [3:4] : (tensor<4xi32>) -> tensor<1xi32>
         %c:4 = stablehlo.custom_call @nspjax.fetch(%append1#0, %append1#1, %row, %begin, %row)
-          : (tensor<3xi32>, tensor<3xi32>, tensor<1xi32>, tensor<1xi32>, tensor<1xi32>)
-          -> (tensor<1x100x2x8xbf16>, tensor<1x100x2x8xbf16>, tensor<3xi32>, tensor<3xi32>)"""
+          : (tensor<4xi32>, tensor<4xi32>, tensor<1xi32>, tensor<1xi32>, tensor<1xi32>)
+          -> (tensor<1x100x2x8xbf16>, tensor<1x100x2x8xbf16>, tensor<4xi32>, tensor<4xi32>)"""
     )
     total = module_costs(module).total
     assert total.written_bytes == NEW_BYTES * 3 // 4 + NEW_BYTES // 4

@@ -45,12 +45,13 @@ def append(
     store: nspjax.Store, cache: StoredKVCache, row: int, n_tokens: int, rng, start: int = 0
 ) -> StoredKVCache:
     """The cache with n_tokens random tokens in a row, from `start` on."""
-    _, number, version = np.asarray(cache.k).tolist()
+    _, number, version, _ = np.asarray(cache.k).tolist()
     _, _, n_heads, head_dim = cache.shape
     k, v = (elements(rng, (1, n_tokens, n_heads, head_dim), cache.dtype) for _ in "kv")
     where = (np.array([n], np.int32) for n in (row, start, n_tokens))
     version = store._engine.append(number, version, k, v, *where)
-    return cache.at_version(version, cache.lengths.at[row].set(start + n_tokens))
+    lengths = cache.lengths.at[row].set(start + n_tokens)
+    return cache.with_handles(store._engine.cache_handles(number, version), lengths)
 
 
 def filled(
@@ -73,7 +74,7 @@ def tokens(store: nspjax.Store, cache: StoredKVCache, row: int, n_tokens: int) -
 def attention(store: nspjax.Store, cache: StoredKVCache, row: int) -> np.ndarray:
     """Of one fixed query over all that the row has."""
     length = int(cache.lengths[row])
-    _, number, version = np.asarray(cache.k).tolist()
+    _, number, version, _ = np.asarray(cache.k).tolist()
     _, _, n_heads, head_dim = cache.shape
     q = np.random.default_rng(9).standard_normal((1, 1, 2 * n_heads, head_dim), np.float32)
     where = (np.array([n], np.int32) for n in (row, length, length))
@@ -98,7 +99,7 @@ def assert_same(
 
 
 def stored_tiles(store: nspjax.Store, cache: StoredKVCache, row: int, n_tiles: int) -> np.ndarray:
-    _, number, version = np.asarray(cache.k).tolist()
+    _, number, version, _ = np.asarray(cache.k).tolist()
     return store._engine.export_tiles(number, version, row, 0, n_tiles)
 
 

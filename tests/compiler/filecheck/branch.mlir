@@ -3,9 +3,9 @@
 
 // CHECK: %[[R:.+]]:2 = "stablehlo.case"
 // CHECK: "nsp.append"
-// CHECK: stablehlo.return %{{.+}}#2, %{{.+}}#3 : tensor<3xi32>, tensor<3xi32>
-// CHECK: stablehlo.return %arg3, %arg4 : tensor<3xi32>, tensor<3xi32>
-// CHECK: return %[[R]]#0, %[[R]]#1 : tensor<3xi32>, tensor<3xi32>
+// CHECK: stablehlo.return %{{.+}}#2, %{{.+}}#3 : tensor<4xi32>, tensor<4xi32>
+// CHECK: stablehlo.return %arg3, %arg4 : tensor<4xi32>, tensor<4xi32>
+// CHECK: return %[[R]]#0, %[[R]]#1 : tensor<4xi32>, tensor<4xi32>
 func.func public @main(%q: tensor<2x1x4x8xbf16>, %k: tensor<2x1x2x8xbf16>, %v: tensor<2x1x2x8xbf16>, %K: tensor<2x16x2x8xbf16>, %V: tensor<2x16x2x8xbf16>, %rows: tensor<2xi32>, %start: tensor<2xi32>, %n_new: tensor<2xi32>) -> (tensor<2x16x2x8xbf16>, tensor<2x16x2x8xbf16>) {
   %which = stablehlo.constant dense<0> : tensor<i32>
   %r:2 = "stablehlo.case"(%which) ({

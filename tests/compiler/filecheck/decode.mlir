@@ -2,8 +2,8 @@
 // One new token a row: it is appended, then the store attends over all.
 
 // CHECK-LABEL: func.func public @main
-// CHECK-SAME: %[[Q:[^:]+]]: tensor<2x1x4x8xbf16>, %[[NEWK:[^:]+]]: tensor<2x1x2x8xbf16>, %[[NEWV:[^:]+]]: tensor<2x1x2x8xbf16>, %[[K:[^:]+]]: tensor<3xi32>, %[[V:[^:]+]]: tensor<3xi32>, %[[ROWS:[^:]+]]: tensor<2xi32>, %[[START:[^:]+]]: tensor<2xi32>, %[[N:[^:]+]]: tensor<2xi32>
-// CHECK-SAME: -> (tensor<2x1x4x8xbf16>, tensor<3xi32>, tensor<3xi32>)
+// CHECK-SAME: %[[Q:[^:]+]]: tensor<2x1x4x8xbf16>, %[[NEWK:[^:]+]]: tensor<2x1x2x8xbf16>, %[[NEWV:[^:]+]]: tensor<2x1x2x8xbf16>, %[[K:[^:]+]]: tensor<4xi32>, %[[V:[^:]+]]: tensor<4xi32>, %[[ROWS:[^:]+]]: tensor<2xi32>, %[[START:[^:]+]]: tensor<2xi32>, %[[N:[^:]+]]: tensor<2xi32>
+// CHECK-SAME: -> (tensor<2x1x4x8xbf16>, tensor<4xi32>, tensor<4xi32>)
 // CHECK: %[[LENGTH:.+]] = call @nsp.decode_length{{.*}}(%[[START]], %[[N]])
 // CHECK: %[[A:.+]]:2 = "nsp.append"(%[[K]], %[[V]], %[[NEWK]], %[[NEWV]], %[[ROWS]], %[[START]], %[[N]]) {cache_dtype = "bf16", cache_shape = array<i64: 2, 16, 2, 8>, hold = false}
 // CHECK: %[[O:.+]]:4 = "nsp.attend"(%[[A]]#0, %[[A]]#1, %[[Q]], %[[ROWS]], %[[START]], %[[LENGTH]]) {cache_dtype = "bf16", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 3.535000e-01 : f64, softcap = 0.000000e+00 : f64, window = 0 : i64}

@@ -7,7 +7,7 @@
 // CHECK: %[[B:.+]]:2 = "nsp.append"(%arg9, %arg10,{{.*}} hold = true
 // CHECK-NEXT: "nsp.writeback"(%[[B]]#0, %[[B]]#1)
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

@@ -6,7 +6,7 @@
 // CHECK: %[[P:.+]]:4 = "nsp.attend"({{.*}}, %[[T]])
 // CHECK-NEXT: "nsp.writeback"(%[[P]]#2, %[[P]]#3)
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

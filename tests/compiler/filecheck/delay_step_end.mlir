@@ -9,7 +9,7 @@
 // CHECK-DAG: "nsp.writeback"(%[[S2]]#1, %[[S2]]#2, %[[W]]#0) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, exclusive = true
 // CHECK: return
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

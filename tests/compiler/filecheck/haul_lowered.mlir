@@ -11,7 +11,7 @@
 // CHECK: stablehlo.compare LT, %{{.+}}, %[[END]]
 // CHECK: stablehlo.custom_call @nspjax.fetch(
 // CHECK-SAME: n_tokens = 8 : i64, read_ahead = 1 : i64
-// CHECK-SAME: -> (tensor<2x8x2x8xbf16>, tensor<2x8x2x8xbf16>, tensor<3xi32>, tensor<3xi32>)
+// CHECK-SAME: -> (tensor<2x8x2x8xbf16>, tensor<2x8x2x8xbf16>, tensor<4xi32>, tensor<4xi32>)
 // CHECK-NOT: "nsp.
 func.func public @main(%q: tensor<2x1x4x8xbf16>, %k: tensor<2x1x2x8xbf16>, %v: tensor<2x1x2x8xbf16>, %K: tensor<2x16x2x8xbf16>, %V: tensor<2x16x2x8xbf16>, %rows: tensor<2xi32>, %start: tensor<2xi32>, %n_new: tensor<2xi32>) -> (tensor<2x1x4x8xbf16>, tensor<2x16x2x8xbf16>, tensor<2x16x2x8xbf16>) {
   %0:3 = stablehlo.composite "nspjax.cached_attention" %q, %k, %v, %K, %V, %rows, %start, %n_new {

@@ -5,7 +5,7 @@
 // CHECK-NOT: "nsp.attend_start"
 // CHECK-NOT: stablehlo.slice
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

@@ -9,7 +9,7 @@
 // CHECK: %[[SB2:.+]]:3 = "nsp.attend_start"(
 // CHECK: "nsp.attend_wait"(%[[SA2]]#0, %[[SB2]]#0)
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<4xi32>
 !t = tensor<2xi32>
 !q = tensor<4x1x4x8xf32>

@@ -6,7 +6,7 @@
 // CHECK-NEXT: %[[S:.+]]:3 = "nsp.attend_start"(%[[A]]#0, %[[A]]#1, %[[Q]],
 // CHECK-NEXT: "nsp.attend_wait"(%[[S]]#0) :
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<1xi32>
 !t = tensor<2xi32>
 !q = tensor<1x1x4x8xf32>

@@ -3,7 +3,7 @@
 // and the whole batch is joined at the end alone.
 
 // CHECK-LABEL: func.func public @main
-// CHECK: %[[A1:.+]]:2 = "nsp.append"(%[[K1:[^,]+]], %[[V1:[^,]+]], %{{.+}} : (tensor<3xi32>, tensor<3xi32>, tensor<2x1x2x8xf32>, tensor<2x1x2x8xf32>, tensor<2xi32>, tensor<2xi32>, tensor<2xi32>)
+// CHECK: %[[A1:.+]]:2 = "nsp.append"(%[[K1:[^,]+]], %[[V1:[^,]+]], %{{.+}} : (tensor<4xi32>, tensor<4xi32>, tensor<2x1x2x8xf32>, tensor<2x1x2x8xf32>, tensor<2xi32>, tensor<2xi32>, tensor<2xi32>)
 // CHECK: %[[SA1:.+]]:3 = "nsp.attend_start"(%[[A1]]#0, %[[A1]]#1,
 // CHECK: %[[B1:.+]]:2 = "nsp.append"(%[[SA1]]#1, %[[SA1]]#2,
 // CHECK: %[[SB1:.+]]:3 = "nsp.attend_start"(%[[B1]]#0, %[[B1]]#1,
@@ -20,7 +20,7 @@
 // CHECK: %[[X:.+]] = stablehlo.concatenate %{{.+}}, %{{.+}}, dim = 0 : (tensor<2x32xf32>, tensor<2x32xf32>) -> tensor<4x32xf32>
 // CHECK: return %[[X]], %[[SB1]]#1, %[[SB1]]#2, %[[SB2]]#1, %[[SB2]]#2
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<4xi32>
 !t = tensor<2xi32>
 !q = tensor<4x1x4x8xf32>

@@ -3,7 +3,7 @@
 
 // CHECK: stablehlo.while
 // CHECK: do {
-// CHECK: %[[SA:.+]]:3 = "nsp.attend_start"({{.*}} -> (tensor<2xi32>, tensor<3xi32>, tensor<3xi32>)
+// CHECK: %[[SA:.+]]:3 = "nsp.attend_start"({{.*}} -> (tensor<2xi32>, tensor<4xi32>, tensor<4xi32>)
 // CHECK: %[[SB:.+]]:3 = "nsp.attend_start"(
 // CHECK: %[[SC:.+]]:3 = "nsp.attend_start"(
 // CHECK: "nsp.attend_wait"(%[[SA]]#0, %[[SC]]#0) {{.*}} -> (tensor<1x1x4x8xf32>, tensor<1x1x4xf32>)
@@ -12,7 +12,7 @@
 // CHECK: %[[X:.+]] = stablehlo.concatenate {{.*}} : (tensor<1x32xf32>, tensor<1x32xf32>, tensor<2x32xf32>) -> tensor<4x32xf32>
 // CHECK: stablehlo.return %[[X]], %[[SC]]#1, %[[SC]]#2
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<4xi32>
 !t = tensor<2xi32>
 !q = tensor<4x1x4x8xf32>

@@ -8,7 +8,7 @@
 // CHECK-NEXT: "nsp.prefetch"(%[[P]]#2, %[[P]]#3,
 // CHECK-NEXT: "nsp.attend"(%arg11,
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

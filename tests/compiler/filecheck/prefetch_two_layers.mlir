@@ -8,7 +8,7 @@
 // CHECK: %[[P2:.+]] = "nsp.prefetch"(%[[S]]#1, %[[S]]#2, %arg2, %arg5, %[[S]]#0)
 // CHECK-NEXT: "nsp.attend_start"({{.*}}, %[[P2]]) {{{.*}} read_ahead = false
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

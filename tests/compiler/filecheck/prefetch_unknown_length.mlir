@@ -6,7 +6,7 @@
 // CHECK: "nsp.prefetch"(
 // CHECK: "nsp.attend_start"({{.*}} read_ahead = false
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

@@ -2,7 +2,7 @@
 // Raised, it goes to the store like any other: the caches are handles.
 
 // CHECK-LABEL: func.func public @main
-// CHECK-SAME: %arg3: tensor<3xi32>, %arg4: tensor<3xi32>
+// CHECK-SAME: %arg3: tensor<4xi32>, %arg4: tensor<4xi32>
 // CHECK: custom_call @nspjax.append
 // CHECK: custom_call @nspjax.attend
 // CHECK-NOT: tensor<2x16x2x8xf32>

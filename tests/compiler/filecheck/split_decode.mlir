@@ -10,7 +10,7 @@
 // CHECK-NEXT: %[[W2:.+]]:2 = "nsp.attend_wait"(%[[S2]]#0)
 // CHECK: return %[[W2]]#0, %[[S]]#1, %[[S]]#2, %[[S2]]#1, %[[S2]]#2
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

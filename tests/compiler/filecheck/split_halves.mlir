@@ -12,7 +12,7 @@
 // CHECK: "nsp.attend_wait"(%[[A2]]#0, %[[B2]]#0)
 // CHECK: "nsp.attend_wait"(%[[B2]]#0
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

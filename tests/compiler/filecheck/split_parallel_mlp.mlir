@@ -9,7 +9,7 @@
 // CHECK: %[[W:.+]]:2 = "nsp.attend_wait"(%[[S]]#0, %[[MLP]]) : (tensor<2xi32>, tensor<2x32xf32>)
 // CHECK-NEXT: stablehlo.reshape %[[W]]#0
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

@@ -3,12 +3,12 @@
 // chain of handles.
 
 // CHECK-LABEL: func.func public @main
-// CHECK-SAME: %arg3: tensor<3xi32>, %arg4: tensor<3xi32>, %arg5: tensor<3xi32>, %arg6: tensor<3xi32>
+// CHECK-SAME: %arg3: tensor<4xi32>, %arg4: tensor<4xi32>, %arg5: tensor<4xi32>, %arg6: tensor<4xi32>
 // CHECK: %[[ONE:.+]]:3 = call @layer(%arg0, %arg1, %arg2, %arg3, %arg4
 // CHECK: %[[TWO:.+]]:3 = call @layer(%[[ONE]]#0, %arg1, %arg2, %arg5, %arg6
 // CHECK: return %[[TWO]]#0, %[[ONE]]#1, %[[ONE]]#2, %[[TWO]]#1, %[[TWO]]#2
 // CHECK-LABEL: func.func private @layer
-// CHECK-SAME: %arg3: tensor<3xi32>, %arg4: tensor<3xi32>
+// CHECK-SAME: %arg3: tensor<4xi32>, %arg4: tensor<4xi32>
 // CHECK: custom_call @nspjax.append({{.*}}) {api_version = 4 : i32, backend_config = {hold = 0 : i64}, has_side_effect = true
 // CHECK: custom_call @nspjax.attend({{.*}}) {api_version = 4 : i32, backend_config = {read_ahead = 1 : i64, scale = 3.535000e-01 : f32, softcap = 0.000000e+00 : f32, window = 0 : i64}, has_side_effect = true
 // CHECK-SAME: operand_layouts = [dense<0> : tensor<1xindex>, dense<0> : tensor<1xindex>, dense<[3, 2, 1, 0]> : tensor<4xindex>

@@ -1,7 +1,7 @@
 // RUN: verify-schedule
 // REFUSED: nsp.attend at model.py:7 uses up, in a loop, a handle that the loop does not carry
 
-!h = tensor<3xi32>
+!h = tensor<4xi32>
 !i = tensor<2xi32>
 !q = tensor<2x1x4x8xf32>
 !kv = tensor<2x1x2x8xf32>

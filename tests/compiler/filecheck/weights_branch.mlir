@@ -2,7 +2,7 @@
 // Each block that uses a weight loads it; what only rearranges it is sunk to its first user, and the
 // load with it.
 
-// CHECK-LABEL: func.func public @main(%arg0: tensor<3xi32>
+// CHECK-LABEL: func.func public @main(%arg0: tensor<4xi32>
 // CHECK-NOT: nsp.load
 // CHECK: "stablehlo.case"
 // CHECK-NEXT: %[[Y:.+]] = stablehlo.tanh %arg1

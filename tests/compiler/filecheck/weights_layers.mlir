@@ -9,7 +9,7 @@
 // CHECK: call @layer.weights_1(%[[B]]#0, %arg3,
 // CHECK: func.func private @layer(%arg0: tensor<2x1x4x8xf32>, %arg1: tensor<8x8xf32>,
 // CHECK-NOT: nsp.load
-// CHECK: func.func private @layer.weights_1(%arg0: tensor<2x1x4x8xf32>, %arg1: tensor<3xi32>,
+// CHECK: func.func private @layer.weights_1(%arg0: tensor<2x1x4x8xf32>, %arg1: tensor<4xi32>,
 // CHECK: %[[O:.+]]:4 = "nsp.attend"
 // CHECK: %[[L:.+]] = "nsp.load"(%arg1, %[[O]]#0)
 // CHECK-NEXT: stablehlo.dot_general %{{.+}}, %[[L]]

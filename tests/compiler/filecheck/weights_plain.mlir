@@ -3,9 +3,9 @@
 // after the attention for its output. A resident weight stays what it is.
 
 // CHECK-LABEL: func.func public @main
-// CHECK-SAME: (%arg0: tensor<2x1x4x8xf32>, %arg1: tensor<3xi32>, %arg2: tensor<3xi32>, %arg3: tensor<8x8xf32>
+// CHECK-SAME: (%arg0: tensor<2x1x4x8xf32>, %arg1: tensor<4xi32>, %arg2: tensor<4xi32>, %arg3: tensor<8x8xf32>
 // CHECK: %[[X:.+]] = stablehlo.tanh %arg0
-// CHECK: %[[IN:.+]] = stablehlo.custom_call @nspjax.load(%arg1, %[[X]]) {{.*}} : (tensor<3xi32>, tensor<2x1x4x8xf32>) -> tensor<8x8xf32>
+// CHECK: %[[IN:.+]] = stablehlo.custom_call @nspjax.load(%arg1, %[[X]]) {{.*}} : (tensor<4xi32>, tensor<2x1x4x8xf32>) -> tensor<8x8xf32>
 // CHECK-NEXT: stablehlo.dot_general %[[X]], %[[IN]]
 // CHECK: %[[O:.+]]:4 = stablehlo.custom_call @nspjax.attend
 // CHECK: %[[OUT:.+]] = stablehlo.custom_call @nspjax.load(%arg2, %[[O]]#0)

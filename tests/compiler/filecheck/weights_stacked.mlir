@@ -3,8 +3,8 @@
 // the loop, not in every iteration. So is one that changes from one iteration to the next.
 
 // CHECK-LABEL: func.func public @main
-// CHECK: %[[L:.+]] = "nsp.load"(%arg1) : (tensor<3xi32>) -> tensor<3x8x8xf32>
-// CHECK: %[[M:.+]] = "nsp.load"(%arg2) : (tensor<3xi32>) -> tensor<8x8xf32>
+// CHECK: %[[L:.+]] = "nsp.load"(%arg1) : (tensor<4xi32>) -> tensor<3x8x8xf32>
+// CHECK: %[[M:.+]] = "nsp.load"(%arg2) : (tensor<4xi32>) -> tensor<8x8xf32>
 // CHECK: stablehlo.while(%{{.+}} = %{{.+}}, %{{.+}} = %arg0, %{{.+}} = %[[L]], %{{.+}} = %[[M]],
 // CHECK-NOT: nsp.load
 func.func public @main(%q: tensor<2x1x4x8xf32>, %w: tensor<3x8x8xf32> {nspjax.stored_weight}, %m: tensor<8x8xf32> {nspjax.stored_weight}, %k: tensor<2x1x2x8xf32>, %v: tensor<2x1x2x8xf32>, %K: tensor<2x16x2x8xf32>, %V: tensor<2x16x2x8xf32>, %rows: tensor<2xi32>, %start: tensor<2xi32>, %n_new: tensor<2xi32>) -> (tensor<2x1x4x8xf32>, tensor<2x16x2x8xf32>, tensor<2x16x2x8xf32>) {

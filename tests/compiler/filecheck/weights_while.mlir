@@ -3,10 +3,10 @@
 
 // CHECK-LABEL: func.func public @main
 // CHECK: stablehlo.while(%{{.+}} = %{{.+}}, %[[Q:.+]] = %arg0, %[[W:.+]] = %arg1, %{{.+}} = %{{.+}}, %{{.+}} = %{{.+}})
-// CHECK-SAME: tensor<i32>, tensor<2x1x4x8xf32>, tensor<3xi32>, tensor<3xi32>, tensor<3xi32>
+// CHECK-SAME: tensor<i32>, tensor<2x1x4x8xf32>, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>
 // CHECK: do {
 // CHECK: %[[O:.+]]:4 = "nsp.attend"
-// CHECK: %[[L:.+]] = "nsp.load"(%[[W]], %[[O]]#0) : (tensor<3xi32>, tensor<2x1x4x8xf32>) -> tensor<8x8xf32>
+// CHECK: %[[L:.+]] = "nsp.load"(%[[W]], %[[O]]#0) : (tensor<4xi32>, tensor<2x1x4x8xf32>) -> tensor<8x8xf32>
 // CHECK-NEXT: stablehlo.dot_general %{{.+}}, %[[L]]
 // CHECK: stablehlo.return %{{.+}}, %{{.+}}, %[[W]],
 // CHECK: %[[TWO:.+]] = "nsp.load"(%arg1, %{{.+}}#1)

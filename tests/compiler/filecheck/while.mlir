@@ -3,7 +3,7 @@
 
 // CHECK-LABEL: func.func public @main
 // CHECK: stablehlo.while(%{{.+}} = %{{.+}}, %[[Q:.+]] = %arg0, %[[K:.+]] = %arg3, %[[V:.+]] = %arg4)
-// CHECK-SAME: tensor<i32>, tensor<2x1x4x8xbf16>, tensor<3xi32>, tensor<3xi32>
+// CHECK-SAME: tensor<i32>, tensor<2x1x4x8xbf16>, tensor<4xi32>, tensor<4xi32>
 // CHECK: do {
 // CHECK: %[[A:.+]]:2 = "nsp.append"(%[[K]], %[[V]],
 // CHECK: %[[O:.+]]:4 = "nsp.attend"(%[[A]]#0, %[[A]]#1, %[[Q]],

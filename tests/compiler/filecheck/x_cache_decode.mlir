@@ -3,7 +3,7 @@
 // does not need the store's. A recomputed token is a batch row at its own position.
 
 // CHECK-LABEL: func.func public @main
-// CHECK-SAME: %[[X:arg0]]: tensor<4x1x16xf32>, %[[WK:arg1]]: tensor<16x16xf32>, %[[WV:arg2]]: tensor<16x16xf32>, %[[N:arg3]]: tensor<4xi32>, %[[L:arg4]]: tensor<4xi32>, %[[K:arg5]]: tensor<3xi32>
+// CHECK-SAME: %[[X:arg0]]: tensor<4x1x16xf32>, %[[WK:arg1]]: tensor<16x16xf32>, %[[WV:arg2]]: tensor<16x16xf32>, %[[N:arg3]]: tensor<4xi32>, %[[L:arg4]]: tensor<4xi32>, %[[K:arg5]]: tensor<4xi32>
 // CHECK: %[[H:.+]]:2 = "nsp.x_cache"(%[[K]], %{{.+}}) {cache_dtype = "f32", cache_shape = array<i64: 4, 32, 2, 8>, head_dim = 8 : i64, n_heads = 1 : i64}
 // CHECK: %[[HALF:.+]]:2 = call @nsp.split_x{{.*}}(%[[X]])
 // CHECK: %[[NX:.+]] = call @nsp.for_x_rows_2{{.*}}, %[[N]])
