@@ -62,7 +62,7 @@ def put_mark(module: mlir.Module, dot: mlir.Operation, found: Attention) -> None
     reference = mlir.splice(
         module,
         f"nsp.raised_attention.{_slug(settings)}",
-        functools.partial(_reference, **settings),
+        functools.partial(append_and_attend, **settings),
         *operands,
     )
     out, keys, values = build.composite(
@@ -219,15 +219,6 @@ def _aligned(value: Array, pattern: tuple[int | str, ...]) -> Array:
     value = value.transpose([axes.index(name) for name in ("batch", "token") if name in axes])
     missing = [place for place, name in enumerate(("batch", "token")) if name not in axes]
     return jnp.expand_dims(value, missing)
-
-
-def _reference(
-    q: Array, k: Array, v: Array, cache_k: Array, cache_v: Array, rows, start, n_new, **settings
-) -> tuple[Array, Array, Array]:
-    """The mark's, in memory; where a store would refuse the start, the result is NaN."""
-    out, keys, values = append_and_attend(q, k, v, cache_k, cache_v, rows, start, n_new, **settings)
-    inside = (start >= 0) & (start + n_new <= cache_k.shape[1])
-    return jnp.where(inside[:, None, None, None], out, jnp.nan), keys, values
 
 
 def _rows_start_n_new(module: mlir.Module, build: mlir.Builder, found: Attention):

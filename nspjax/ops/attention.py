@@ -10,10 +10,17 @@ import functools
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
-from nspjax.errors import InvalidArgumentError
+from nspjax.ops.attention_arguments import (
+    check_arguments,
+    scale_setting,
+    softcap_setting,
+    window_setting,
+)
 from nspjax.ops.blockwise import blockwise_attention
-from nspjax.ops.cache import KVCache
+from nspjax.ops.cache import KVCache, as_int32
+from nspjax.ops.transforms import without_transforms
 
 CACHED_ATTENTION = "nspjax.cached_attention"
 """The composite's name. Operands: q, k, v, cache.k, cache.v, rows, start, n_new; attributes:
@@ -26,8 +33,8 @@ def cached_attention(
     v: Array,
     cache: KVCache,
     *,
-    rows: Array | None = None,
-    n_new: Array | None = None,
+    rows: ArrayLike | None = None,
+    n_new: ArrayLike | None = None,
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
@@ -35,14 +42,14 @@ def cached_attention(
     """Append k, v to the cache and attend over what it then holds.
 
     Args:
-      q: [B, T, Hq, D]. Hq is a multiple of Hkv; each group of Hq / Hkv heads shares one KV head.
+      q: [B, T, Hq, D], float32, bfloat16 or float16. Hq is a multiple of Hkv; each group of
+        Hq / Hkv heads shares one KV head.
       k, v: [B, T, Hkv, D], in the cache's dtype. Row b's tokens go to the positions
         `cache.lengths[rows[b]] ...` of its row, rotated already where the model rotates.
       cache: the layer's cache. It is linear where it lives on storage: use the returned one.
-      rows: int32 [B], the distinct cache rows of the batch rows. None: all of them, B = S.
-      n_new: int32 [B], how many of the T tokens of each row count (ragged prompts, idle rows);
-        the rest is padding, whose outputs mean nothing. None: all T. Values of rows and n_new
-        out of range are an error of a store, but in memory nobody looks.
+      rows: integers [B], the distinct cache rows of the batch rows. None: all of them, B = S.
+      n_new: integers [B], how many of the T tokens of each row count (ragged prompts, idle rows);
+        the rest is padding, whose outputs mean nothing. None: all T.
       scale: multiplies q·k; default D ** -0.5.
       window: each query sees at most this many tokens, itself included. None: all.
       softcap: scores become softcap * tanh(scores / softcap). None: as they are.
@@ -50,32 +57,46 @@ def cached_attention(
     Returns:
       out [B, T, Hq, D] in q's dtype (0 for a row with n_new 0 and T 1), and the longer cache.
 
+    Values that only a run tells: a batch row whose tokens do not fit into its cache row
+    (length + n_new > C), or whose row, length or n_new is out of range, or whose row is given twice,
+    is refused by a store. In memory its output is NaN, nothing of it is written, and its length
+    becomes C + 1, so that it stays NaN until `with_lengths` restarts it or rolls it back. With n_new
+    0 a row is idle, and nothing else of it matters.
+
+    There is no vmap (rows are the batch) and no gradient.
+
     Raises:
-      InvalidArgumentError: shapes or dtypes do not fit together.
+      InvalidArgumentError: shapes, dtypes or settings do not fit together, or T > C.
     """
-    _check(q, k, v, cache, rows)
+    rows_given = None if rows is None else as_int32("rows", rows)
+    n_new = None if n_new is None else as_int32("n_new", n_new)
+    check_arguments(q, k, v, cache, rows_given, n_new)
     batch, n_tokens, _, head_dim = q.shape
-    all_rows = rows is None
-    rows = jnp.arange(batch, dtype=jnp.int32) if rows is None else rows.astype(jnp.int32)
-    start = cache.lengths if all_rows else cache.lengths[rows]
-    n_new = jnp.full((batch,), n_tokens, jnp.int32) if n_new is None else n_new.astype(jnp.int32)
-    mark = lax.composite(append_and_attend, name=CACHED_ATTENTION, version=1)
-    out, keys, values = mark(
-        q,
-        k,
-        v,
-        cache.k,
-        cache.v,
-        rows,
-        start,
-        n_new,
-        scale=float(head_dim**-0.5 if scale is None else scale),
-        window=int(window or 0),
-        softcap=float(softcap or 0.0),
-        all_rows=all_rows,
+    lengths = as_int32("cache.lengths", cache.lengths)
+    if rows_given is None:
+        rows, start, exists = jnp.arange(batch, dtype=jnp.int32), lengths, None
+    else:
+        rows = rows_given
+        exists = (rows >= 0) & (rows < cache.batch)
+        start = jnp.where(exists, lengths.at[rows].get(mode="clip"), -1)
+    if n_new is None:
+        n_new = jnp.full((batch,), n_tokens, jnp.int32)
+    mark = functools.partial(
+        lax.composite(append_and_attend, name=CACHED_ATTENTION, version=1),
+        scale=head_dim**-0.5 if scale is None else scale_setting(scale),
+        window=0 if window is None else window_setting(window),
+        softcap=0.0 if softcap is None else softcap_setting(softcap),
+        all_rows=rows_given is None,
     )
-    lengths = cache.lengths + n_new if all_rows else cache.lengths.at[rows].add(n_new)
-    return out, KVCache(keys, values, lengths)
+    call = without_transforms(mark, "cached_attention", "give it all rows as one batch")
+    out, keys, values = call(q, k, v, cache.k, cache.v, rows, start, n_new)
+    capacity = cache.capacity_tokens
+    after = jnp.where(_fits(start, n_new, n_tokens, capacity), start + n_new, capacity + 1)
+    if exists is not None:
+        # an index past the end is dropped
+        at = jnp.where(exists & (n_new != 0), rows, cache.batch)
+        after = lengths.at[at].set(after, mode="drop")
+    return out, KVCache(keys, values, after)
 
 
 def append_and_attend(
@@ -94,8 +115,12 @@ def append_and_attend(
     all_rows: bool,
 ) -> tuple[Array, Array, Array]:
     """The reference: what a pass must preserve when it replaces the mark."""
-    capacity = cache_k.shape[1]
-    offset = jnp.arange(q.shape[1], dtype=jnp.int32)
+    n_tokens, capacity = q.shape[1], cache_k.shape[1]
+    fits = _fits(start, n_new, n_tokens, capacity)
+    if not all_rows:
+        fits &= _once(rows, n_new, cache_k.shape[0])
+    start, n_new = jnp.where(fits, start, 0), jnp.where(fits, n_new, 0)
+    offset = jnp.arange(n_tokens, dtype=jnp.int32)[None]  # [1, T]
     # padding goes past the end, where a scatter drops it
     token = jnp.where(offset < n_new[:, None], start[:, None] + offset, capacity)  # [B, T]
     put = functools.partial(_put, rows=rows, token=token)
@@ -111,40 +136,24 @@ def append_and_attend(
         window=window,
         softcap=softcap,
     )
+    out = jnp.where(fits[:, None, None, None], out, jnp.nan)
     return out.astype(q.dtype), cache_k, cache_v
+
+
+def _fits(start: Array, n_new: Array, n_tokens: int, capacity: int) -> Array:
+    """bool [B]: whether a store would take a row's tokens, as far as the row alone tells."""
+    # in an order in which nothing overflows
+    takes = (n_new > 0) & (n_new <= n_tokens) & (start >= 0) & (start <= capacity - n_new)
+    return (n_new == 0) | takes
+
+
+def _once(rows: Array, n_new: Array, n_rows: int) -> Array:
+    """bool [B]: whether a row exists and no other batch row has tokens for it; or it is idle."""
+    busy = n_new != 0
+    others = ~jnp.eye(rows.shape[0], dtype=bool) & busy[None]
+    twice = ((rows[:, None] == rows[None]) & others).any(axis=1)
+    return ~busy | ((rows >= 0) & (rows < n_rows) & ~twice)
 
 
 def _put(stored: Array, new: Array, *, rows: Array, token: Array) -> Array:
     return stored.at[rows[:, None], token].set(new, mode="drop")
-
-
-def _check(q: Array, k: Array, v: Array, cache: KVCache, rows: Array | None) -> None:
-    if not isinstance(cache, KVCache):
-        raise InvalidArgumentError(
-            f"cached_attention needs a KVCache, got {type(cache).__name__}; a cache that lives in "
-            "a Store works only inside a function given to nspjax.near_storage"
-        )
-    if q.ndim != 4 or k.shape != v.shape or k.ndim != 4 or q.shape[:2] != k.shape[:2]:
-        raise InvalidArgumentError(
-            "cached_attention needs q [B, T, Hq, D] and k, v [B, T, Hkv, D], got "
-            f"q {q.shape}, k {k.shape}, v {v.shape}"
-        )
-    if k.shape[2:] != cache.k.shape[2:] or q.shape[3] != k.shape[3] or q.shape[2] % k.shape[2]:
-        raise InvalidArgumentError(
-            f"heads do not fit: q {q.shape}, k {k.shape}, cache {cache.k.shape} (the cache and k "
-            "need the same Hkv and D, and Hq must be a multiple of Hkv)"
-        )
-    if k.dtype != cache.k.dtype or v.dtype != cache.v.dtype:
-        raise InvalidArgumentError(
-            f"k, v are {k.dtype}, {v.dtype} but the cache is {cache.k.dtype}: cast them first"
-        )
-    if q.shape[1] == 0:
-        raise InvalidArgumentError("cached_attention needs at least one token, got T = 0")
-    if rows is not None and rows.shape != q.shape[:1]:
-        raise InvalidArgumentError(
-            f"rows has shape {rows.shape} for a batch of {q.shape[0]}: give one cache row each"
-        )
-    if rows is None and q.shape[0] != cache.batch:
-        raise InvalidArgumentError(
-            f"a batch of {q.shape[0]} rows with a cache of {cache.batch}: say which with rows="
-        )

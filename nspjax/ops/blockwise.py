@@ -81,7 +81,7 @@ def _query_block(
     kv_block = min(capacity, KV_BLOCK_TOKENS)
     # [B, Hkv, G, T, D]
     queries = jnp.moveaxis(q.astype(jnp.float32).reshape(b, t, hkv, hq // hkv, d), 1, 3) * scale
-    at = position[:, None] + jnp.arange(t, dtype=jnp.int32)  # [B, T]
+    at = position[:, None] + jnp.arange(t, dtype=jnp.int32)[None]  # [B, T]
     end = jnp.minimum(length, position + t)  # one past the last token that any query sees
     begin = jnp.maximum(position - window + 1, 0) if window else jnp.zeros_like(position)
     begin = jnp.where(begin < end, begin, capacity)
@@ -90,16 +90,16 @@ def _query_block(
         acc, top, total = carry
         # the last block is moved back to fit; tokens that an earlier block served are masked
         first = jnp.minimum(index * kv_block, capacity - kv_block)
-        token = first + jnp.arange(kv_block, dtype=jnp.int32)
+        token = (first + jnp.arange(kv_block, dtype=jnp.int32))[None]  # [1, K]
         keys = _block(k, rows, first, kv_block)
         values = _block(v, rows, first, kv_block)
         scores = jnp.einsum("bhgtd,bkhd->bhgtk", queries, keys)
         if softcap:
             scores = softcap * jnp.tanh(scores / softcap)
         seen = (token >= index * kv_block) & (token < length[:, None])  # [B, K]
-        seen = seen[:, None, :] & (token <= at[..., None])  # [B, T, K]
+        seen = seen[:, None, :] & (token[None] <= at[..., None])  # [B, T, K]
         if window:
-            seen &= token > at[..., None] - window
+            seen &= token[None] > at[..., None] - window
         scores = jnp.where(seen[:, None, None], scores, -jnp.inf)
         new_top = jnp.maximum(top, scores.max(-1))
         base = jnp.where(jnp.isfinite(new_top), new_top, 0.0)

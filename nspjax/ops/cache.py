@@ -6,7 +6,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from nspjax.errors import InvalidArgumentError
 
 
 @jax.tree_util.register_dataclass
@@ -32,9 +35,10 @@ class KVCache:
     ) -> KVCache:
         """An empty cache."""
         shape = (batch, capacity_tokens, n_kv_heads, head_dim)
-        return KVCache(
-            jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((batch,), jnp.int32)
-        )
+        with jax.transfer_guard("allow"):  # a zero to fill them with
+            return KVCache(
+                jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((batch,), jnp.int32)
+            )
 
     @property
     def batch(self) -> int:
@@ -44,9 +48,45 @@ class KVCache:
     def capacity_tokens(self) -> int:
         return self.k.shape[1]
 
-    def with_lengths(self, lengths: jax.Array) -> KVCache:
-        """The same cache with other row lengths, each at most the present one."""
-        return dataclasses.replace(self, lengths=lengths)
+    def with_lengths(self, lengths: ArrayLike) -> KVCache:
+        """The same cache with other row lengths, each at most the present one.
+
+        Raises:
+          InvalidArgumentError: lengths are not integers [S].
+        """
+        return dataclasses.replace(self, lengths=row_lengths(lengths, self.batch))
+
+
+def row_lengths(lengths: ArrayLike, batch: int) -> jax.Array:
+    """int32 [S].
+
+    Raises:
+      InvalidArgumentError: they are not integers, or not one for each row.
+    """
+    values = as_int32("lengths", lengths)
+    if values.shape != (batch,):
+        raise InvalidArgumentError(
+            f"lengths has shape {values.shape} for a cache of {batch} rows: give one for each"
+        )
+    return values
+
+
+def as_int32(name: str, values: ArrayLike) -> jax.Array:
+    """Integers as int32; those that it cannot hold become ones that are as wrong.
+
+    Raises:
+      InvalidArgumentError: they are not integers.
+    """
+    if not isinstance(values, jax.Array):
+        values = np.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise InvalidArgumentError(f"{name} must be integers, got {values.dtype}")
+    if values.dtype == jnp.int32 and isinstance(values, jax.Array):
+        return values
+    own, wide = jnp.iinfo(values.dtype), jnp.iinfo(jnp.int32)
+    xp = jnp if isinstance(values, jax.Array) else np
+    values = xp.clip(values, max(own.min, wide.min), min(own.max, wide.max)).astype(np.int32)
+    return values if isinstance(values, jax.Array) else jax.device_put(values)
 
 
 class CacheArray(jax.ShapeDtypeStruct):

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import core
+from jax.typing import ArrayLike
 
 from nspjax.errors import InvalidArgumentError
-from nspjax.ops.cache import KVCache
+from nspjax.ops.cache import KVCache, row_lengths
 
 HANDLE_INTEGERS = 4
 """A handle is int32 [4]: store, cache (one layer's KV), version, and a check over them and what
@@ -61,9 +62,13 @@ class StoredKVCache:
     def capacity_tokens(self) -> int:
         return self.shape[1]
 
-    def with_lengths(self, lengths: jax.Array) -> StoredKVCache:
-        """The same cache with other row lengths, each at most the present one."""
-        return dataclasses.replace(self, lengths=lengths)
+    def with_lengths(self, lengths: ArrayLike) -> StoredKVCache:
+        """The same cache with other row lengths, each at most the present one.
+
+        Raises:
+          InvalidArgumentError: lengths are not integers [S].
+        """
+        return dataclasses.replace(self, lengths=row_lengths(lengths, self.batch))
 
     def with_handles(
         self, handles: tuple[np.ndarray, np.ndarray], lengths: jax.Array | np.ndarray
@@ -81,14 +86,15 @@ class StoredKVCache:
 
 def own_buffer(integers: jax.Array | np.ndarray) -> jax.Array:
     """int32 integers in a buffer of their own, so that a caller may donate it."""
-    return jax.device_put(np.asarray(integers, np.int32), may_alias=False)
+    with jax.transfer_guard("allow"):  # these are ours, not the caller's data
+        return jax.device_put(np.asarray(integers, np.int32), may_alias=False)
 
 
 def check_handle(handle: jax.Array) -> None:
     """Refuse what cannot be a handle, by shape and dtype: a tracer has no more.
 
     Raises:
-      InvalidArgumentError: it cannot, or its buffer was donated.
+      InvalidArgumentError: it cannot.
     """
     if handle.shape != (HANDLE_INTEGERS,) or handle.dtype != np.int32:
         raise InvalidArgumentError(
@@ -97,12 +103,6 @@ def check_handle(handle: jax.Array) -> None:
             "layers), batched (vmap), indexed or cast; keep a list of caches, one a layer, and "
             "loop over it in Python"
         )
-    if not isinstance(handle, core.Tracer) and isinstance(handle, jax.Array):
-        if handle.is_deleted():
-            raise InvalidArgumentError(
-                "the handle of a stored KV cache or weight was donated to an earlier call, or "
-                "deleted: go on with the cache that the call returned"
-            )
 
 
 def handle_integers(handle: jax.Array) -> np.ndarray:
@@ -116,5 +116,10 @@ def handle_integers(handle: jax.Array) -> np.ndarray:
         raise InvalidArgumentError(
             "a Store's own methods take caches and weights outside traced functions: call them "
             "before or after jax.jit, lax.scan and the like"
+        )
+    if handle.is_deleted():
+        raise InvalidArgumentError(
+            "the handle of a stored KV cache or weight was donated to an earlier call, or deleted: "
+            "go on with the cache that the call returned"
         )
     return np.asarray(handle)

@@ -225,7 +225,7 @@ class Store:
             if n_tokens:
                 read = self._engine.read(cache_id, row, 0, int(n_tokens))
                 k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
-        keys, values = (jnp.asarray(part.view(cache.dtype)) for part in (k, v))
+        keys, values = (jax.device_put(part.view(cache.dtype)) for part in (k, v))
         return KVCache(keys, values, jnp.array(cache.lengths, copy=True))
 
     def share_prefix(
@@ -341,13 +341,16 @@ class Store:
         """
         self._engine.drop_cache(self._read(cache)[0])
 
-    def check_owns(self, cache: StoredKVCache | StoredArray) -> None:
-        """Refuse what is no cache of this store.
+    def check_owns(self, stored: StoredKVCache | StoredArray | StoredWeight) -> None:
+        """Refuse what is no cache or weight of this store.
 
         Raises:
           InvalidArgumentError: it is another store's, or was computed with.
         """
-        self._read(cache)
+        if isinstance(stored, StoredWeight):
+            self._engine.read_weight_handle(handle_integers(stored.handle))
+        else:
+            self._read(stored)
 
     def _read(self, cache: StoredKVCache | StoredArray) -> tuple[int, int]:
         """The engine's number of a cache of this store, and the version of the handle."""
