@@ -75,11 +75,7 @@ class _Flow:
             body = self.functions[mlir.symbol(owner.attributes["callee"])].regions[0].blocks[0]
             self.add(mlir.terminator(body).operands[index])
         elif not _is_mark(owner):
-            raise OffloadError(
-                f"a KV cache is made by {owner.name} at {mlir.source_line(owner)}; inside "
-                "near_storage a cache must come in as an argument: make it with Store.kv_cache; "
-                + _UNMARKED
-            )
+            raise _made_elsewhere(owner)
 
     def follow_use(self, user: mlir.Operation, index: int) -> None:
         if user.name in _CARRIES:
@@ -120,9 +116,21 @@ def _is_mark(op: mlir.Operation) -> bool:
     return mlir.composite_name(op) == CACHED_ATTENTION
 
 
+def _made_elsewhere(op: mlir.Operation) -> OffloadError:
+    how = f"a KV cache is made by {op.name} at {mlir.source_line(op)}"
+    if op.name == "stablehlo.constant":
+        how = "a KV cache is a constant of the function, closed over or made of NumPy's zeros"
+    return OffloadError(
+        f"{how}; inside near_storage a cache must come in as an argument: make it with "
+        f"Store.kv_cache; {_UNMARKED}"
+    )
+
+
 def _read_elsewhere(op: mlir.Operation) -> OffloadError:
     return OffloadError(
         f"a KV cache is read by {op.name} at {mlir.source_line(op)}; inside near_storage only "
         "nspjax.ops.cached_attention may use cache.k and cache.v: keep other arrays beside the "
-        f"cache, or read a stored cache with Store.fetch; {_UNMARKED}"
+        "cache, and caches in a list, one a layer (not stacked for lax.scan over layers); between "
+        "calls, reorder rows (beams) with Store.share_prefix, roll them back with with_lengths, "
+        f"read a stored cache with Store.fetch; {_UNMARKED}"
     )

@@ -1,4 +1,4 @@
-"""The arguments of a call of a near_storage function: checked, flat, and by what makes a program."""
+"""The arguments of one call of a near_storage function: checked and flat."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def _kind(value: Any) -> Any:
             aval = jax.typeof(value)
         except TypeError:
             raise InvalidArgumentError(
-                f"a near_storage function got a {type(value).__name__} as an argument, {value!r:.80}, "
-                "which is no array and no number: if it says what to compute, name it in "
-                "static_argnums or static_argnames"
+                f"a near_storage function got a {type(value).__name__} as an argument, "
+                f"{repr(value)[:80]}, which is no array and no number: if it says what to compute, "
+                "name it in static_argnums or static_argnames"
             ) from None
     return (aval.shape, aval.dtype, getattr(aval, "weak_type", False))

@@ -10,6 +10,7 @@ import jax
 from jax import export
 
 from nspjax.compiler import mlir
+from nspjax.compiler.callbacks import refuse_callbacks
 from nspjax.ops.cache import CacheArray, KVCache
 
 
@@ -28,7 +29,11 @@ def marked_module(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
 ) -> MarkedModule:
     """Export `fn` for these arguments: pytrees of ShapeDtypeStructs or arrays, of KVCaches of them,
-    and of CacheArrays. Nothing is computed."""
+    and of CacheArrays. Nothing is computed.
+
+    Raises:
+      CompilerError: the function calls back into Python.
+    """
     given = (tuple(args), dict(kwargs or {}))
     leaves, tree = jax.tree.flatten(given)
     result_tree = None
@@ -39,7 +44,9 @@ def marked_module(
         results, result_tree = jax.tree.flatten(fn(*args, **kwargs))
         return results
 
-    exported = export.export(jax.jit(flat, keep_unused=True))(*map(spec, leaves))
+    function, specs = jax.jit(flat, keep_unused=True), list(map(spec, leaves))
+    refuse_callbacks(function.trace(*specs).jaxpr)
+    exported = export.export(function)(*specs)
     module = mlir.module_of(exported)
     mlir.mark_cache_arguments(module, _cache_leaves(given))
     assert result_tree is not None, "export calls the function"

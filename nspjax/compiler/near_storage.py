@@ -91,7 +91,7 @@ class NearStorage:
     fn: Callable[..., Any]
     store: Store
     pipeline: Pipeline
-    static: StaticArguments = StaticArguments()
+    static: StaticArguments
     observers: tuple[Observer, ...] = ()
     dump_dir: Path | None = None
     _programs: dict[Any, Program] = dataclasses.field(default_factory=dict, compare=False)

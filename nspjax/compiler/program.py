@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -117,7 +117,9 @@ def device_of(values: Sequence[Any]) -> jax.Device:
         for array in arrays:
             if array.committed and len(array.sharding.device_set) > 1:
                 how = "replicated" if array.sharding.is_fully_replicated else "sharded"
-                raise _several_devices(array, f"{how} over {len(array.sharding.device_set)} devices")
+                raise _several_devices(
+                    array, f"{how} over {len(array.sharding.device_set)} devices"
+                )
         raise InvalidArgumentError(
             "the arguments of a near_storage function lie on several devices: "
             f"{', '.join(sorted(map(str, devices)))}; put all on one with jax.device_put"

@@ -61,8 +61,8 @@ class Compiled:
         given = CallArguments.of(self.arguments.store, args, kwargs)
         if given.key != self.arguments.key:
             raise InvalidArgumentError(
-                "the arguments are not of the types and the structure that the program was compiled "
-                "for: call the near_storage function itself, which has a program for each"
+                "the arguments are not of the types and the structure that the program was "
+                "compiled for: call the near_storage function itself, which has a program for each"
             )
         return self.program.run(given.leaves)
 

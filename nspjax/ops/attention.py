@@ -57,11 +57,11 @@ def cached_attention(
     Returns:
       out [B, T, Hq, D] in q's dtype (0 for a row with n_new 0 and T 1), and the longer cache.
 
-    Values that only a run tells: a batch row whose tokens do not fit into its cache row
-    (length + n_new > C), or whose row, length or n_new is out of range, or whose row is given twice,
-    is refused by a store. In memory its output is NaN, nothing of it is written, and its length
-    becomes C + 1, so that it stays NaN until `with_lengths` restarts it or rolls it back. With n_new
-    0 a row is idle, and nothing else of it matters.
+    Values that only a run tells: a batch row whose tokens do not fit into its cache row (length +
+    n_new > C), whose row, length or n_new is out of range, or whose row is given twice, is refused
+    by a store. In memory its output is NaN, nothing of it is written, and its length becomes C + 1,
+    so that it stays NaN until `with_lengths` restarts it or rolls it back. With n_new 0 a row is
+    idle, and nothing else of it matters.
 
     There is no vmap (rows are the batch) and no gradient.
 

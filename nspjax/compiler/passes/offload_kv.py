@@ -11,6 +11,7 @@ from jax import Array
 
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.cache_flow import cache_values
+from nspjax.compiler.cache_use import check_used_once
 from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
 from nspjax.runtime.handle import HANDLE_INTEGERS
@@ -34,7 +35,9 @@ class OffloadKV:
         marks = mlir.composites(module, CACHED_ATTENTION)
         caches = [mlir.tensor(mark.operands[3]) for mark in marks]
         handle = mlir.tensor_type((HANDLE_INTEGERS,), "i32", module.context)
-        for value in cache_values(module, marks):
+        values = cache_values(module, marks)
+        check_used_once(module, values)
+        for value in values:
             value.set_type(handle)
         mlir.mark_cache_arguments(module, ())  # they are handles now
         for mark, (shape, element) in zip(marks, caches, strict=True):

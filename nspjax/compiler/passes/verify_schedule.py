@@ -9,11 +9,8 @@ from typing import ClassVar
 
 from nspjax.compiler import handles, mlir, nsp
 from nspjax.compiler.dependence import Dependence
+from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated
 from nspjax.errors import ScheduleError
-
-_RETURNS = ("func.return", "stablehlo.return")
-_BRANCHES = ("stablehlo.if", "stablehlo.case")
-_LOOPS = ("stablehlo.while",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +56,12 @@ class VerifySchedule:
 def _check_taken_once(handle: mlir.Value) -> None:
     takers = [user for user, number in _uses(handle) if _takes(user, number)]
     for op in takers:
-        if any(place.name in _LOOPS for place, _ in _places(op, _block_of(handle))):
+        if is_repeated(op, handle):
             raise _refused(op, "uses up, in a loop, a handle that the loop does not carry")
     for one, other in itertools.combinations(takers, 2):
-        if _are_alternatives(one, other, _block_of(handle)):
+        if are_alternatives(one, other, handle):
             continue
-        early, late = (one, other) if _is_before(one, other) else (other, one)
+        early, late = (one, other) if is_before(one, other) else (other, one)
         if nsp.kind(early) is nsp.APPEND and nsp.kind(late) in nsp.READS:
             raise _refused(
                 late,
@@ -84,36 +81,8 @@ def _uses(value: mlir.Value) -> Iterator[tuple[mlir.Operation, int]]:
 
 def _takes(user: mlir.Operation, number: int) -> bool:
     if nsp.kind(user) is None:
-        return user.name not in _RETURNS
+        return user.name not in RETURNS
     return handles.takes(user)
-
-
-def _block_of(value: mlir.Value) -> mlir.Block:
-    owner = value.owner
-    return owner if isinstance(owner, mlir.Block) else owner.operation.block
-
-
-def _places(op: mlir.Operation, block: mlir.Block) -> list[tuple[mlir.Operation, mlir.Block]]:
-    """The operations of `block` and inside it that `op` is in, each with its block that has it."""
-    found = []
-    inside = op.block
-    while inside != block:
-        around = inside.owner.operation
-        found.append((around, inside))
-        inside = around.block
-    return found
-
-
-def _are_alternatives(one: mlir.Operation, other: mlir.Operation, block: mlir.Block) -> bool:
-    """Whether two operations are in different branches of one condition."""
-    branches = {place: inside for place, inside in _places(one, block) if place.name in _BRANCHES}
-    return any(
-        place in branches and branches[place] != inside for place, inside in _places(other, block)
-    )
-
-
-def _is_before(one: mlir.Operation, other: mlir.Operation) -> bool:
-    return one.block == other.block and one.is_before_in_block(other)
 
 
 # ---- tickets ------------------------------------------------------------------------------------
@@ -145,7 +114,7 @@ def _check_reads(ops: list[mlir.Operation]) -> None:
         if nsp.kind(read) in nsp.READS and mlir.tensor(nsp.operand(read, "q"))[0][1] == 1:
             key = handles.root(read), nsp.operand(read, "position")
             for append in appends.get(key, ()):
-                if _is_before(read, append):
+                if is_before(read, append):
                     raise _refused(read, f"reads the token that {_named(append)} adds later")
 
 

@@ -1,0 +1,71 @@
+"""Whether the function that a module came from uses each version of a cache once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from nspjax.compiler import mlir
+from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated
+from nspjax.errors import OffloadError
+from nspjax.ops.attention import CACHED_ATTENTION
+
+_ROLL_BACK = (
+    "a cache in a store is linear: go on with the one that cached_attention returned; to undo what "
+    "it appended, give that one the old lengths: new.with_lengths(old.lengths)"
+)
+
+
+def check_used_once(module: mlir.Module, caches: Iterable[mlir.Value]) -> None:
+    """Refuse a function that goes on with a cache from before a cached_attention; in memory that is
+    another copy, in a store there is one.
+
+    Raises:
+      OffloadError: says where.
+    """
+    functions = mlir.functions(module)
+    for value in caches:
+        uses = [(use.owner.operation, use.operand_number) for use in value.uses]
+        takers = [op for op, number in uses if _takes(op, number, functions)]
+        for op in takers:
+            if is_repeated(op, value):
+                raise OffloadError(
+                    f"{_what(op)} uses, in a loop, a KV cache that the loop does not carry: "
+                    + _ROLL_BACK
+                )
+        for one, other in itertools.combinations(takers, 2):
+            if not are_alternatives(one, other, value):
+                early, late = (other, one) if is_before(other, one) else (one, other)
+                raise OffloadError(
+                    f"{_what(late)} uses the KV cache from before {_what(early)}, which used it "
+                    "already: " + _ROLL_BACK
+                )
+        for op, _ in uses:
+            if op.name in RETURNS:
+                for taker in takers:
+                    if not are_alternatives(op, taker, value):
+                        raise OffloadError(
+                            f"the KV cache from before {_what(taker)} is returned, or carried on "
+                            "by a loop: " + _ROLL_BACK
+                        )
+
+
+def _takes(op: mlir.Operation, number: int, functions: dict[str, mlir.Operation]) -> bool:
+    """Whether an operation uses up a cache that it has for an operand: a loop or a function may
+    only pass it on."""
+    if op.name == "func.call":
+        blocks = [functions[mlir.symbol(op.attributes["callee"])].regions[0].blocks[0]]
+    elif op.name == "stablehlo.while":
+        blocks = [region.blocks[0] for region in op.regions]
+    else:
+        return mlir.composite_name(op) == CACHED_ATTENTION
+    return any(
+        _takes(use.owner.operation, use.operand_number, functions)
+        for block in blocks
+        for use in block.arguments[number].uses
+    )
+
+
+def _what(op: mlir.Operation) -> str:
+    name = "cached_attention" if mlir.composite_name(op) == CACHED_ATTENTION else op.name
+    return f"{name} at {mlir.source_line(op)}"
