@@ -85,6 +85,7 @@ class NearStorage:
         return self._program(args, kwargs)[1].exported
 
     def _program(self, args: Any, kwargs: Any) -> tuple[list[Any], _Program]:
+        self.store.check_usable()  # before XLA, which hangs in a fork's child
         values, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_ours)
         for value in values:
             if isinstance(value, KVCache):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
+from typing import Any
 
 import jax
 
@@ -15,6 +18,13 @@ def register_targets() -> None:
     """
     from nspjax import _engine
 
-    jax.devices("cpu")
+    (device, *_) = jax.devices("cpu")
     for name, handler in _engine.registrations().items():
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    os.register_at_fork(after_in_child=functools.partial(_never_destroy, device.client))
+
+
+def _never_destroy(client: Any) -> None:
+    """JAX destroys its client when a process exits, which waits for its threads: a fork's child,
+    which has none of them, would hang or crash there."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
