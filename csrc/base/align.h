@@ -58,6 +58,9 @@ class MappedRegion {
     }
     data_ = static_cast<std::byte*>(p);
     (void)::madvise(p, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // a wish: small pages do, too
+    // Not for a fork's child: a page that both have is copied when it is written next, and what a
+    // device was to bring into it would arrive in the copy that the child has.
+    (void)::madvise(p, static_cast<size_t>(bytes), MADV_DONTFORK);
   }
   MappedRegion(MappedRegion&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}

@@ -24,9 +24,15 @@ enum class ErrorKind {
 // "StorePath" etc.: the Python class is nspjax.errors.<name>Error.
 std::string_view kind_name(ErrorKind kind);
 
+// The text as valid UTF-8, with "\xe9" for a byte that is none: of a path, which may have any
+// bytes.
+std::string printable(std::string_view text);
+
+// Its text is valid UTF-8, so that it arrives whole in Python, also by way of XLA.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  Error(ErrorKind kind, const std::string& message)
+      : std::runtime_error(printable(message)), kind_(kind) {}
   ErrorKind kind() const { return kind_; }
 
  private:

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 
+#include "bindings/paths.h"
 #include "device/card.h"
 #include "device/card_spec.h"
 #include "device/pci_topology.h"
@@ -16,8 +17,8 @@ using namespace nb::literals;
 namespace nspjax {
 namespace {
 
-nb::dict card_info(const std::string& spec) {
-  const CardSpec card_spec = parse_card(spec);
+nb::dict card_info(nb::handle spec) {
+  const CardSpec card_spec = parse_card(path_bytes(spec));
   const std::unique_ptr<Card> card = [&] {
     const nb::gil_scoped_release release;
     return open_xrt_card(card_spec);
@@ -25,8 +26,8 @@ nb::dict card_info(const std::string& spec) {
   const CardInfo& info = card->info();
   nb::dict result;
   result["index"] = card_spec.index;
-  result["path"] = card_spec.path;
-  result["xclbin"] = card_spec.xclbin;
+  result["path"] = path_text(card_spec.path);
+  result["xclbin"] = path_text(card_spec.xclbin);
   result["timeout_s"] = static_cast<double>(card_spec.timeout.count()) / 1000;
   result["platform"] = info.name;
   result["address"] = info.address;
@@ -40,14 +41,20 @@ nb::dict card_info(const std::string& spec) {
 void bind_cards(nb::module_& m) {
   m.def(
       "expand_cards",
-      [](const std::vector<std::string>& specs) { return expand_cards(specs, &std::getenv); },
+      [](const nb::list& specs) {
+        nb::list expanded;
+        for (const std::string& spec : expand_cards(path_bytes(specs), &std::getenv)) {
+          expanded.append(path_text(spec));
+        }
+        return expanded;
+      },
       "specs"_a, "One spec for each card, complete.");
   m.def("card_info", &card_info, "spec"_a,
         "Opens the card of an expanded spec, with its kernel, and closes it.");
   m.def(
       "on_same_switch",
-      [](const std::string& sysfs, const std::string& directory, const std::string& address) {
-        return on_same_switch(sysfs, directory, address);
+      [](nb::handle sysfs, nb::handle directory, const std::string& address) {
+        return on_same_switch(path_bytes(sysfs), path_bytes(directory), address);
       },
       "sysfs"_a, "directory"_a, "card_address"_a);
 }

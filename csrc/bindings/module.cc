@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "attention/kernel.h"
+#include "base/process.h"
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
 #include "bindings/attention_kernel.h"
@@ -22,6 +23,7 @@
 #include "bindings/handle_arrays.h"
 #include "bindings/head_tile.h"
 #include "bindings/measure.h"
+#include "bindings/paths.h"
 #include "bindings/profiles.h"
 #include "bindings/store_calls.h"
 #include "bindings/store_reports.h"
@@ -98,12 +100,12 @@ NB_MODULE(_engine, m) {
   const auto release_gil = nb::call_guard<nb::gil_scoped_release>();
   nb::class_<Store>(m, "Store",
                     "KV caches on devices. 16-bit elements travel as uint16 arrays of their bits.")
-      .def(nb::new_([](const std::vector<std::string>& devices, int64_t host_memory_bytes,
-                       int threads, std::string io, std::string kernel, bool checksums,
-                       int64_t pinned_bytes, int64_t trace_events, double read_bytes_per_s,
-                       double write_bytes_per_s, double link_bytes_per_s, bool kv_over_link,
-                       std::string fault, double x_share) {
-             return open_store({.devices = expand_cards(devices, &std::getenv),
+      .def(nb::new_([](const nb::list& devices, int64_t host_memory_bytes, int threads,
+                       std::string io, std::string kernel, bool checksums, int64_t pinned_bytes,
+                       int64_t trace_events, double read_bytes_per_s, double write_bytes_per_s,
+                       double link_bytes_per_s, bool kv_over_link, std::string fault,
+                       double x_share) {
+             return open_store({.devices = expand_cards(path_bytes(devices), &std::getenv),
                                 .host_memory_bytes = host_memory_bytes,
                                 .threads = threads,
                                 .io = std::move(io),
@@ -123,7 +125,14 @@ NB_MODULE(_engine, m) {
            "link_bytes_per_s"_a = 0.0, "kv_over_link"_a = false, "fault"_a = "", "x_share"_a = 0.0)
       .def_prop_ro("id", &Store::id)
       .def_prop_ro("closed", &Store::closed, release_gil)
-      .def("warnings", &Store::warnings)
+      .def("warnings",
+           [](const Store& store) {
+             std::vector<std::string> texts = store.warnings();
+             for (std::string& text : texts) text = printable(text);
+             return texts;
+           })
+      .def("check_usable", &Store::check_usable, release_gil,
+           "Raises StoreClosedError in a fork's child, and after close.")
       .def("devices", &devices)
       .def("stats", &stats)
       .def(
@@ -232,6 +241,9 @@ NB_MODULE(_engine, m) {
         "One kernel on one tile, for tests: q [n, D], k, v [tokens, D], query i sees the "
         "positions first[i] to last[i] -> out [n, D], lse [n].");
   m.def("crc32c", &crc32c_of_buffer, "bytes_like"_a, "CRC-32C of bytes, a memoryview, an array.");
+  m.def("close_in_children", &close_in_children, "descriptor"_a,
+        "A fork's child closes its copy at once.");
+  m.def("forget_in_children", &forget_in_children, "descriptor"_a, "Before it is closed.");
   bind_trace(m);
   bind_profiles(m);
   bind_cards(m);

@@ -1,8 +1,11 @@
 #include "bindings/profiles.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include "base/error.h"
 #include "bindings/gil.h"
+#include "bindings/paths.h"
 #include "device/profile.h"
 
 namespace nspjax {
@@ -17,7 +20,7 @@ nb::dict fields_of(const DeviceProfile& profile) {
   result["read_gb_per_s"] = profile.read_gb_per_s;
   result["write_gb_per_s"] = profile.write_gb_per_s;
   result["source"] = profile.source;
-  result["note"] = profile.note;
+  result["note"] = printable(profile.note);
   return result;
 }
 
@@ -27,20 +30,23 @@ void bind_profiles(nb::module_& m) {
   using namespace nb::literals;
   m.def(
       "probe",
-      [](const std::string& directory, const std::string& io) {
+      [](nb::handle path, const std::string& io) {
+        const std::string directory = path_bytes(path);
         return fields_of(without_gil([&] { return profile_of(directory, io); }));
       },
       "directory"_a, "io"_a = "auto",
       "How the directory's drive is best read: as kept there, or measured and kept.");
   m.def(
       "measure_profile",
-      [](const std::string& directory, const std::string& io) {
+      [](nb::handle path, const std::string& io) {
+        const std::string directory = path_bytes(path);
         return fields_of(without_gil([&] { return measure_profile(directory, io); }));
       },
       "directory"_a, "io"_a = "auto", "The same, measured whatever is kept.");
   m.def(
       "kept_profile",
-      [](const std::string& directory, const std::string& io) -> nb::object {
+      [](nb::handle path, const std::string& io) -> nb::object {
+        const std::string directory = path_bytes(path);
         const auto kept = without_gil([&] { return kept_profile(directory, io); });
         return kept ? nb::object(fields_of(*kept)) : nb::none();
       },

@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings/gil.h"
+#include "bindings/paths.h"
 
 namespace nspjax {
 
@@ -27,9 +28,9 @@ nb::list devices(const Store& store) {
   nb::list result;
   for (const DeviceInfo& info : without_gil([&] { return store.devices(); })) {
     nb::dict device;
-    device["spec"] = info.spec;
+    device["spec"] = path_text(info.spec);
     device["kind"] = info.kind;
-    device["path"] = info.path;
+    device["path"] = path_text(info.path);
     device["direct"] = info.direct;
     device["io"] = info.io;
     device["registered_buffers"] = info.registered_buffers;

@@ -27,7 +27,7 @@ constexpr int64_t kMiB = 1 << 20;
 constexpr int64_t kLeastFreeBytes = 1024 * kMiB;
 constexpr int64_t kMostScratchBytes = 128 * kMiB, kLeastScratchBytes = 8 * kMiB;
 constexpr int64_t kArenaBytes = 32 * kMiB;
-constexpr milliseconds kWriteTime{120}, kTotalTime{420}, kPassTime{10};
+constexpr milliseconds kWriteTime{120}, kTotalTime{420}, kPassTime{10}, kLeastReadTime{100};
 // More in flight than the drive transfers in this time makes it no faster.
 constexpr double kMostInFlightSeconds = 0.02;
 constexpr double kAsGood = 0.97;
@@ -79,6 +79,11 @@ class Probe {
            kWriteTime.count(), " ms");
     }
     const Setting chosen = best_setting();
+    if (!(chosen.bytes_per_s > 0)) {
+      fail(ErrorKind::kStorageIO, directory,
+           " could not be measured: this machine was too busy for a read in ",
+           kLeastReadTime.count(), " ms");
+    }
     return {.block_bytes = chosen.block_bytes,
             .depth = chosen.depth,
             .read_gb_per_s = chosen.bytes_per_s / 1e9,
@@ -163,7 +168,8 @@ class Probe {
 
   Setting best_setting() {
     std::vector<Setting> all = settings();
-    const auto end = begun_ + kTotalTime;
+    // On a busy machine writing may have taken all the time.
+    const auto end = std::max(begun_ + kTotalTime, Clock::now() + kLeastReadTime);
     double best = 0;
     for (int round = 0; round < kRounds; ++round) {
       for (Setting& setting : all) {

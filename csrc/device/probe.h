@@ -1,4 +1,4 @@
-// A short measurement of a directory's drive, under half a second.
+// A short measurement of a directory's drive: half a second, or a little more on a busy machine.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ namespace nspjax {
 // and chooses the largest blocks within 30 % of the best, and the fewest of them at a time that are
 // within 3 % of what such blocks reach. The file has no name any more when it is written, so
 // nothing is left even after a crash. Throws what keeps it from measuring: no O_DIRECT, less than 1
-// GiB free, no permission, a failed transfer.
+// GiB free, no permission, a failed transfer, a machine too busy for a single read in that time.
 DeviceProfile probe(const std::string& directory, std::string_view io);
 
 }  // namespace nspjax

@@ -11,8 +11,8 @@ namespace nspjax {
 struct DeviceProfile {
   int64_t block_bytes = 2 << 20;  // the smallest reads, and the fewest at a time, that are as fast
   int depth = 16;                 //   as the drive goes
-  double read_gb_per_s = 0;       // 0: not known
-  double write_gb_per_s = 0;
+  std::optional<double> read_gb_per_s = {};  // nothing: not known
+  std::optional<double> write_gb_per_s = {};
   std::string source = "default";  // or "measured", or "kept": measured by an earlier open
   std::string note = {};           // why it is the default, or why it was not kept
 };
@@ -22,7 +22,8 @@ struct DeviceProfile {
 DeviceProfile profile_of(const std::string& directory, std::string_view io);
 // Measures whatever is kept.
 DeviceProfile measure_profile(const std::string& directory, std::string_view io);
-// Nothing where there is none of this directory's file system and this io, or it is damaged.
+// Nothing where there is none of this directory's file system and this io, it is damaged, or of
+// another user.
 std::optional<DeviceProfile> kept_profile(const std::string& directory, std::string_view io);
 
 }  // namespace nspjax

@@ -1,8 +1,6 @@
 #include "device/store_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -12,49 +10,73 @@
 
 #include "base/align.h"
 #include "device/superblock.h"
+#include "io/file_lock.h"
+#include "io/plain_file.h"
 
 namespace nspjax {
 namespace {
 
-File open_exclusively(const std::string& directory, const std::string& name) {
-  struct stat info{};
-  if (::stat(directory.c_str(), &info) != 0) {
-    fail(ErrorKind::kStorePath, directory, " cannot be used as a store: ", errno_text(errno),
-         "; give an existing directory");
+[[noreturn]] void fail_busy(const File& file, FileLock lock) {
+  const std::optional<pid_t> holder = lock_holder(file);
+  const bool ours = holder == ::getpid();
+  fail(ErrorKind::kStoreBusy, file.path(),
+       lock == FileLock::kShared ? " is locked by " : " is opened by ",
+       ours     ? "this process already"
+       : holder ? concat("another process (pid ", *holder, ")")
+                : "another process, or this one",
+       ": close that store, or give another directory");
+}
+
+// Locked, and only this user's to open. Somebody else may have opened a file that was open to them,
+// and would read what is written there from now on, or has it locked: a new one takes its place.
+File open_exclusively(const File& directory, const std::string& name) {
+  for (;;) {
+    std::optional<File> file = open_plain(directory, name, O_RDWR);
+    const bool is_new = !file;
+    if (is_new) file = make_plain(directory, name);
+    if (!file) continue;  // somebody was quicker
+    const FileLock lock = try_lock(*file);
+    const bool replace = !is_new && others_may_open(*file);
+    if (lock == FileLock::kTaken || (lock == FileLock::kShared && !replace)) {
+      fail_busy(*file, lock);
+    }
+    if (!has_its_name(directory, name, *file)) continue;
+    check_superblock(*file);
+    if (!replace) return std::move(*file);
+    if (::unlinkat(directory.fd(), name.c_str(), 0) != 0 && errno != ENOENT) {
+      file->fail_io("removing", 0, 0, errno);
+    }
   }
-  if (!S_ISDIR(info.st_mode)) {
-    fail(ErrorKind::kStorePath, directory, " is not a directory: give the directory for the store");
-  }
-  File file = File::open(directory + "/" + name, O_RDWR | O_CREAT);
-  if (::flock(file.fd(), LOCK_EX | LOCK_NB) != 0) {
-    const int error = errno;
-    if (error != EWOULDBLOCK) file.fail_io("locking", 0, 0, error);
-    const std::optional<pid_t> owner = superblock_owner(file);
-    fail(ErrorKind::kStoreBusy, file.path(), " is opened by ",
-         owner == ::getpid() ? "this process already" : "another process",
-         owner && *owner != ::getpid() ? concat(" (pid ", *owner, ")") : "",
-         ": close that store, or give another directory");
-  }
-  check_superblock(file);
-  write_superblock(file);
-  return file;
+}
+
+// A second descriptor of it, without the lock.
+File reopen(const File& directory, const std::string& name, const File& locked) {
+  std::optional<File> file = open_plain(directory, name, O_RDWR);
+  if (file && same_file(*file, locked)) return std::move(*file);
+  fail(ErrorKind::kStorePath, locked.path(), " was replaced while it was opened: open it again");
 }
 
 }  // namespace
 
-StoreFile open_store_file(const std::string& directory, const std::string& name, const char* holds,
+StoreFile open_store_file(const std::string& path, const std::string& name, const char* holds,
                           std::vector<std::string>& warnings) {
+  const File directory = open_directory(path);
   StoreFile file{.lock = open_exclusively(directory, name), .data = {}};
-  const int fd = ::open(file.path().c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
-  if (fd >= 0) {
-    file.data = File(fd, file.path());
-  } else if (errno == EINVAL) {
-    file.direct = false;
-    file.data = File::open(file.path(), O_RDWR);
-    warnings.push_back(concat("the file system of ", directory, " has no O_DIRECT: ", holds,
+  write_superblock(file.lock);
+  file.data = reopen(directory, name, file.lock);
+  file.direct = file.data.bypass_page_cache();
+  if (!file.direct) {
+    warnings.push_back(concat("the file system of ", path, " has no O_DIRECT: ", holds,
                               " goes through the page cache, which costs host memory and speed"));
-  } else {
-    file.lock.fail_io("opening", 0, 0, errno);
+  }
+  if (others_may_open(file.lock)) {
+    warnings.push_back(concat("the file system of ", path, " keeps no modes: other users may read ",
+                              holds, ", from which prompts can be told"));
+  }
+  if (!file.lock.allocate(0, kPageBytes)) {
+    warnings.push_back(concat("the file system of ", path, " cannot reserve room: a cache is ",
+                              "made where there is room then, and fails later if other programs ",
+                              "take it"));
   }
   return file;
 }
@@ -69,7 +91,8 @@ int64_t StoreFile::free_bytes() const {
 Extent StoreFile::reserve(Extents& extents, int64_t bytes) {
   const Extent extent = extents.reserve(bytes);
   try {
-    if (lock.size_bytes() < extents.end()) lock.resize(extents.end());
+    const bool allocated = lock.allocate(extent.offset, extent.bytes);
+    if (!allocated && lock.size_bytes() < extents.end()) lock.resize(extents.end());
   } catch (...) {
     extents.release(extent);
     throw;
@@ -81,8 +104,7 @@ void StoreFile::close() {
   const File closing_data = std::move(data);
   const File closing = std::move(lock);
   closing.resize(kPageBytes);
-  // a forked child may have the descriptor, and the lock, still
-  if (::flock(closing.fd(), LOCK_UN) != 0) closing.fail_io("unlocking", 0, 0, errno);
+  unlock(closing);  // whoever has a copy of the descriptor still
 }
 
 }  // namespace nspjax

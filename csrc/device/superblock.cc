@@ -4,7 +4,7 @@
 
 #include <array>
 #include <chrono>
-#include <cstring>
+#include <optional>
 #include <random>
 
 #include "base/align.h"
@@ -73,12 +73,6 @@ void write_superblock(const File& file) {
   file.write_at(std::as_bytes(std::span(&block, 1)), 0);
   file.resize(kPageBytes);  // what a dead process left is dropped
   file.sync();
-}
-
-std::optional<pid_t> superblock_owner(const File& file) {
-  const std::optional<Superblock> block = read_superblock(file);
-  if (!block || block->magic != kMagic || block->crc != checksum(*block)) return {};
-  return static_cast<pid_t>(block->owner_pid);
 }
 
 }  // namespace nspjax

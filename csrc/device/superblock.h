@@ -1,10 +1,6 @@
 // The first page of a store's file: that it is ours, and whose it is.
 #pragma once
 
-#include <sys/types.h>
-
-#include <optional>
-
 #include "io/file.h"
 
 namespace nspjax {
@@ -13,7 +9,5 @@ namespace nspjax {
 void check_superblock(const File& file);
 // Makes the file this process's: an empty store.
 void write_superblock(const File& file);
-// Who wrote the superblock, if it can be told.
-std::optional<pid_t> superblock_owner(const File& file);
 
 }  // namespace nspjax

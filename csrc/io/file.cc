@@ -4,27 +4,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
 #include "base/error.h"
+#include "base/process.h"
 
 namespace nspjax {
 
-File File::open(const std::string& path, int flags, mode_t mode) {
-  int fd = -1;
-  do {
-    fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
-  } while (fd < 0 && errno == EINTR);
-  if (fd < 0) {
-    const int error = errno;
-    const ErrorKind kind =
-        error == ENOSPC || error == EDQUOT ? ErrorKind::kStoreFull : ErrorKind::kStorePath;
-    fail(kind, "cannot open ", path, ": ", errno_text(error),
-         "; give a directory that this user may write to");
-  }
-  return File(fd, path);
-}
+namespace {
+
+constexpr int64_t kAllocatedAtOnce = 1 << 30;  // what a signal interrupts begins anew
+
+}  // namespace
+
+File::File(int fd, std::string path) : fd_(fd), path_(std::move(path)) { close_in_children(fd); }
 
 File::File(File&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
@@ -36,7 +31,9 @@ File& File::operator=(File&& other) noexcept {
 }
 
 File::~File() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  forget_in_children(fd_);
+  ::close(fd_);
 }
 
 void File::fail_io(const char* what, int64_t bytes, int64_t offset, int error) const {
@@ -60,6 +57,30 @@ int64_t File::allocated_bytes() const { return int64_t{stat_of(*this).st_blocks}
 
 void File::resize(int64_t bytes) const {
   if (::ftruncate(fd_, bytes) != 0) fail_io("resize", bytes, 0, errno);
+}
+
+bool File::allocate(int64_t offset, int64_t bytes) const {
+  const int64_t size = size_bytes();
+  for (int64_t done = 0; done < bytes;) {
+    const int64_t now = std::min(kAllocatedAtOnce, bytes - done);
+    if (::fallocate(fd_, 0, offset + done, now) == 0) {
+      done += now;
+    } else if (errno != EINTR) {
+      const int error = errno;
+      if (error == EOPNOTSUPP || error == ENOSYS) return false;
+      punch_hole(offset, bytes);
+      if (size_bytes() > size) resize(size);
+      fail_io("reserving room", bytes, offset, error);
+    }
+  }
+  return true;
+}
+
+bool File::bypass_page_cache() const {
+  const int flags = ::fcntl(fd_, F_GETFL);
+  if (flags >= 0 && ::fcntl(fd_, F_SETFL, flags | O_DIRECT) == 0) return true;
+  if (errno == EINVAL) return false;
+  fail_io("fcntl", 0, 0, errno);
 }
 
 void File::sync() const {

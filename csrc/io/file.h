@@ -1,4 +1,4 @@
-// An open file, closed with its object.
+// An open file, closed with its object. It is of one process: a fork's child has it closed.
 #pragma once
 
 #include <sys/types.h>
@@ -12,11 +12,8 @@ namespace nspjax {
 
 class File {
  public:
-  // Throws StorePath with what to do.
-  static File open(const std::string& path, int flags, mode_t mode = 0644);
-
   File() = default;
-  File(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  File(int fd, std::string path);
   File(File&& other) noexcept;
   File& operator=(File&& other) noexcept;
   ~File();
@@ -28,6 +25,11 @@ class File {
   int64_t size_bytes() const;
   int64_t allocated_bytes() const;  // on disk, holes not counted
   void resize(int64_t bytes) const;
+  // Makes the range the file's own, which grows to its end. All or nothing; returns false where the
+  // file system cannot promise room.
+  bool allocate(int64_t offset, int64_t bytes) const;
+  // From now on transfers bypass it; returns false where the file system has no O_DIRECT.
+  bool bypass_page_cache() const;
   void sync() const;
   // Returns false where the file system cannot make holes.
   bool punch_hole(int64_t offset, int64_t bytes) const;

@@ -5,6 +5,7 @@
 #include <deque>
 
 #include "base/error.h"
+#include "base/process.h"
 #include "io/io_queue.h"
 
 namespace nspjax {
@@ -14,7 +15,9 @@ class UringQueue final : public IoQueue {
  public:
   UringQueue() = default;
   ~UringQueue() override {
-    if (open_) ::io_uring_queue_exit(&ring_);
+    if (!open_) return;
+    forget_in_children(ring_.ring_fd);
+    ::io_uring_queue_exit(&ring_);
   }
   UringQueue(const UringQueue&) = delete;
   UringQueue& operator=(const UringQueue&) = delete;
@@ -22,6 +25,10 @@ class UringQueue final : public IoQueue {
   int open(int depth) {
     const int error = -::io_uring_queue_init(static_cast<unsigned>(depth), &ring_, 0);
     open_ = error == 0;
+    if (open_) {
+      close_in_children(ring_.ring_fd);  // else a child keeps the buffers that are pinned for it
+      (void)::io_uring_ring_dontfork(&ring_);
+    }
     return error;
   }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
+#include <random>
 #include <thread>
 
 #include "device/profile.h"
@@ -38,15 +40,15 @@ WeightOptions weight_options(int32_t id, const StoreOptions& options) {
   return weights;
 }
 
-int32_t next_store_id() {
-  static std::atomic<int32_t> next = 1;
-  return next++;
+// At random, so that a handle that came from another process is of no store of this one.
+int32_t new_store_id() {
+  return static_cast<int32_t>(std::random_device()() & std::numeric_limits<int32_t>::max());
 }
 
 }  // namespace
 
 Store::Store(const StoreOptions& options)
-    : id_(next_store_id()),
+    : id_(new_store_id()),
       options_(options),
       trace_(options.trace_events),
       checksums_(options.checksums),
@@ -204,6 +206,7 @@ void Store::flush() {
 }
 
 void Store::close() {
+  if (!mutex_.is_of_this_process()) return;
   std::lock_guard lock(mutex_);
   if (closed_) return;
   closed_ = true;
@@ -231,8 +234,14 @@ void Store::close() {
 }
 
 bool Store::closed() const {
+  if (!mutex_.is_of_this_process()) return true;
   std::lock_guard lock(mutex_);
   return closed_;
+}
+
+void Store::check_usable() const {
+  std::lock_guard lock(mutex_);
+  check_open();
 }
 
 // ---- helpers

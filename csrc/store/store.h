@@ -10,12 +10,12 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "attention/kernel.h"
+#include "base/process.h"
 #include "base/trace.h"
 #include "device/device.h"
 #include "device/rate_limited.h"
@@ -217,9 +217,12 @@ class Store {
   Weights& weights() { return weights_; }
 
   void flush();
-  // Waits for the operation in progress. Everything later throws StoreClosed.
+  // Waits for the operation in progress. Everything later throws StoreClosed. Does nothing in a
+  // fork's child, where everything else throws StoreClosed.
   void close();
   bool closed() const;
+  // Throws StoreClosed where nothing can be done with it, here.
+  void check_usable() const;
 
  private:
   // All below need mutex_.
@@ -319,7 +322,7 @@ class Store {
   KernelSet kernels_;
   std::vector<std::string> warnings_;
 
-  mutable std::mutex mutex_;
+  mutable ProcessMutex mutex_;
   bool closed_ = false;
   int32_t next_cache_ = 0;
   std::map<int32_t, Cache> caches_;
@@ -344,7 +347,7 @@ class Store {
   std::atomic<int64_t> fetched_bytes_ = 0;
 
   Weights weights_;
-  mutable std::mutex companion_mutex_;
+  mutable ProcessMutex companion_mutex_;
   std::shared_ptr<Store> companion_;
 
   SimulatedHardware hardware_;

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 
+#include "base/process.h"
 #include "store/attend_job.h"
 
 namespace nspjax {
@@ -28,7 +28,7 @@ class Tickets {
 
  private:
   const int32_t store_;
-  mutable std::mutex mutex_;
+  mutable ProcessMutex mutex_;
   std::map<int32_t, std::shared_ptr<AttendJob>> jobs_;
   int32_t last_ = 0;
   bool closed_ = false;

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/align.h"
+#include "base/process.h"
 #include "base/trace.h"
 #include "io/staging.h"
 #include "weights/weight_file.h"
@@ -106,7 +107,7 @@ class Weights {
   WeightStats stats_;
   std::atomic<bool> verifies_;
 
-  mutable std::mutex mutex_;
+  mutable ProcessMutex mutex_;
   bool closed_ = false;
   int32_t next_ = 0;
   int64_t n_loads_ = 0;

@@ -12,6 +12,7 @@ from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.machine import EngineInfo, MachineInfo, engine_info, machine_info, versions
 from nspjax.cli.store_info import StoreInfo, store_info
 from nspjax.errors import NspjaxError
+from nspjax.path_text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,14 +50,29 @@ def execute(options: ShowInfo) -> int:
     if options.json:
         import orjson
 
-        print(orjson.dumps(info, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(_printable(info), option=orjson.OPT_INDENT_2).decode())
     else:
         from rich.console import Console
 
         console = Console(highlight=False)
-        for table in tables(info):
+        for table in tables(_printable(info)):
             console.print(table)
     return ExitCode.DONE
+
+
+def _printable(info: Info) -> Info:
+    """With paths as text, whatever bytes they have."""
+    stores = []
+    for store in info.stores:
+        texts = {
+            field.name: printable(value)
+            for field in dataclasses.fields(store)
+            if isinstance(value := getattr(store, field.name), str)
+        }
+        if store.card is not None:
+            texts["card"] = dataclasses.replace(store.card, xclbin=printable(store.card.xclbin))
+        stores.append(dataclasses.replace(store, **texts))
+    return dataclasses.replace(info, stores=stores)
 
 
 def gather(options: ShowInfo) -> Info:
@@ -136,7 +152,9 @@ def _profile_text(profile: dict[str, Any] | None) -> str:
     if profile is None:
         return "none kept; --probe measures one"
     text = f"{format_bytes(profile['block_bytes'])} blocks, {profile['depth']} at a time"
-    if profile["source"] != "default":
+    if profile["read_gb_per_s"] is None:
+        text += ": how fast it reads and writes is not known"
+    else:
         text += (
             f": reads {profile['read_gb_per_s']:.2f} GB/s, "
             f"writes {profile['write_gb_per_s']:.2f} GB/s"

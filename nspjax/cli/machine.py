@@ -57,7 +57,8 @@ def engine_info() -> EngineInfo:
 def machine_info() -> MachineInfo:
     memory = Path("/proc/meminfo").read_text()
     return MachineInfo(
-        _field("model name", Path("/proc/cpuinfo").read_text()) or platform.machine(),
+        _field("model name", Path("/proc/cpuinfo").read_text(errors="replace"))
+        or platform.machine(),
         len(os.sched_getaffinity(0)),
         _kib("MemTotal", memory) * 1024,
         _kib("MemAvailable", memory) * 1024,

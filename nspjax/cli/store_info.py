@@ -13,6 +13,7 @@ from typing import Any
 from nspjax.cli.cards import StoreCard, store_card
 from nspjax.cli.machine import machine_info
 from nspjax.errors import StorePathError
+from nspjax.path_text import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +52,10 @@ def store_info(spec: str, *, measure: bool = False) -> StoreInfo:
         card, path = store_card(spec)
     if not os.path.isdir(path):
         what = "is no directory" if os.path.exists(path) else "does not exist"
-        raise StorePathError(f'the store "{spec}" {what}: give an existing directory')
+        raise StorePathError(f'the store "{printable(spec)}" {what}: give an existing directory')
     room = os.statvfs(path)
     mount_point, file_system = mount_of(
-        os.path.realpath(path), Path("/proc/self/mountinfo").read_text()
+        os.path.realpath(path), os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
     )
     return StoreInfo(
         spec,

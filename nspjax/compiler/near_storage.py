@@ -122,6 +122,7 @@ class NearStorage:
         return self._program(args, kwargs)[0].exported
 
     def _program(self, args: Any, kwargs: Any) -> tuple[Program, CallArguments]:
+        self.store.check_usable()  # before XLA, which hangs in a fork's child
         args, kwargs, values = self.static.split(args, kwargs)
         arguments = CallArguments.of(self.store, args, kwargs)
         settings = tuple(getattr(jax.config, name) for name in _TRACED_WITH)

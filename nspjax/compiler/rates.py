@@ -11,8 +11,10 @@ _PREFIX = "nspjax."
 _NAMES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
-def set_rates(module: mlir.Module, rates: Rates) -> None:
-    """Say how fast the hardware is that the module will run on."""
+def set_rates(module: mlir.Module, rates: Rates | None) -> None:
+    """Say how fast the hardware is that the module will run on; None says nothing."""
+    if rates is None:
+        return
     for name in _NAMES:
         value = mlir.attribute(float(getattr(rates, name)), module.context)
         module.operation.attributes[_PREFIX + name] = value

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from nspjax.errors import StorageIOError, StoreBusyError, StoreFullError, StorePathError
+from nspjax import _engine
+from nspjax.errors import StoreBusyError, StorePathError
+from nspjax.runtime.plain_file import OWNER_ONLY, check_plain, os_errors
 
 TEMPORARY_SUFFIX = ".nspjax-saving"
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_PATH = (
-    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,
-)  # fmt: skip
+_MOST_NAME_BYTES = 255
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[tuple[int, Path]]:
     """A descriptor to write to, and its name as yet; it becomes `path` when the block ends well.
 
-    Otherwise nothing is left, and what was at `path` stays. The temporary file,
-    ".NAME.nspjax-saving" in the same directory, is locked by its process: those without a lock were
-    left by a process that was killed, and are removed by the next new file in their directory.
+    Otherwise nothing is left, and what was at `path` stays. Only this user may open it, or nobody
+    if so it was with a plain file of this user that was there; anything else there is not replaced.
+    The temporary file, ".NAME.nspjax-saving" in the same directory, is locked by its process: those
+    without a lock were left by a process that was killed, and are removed by the next new file in
+    their directory. A fork's child that leaves the block does nothing.
 
     Raises:
       StorePathError, StoreFullError, StorageIOError: the file cannot be made, synced or renamed.
@@ -34,64 +34,86 @@ def new_file(path: Path) -> Iterator[tuple[int, Path]]:
     """
     if not path.name or path.is_dir():
         raise StorePathError(f"{path} is a directory: give the name of a file")
+    _mode_for(path)
     _remove_stale(path.parent)
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
-    fd = _open_locked(temporary)
+    temporary = path.with_name(_temporary_name(path.name))
+    fd, process = _make_locked(temporary), os.getpid()
     try:
         try:
             yield fd, temporary
-            with os_errors(f"sync of {temporary}"):
-                os.fsync(fd)
-            with os_errors(f"renaming {temporary} to {path}"):
-                os.rename(temporary, path)
+            if os.getpid() == process:
+                _publish(fd, temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            if os.getpid() == process:
+                temporary.unlink(missing_ok=True)
             raise
-        with os_errors(f"sync of {path.parent}"):
-            _sync_directory(path.parent)
     finally:
-        os.close(fd)
+        if os.getpid() == process:  # in a child it is closed already
+            _engine.forget_in_children(fd)
+            os.close(fd)
 
 
-@contextlib.contextmanager
-def os_errors(what: str) -> Iterator[None]:
-    """Operating system errors as ours: what was done, and why it failed."""
-    try:
-        yield
-    except OSError as error:
-        cls = (
-            StoreFullError if error.errno in _FULL
-            else StorePathError if error.errno in _PATH
-            else StorageIOError
-        )  # fmt: skip
-        raise cls(f"{what} failed: {os.strerror(error.errno or 0)}") from error
+def _publish(fd: int, temporary: Path, path: Path) -> None:
+    with os_errors(f"sync of {temporary}"):
+        os.fchmod(fd, _mode_for(path))
+        os.fsync(fd)
+    with os_errors(f"renaming {temporary} to {path}"):
+        os.rename(temporary, path)
+    with os_errors(f"sync of {path.parent}"):
+        _sync_directory(path.parent)
 
 
-def _open_locked(temporary: Path) -> int:
+def _mode_for(path: Path) -> int:
+    """What the file at `path` will have."""
+    with os_errors(f"stat of {path}"):
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            return OWNER_ONLY
+    check_plain(path, there)
+    return there.st_mode & OWNER_ONLY
+
+
+def _temporary_name(name: str) -> str:
+    temporary = f".{name}{TEMPORARY_SUFFIX}"
+    if len(os.fsencode(temporary)) <= _MOST_NAME_BYTES:
+        return temporary
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}{TEMPORARY_SUFFIX}"
+
+
+def _make_locked(temporary: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         with os_errors(f"making {temporary}"):
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            if not _lock(fd):
+            try:
+                fd = os.open(temporary, flags, OWNER_ONLY)
+            except FileExistsError:
+                check_plain(temporary, temporary.lstat())
                 raise StoreBusyError(
                     f"{temporary} is being written, by another thread or process: wait for it, or "
                     "save under another name"
-                )
-            if _is_named(fd, temporary):  # nobody took it for a stale one in between
-                with os_errors(f"emptying {temporary}"):
-                    os.ftruncate(fd, 0)
+                ) from None
+        _engine.close_in_children(fd)  # else a child has it locked, too
+        try:
+            # somebody may have taken it for a stale one in between
+            if _lock(fd) and _is_named(fd, temporary):
                 return fd
         except BaseException:
+            _engine.forget_in_children(fd)
             os.close(fd)
             raise
+        _engine.forget_in_children(fd)
         os.close(fd)
 
 
 def _remove_stale(directory: Path) -> None:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     for stale in directory.glob(f".*{TEMPORARY_SUFFIX}"):
-        with contextlib.suppress(OSError):  # another process was quicker, or it is not ours
-            fd = os.open(stale, os.O_RDWR | os.O_CLOEXEC)
+        # another process was quicker, or it is not ours
+        with contextlib.suppress(OSError, StorePathError):
+            fd = os.open(stale, flags)
             try:
+                check_plain(stale, os.fstat(fd))
                 if _lock(fd) and _is_named(fd, stale):
                     stale.unlink()
             finally:
@@ -108,7 +130,7 @@ def _lock(fd: int) -> bool:
 
 def _is_named(fd: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
 

@@ -22,55 +22,25 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import numpy as np
-import orjson
 
 from nspjax import _engine
 from nspjax.errors import InvalidArgumentError, StoreDamagedError
-from nspjax.runtime.new_file import new_file, os_errors
+from nspjax.runtime.new_file import new_file
+from nspjax.runtime.plain_file import open_plain, os_errors
+from nspjax.runtime.prefix_header import (
+    MOST_HEADER_BYTES,
+    HeaderError,
+    PrefixHeader,
+    header_text,
+    parse_header,
+)
 
 MAGIC = b"NSPJAXPF"
 END_MAGIC = b"NSPJAXPE"
-FORMAT = 1
 HEADER_FRAME = struct.Struct("<II")
 CHUNK_FRAME = struct.Struct("<IIII")
 CHUNK_BYTES = 4 << 20
 """What a chunk of tiles has at most, unless one tile has more."""
-
-_MOST_HEADER_BYTES = 1 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class PrefixHeader:
-    """What must be the same where a prefix is loaded; and, last, how long it is."""
-
-    model: str
-    n_layers: int
-    n_kv_heads: int
-    head_dim: int
-    dtype: str
-    kv_dtype: str
-    tile_tokens: int
-    tile_layout: int
-    """fingerprint of the order inside a tile"""
-    head_bytes: int
-    """of one head in one tile"""
-    n_tokens: int
-
-    @property
-    def n_tiles(self) -> int:
-        return self.n_tokens // self.tile_tokens
-
-    @property
-    def tile_bytes(self) -> int:
-        return self.n_kv_heads * self.head_bytes
-
-    @property
-    def tail_shape(self) -> tuple[int, int, int, int]:
-        return 2, self.n_tokens % self.tile_tokens, self.n_kv_heads, self.head_dim
-
-    @property
-    def tail_bytes(self) -> int:
-        return int(np.prod(self.tail_shape)) * (4 if self.dtype == "f32" else 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +55,24 @@ class Chunk:
 
 def chunks(header: PrefixHeader) -> Iterator[Chunk]:
     """All chunks of a file, in order."""
-    step = max(1, CHUNK_BYTES // header.tile_bytes)
+    step = _tiles_a_chunk(header)
     for layer in range(header.n_layers):
         for begin in range(0, header.n_tiles, step):
             end = min(begin + step, header.n_tiles)
             yield Chunk(layer, begin, end, (end - begin) * header.tile_bytes)
         if header.tail_bytes:
             yield Chunk(layer, header.n_tiles, header.n_tiles, header.tail_bytes)
+
+
+def _tiles_a_chunk(header: PrefixHeader) -> int:
+    return max(1, CHUNK_BYTES // header.tile_bytes)
+
+
+def _chunks_bytes(header: PrefixHeader) -> int:
+    """Of all chunks and their frames, without going through them."""
+    n_chunks = -(-header.n_tiles // _tiles_a_chunk(header)) + bool(header.tail_bytes)
+    layer_bytes = header.n_tiles * header.tile_bytes + header.tail_bytes
+    return header.n_layers * (n_chunks * CHUNK_FRAME.size + layer_bytes)
 
 
 def check_same(path: Path, saved: PrefixHeader, wanted: PrefixHeader) -> None:
@@ -122,7 +103,7 @@ class PrefixWriter:
 
     def __init__(self, fd: int, path: Path, header: PrefixHeader) -> None:
         self._fd, self._path, self._offset, self._index = fd, path, 0, 0
-        text = orjson.dumps({"format": FORMAT, **dataclasses.asdict(header)})
+        text = header_text(header)
         size = struct.pack("<I", len(text))
         self._write(MAGIC + HEADER_FRAME.pack(len(text), _engine.crc32c(size + text)) + text)
 
@@ -197,23 +178,21 @@ class PrefixReader:
         if bytes(self._read(len(MAGIC))) != MAGIC:
             self._fail(0, "it is no prefix that nspjax saved")
         n_bytes, checksum = HEADER_FRAME.unpack(bytes(self._read(HEADER_FRAME.size)))
-        if n_bytes > _MOST_HEADER_BYTES:
+        if n_bytes > MOST_HEADER_BYTES:
             self._fail(len(MAGIC), f"its header cannot have {n_bytes} bytes")
         text = bytes(self._read(n_bytes))
         if checksum != _engine.crc32c(struct.pack("<I", n_bytes) + text):
             self._fail(len(MAGIC), f"its header, of {n_bytes} bytes, has a wrong checksum")
-        values = orjson.loads(text)
-        if (found := values.pop("format", None)) != FORMAT:
-            raise InvalidArgumentError(
-                f"{self._path} is a saved prefix of format {found}, this nspjax reads format "
-                f"{FORMAT}: prefill the prompt again"
-            )
-        return PrefixHeader(**values)
+        try:
+            return parse_header(text)
+        except HeaderError as error:
+            self._fail(len(MAGIC) + HEADER_FRAME.size, f"its header cannot be true: {error}")
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"{self._path} is a saved prefix {error}") from None
 
     def _check_size(self) -> None:
         """Before anything is loaded, as far as that can be told."""
-        n_bytes = self._offset + len(END_MAGIC)
-        n_bytes += sum(CHUNK_FRAME.size + chunk.n_bytes for chunk in chunks(self.header))
+        n_bytes = self._offset + _chunks_bytes(self.header) + len(END_MAGIC)
         if n_bytes != self._n_bytes:
             self._fail(min(n_bytes, self._n_bytes), f"it has {self._n_bytes} bytes, not {n_bytes}")
 
@@ -239,10 +218,9 @@ class PrefixReader:
 @contextlib.contextmanager
 def open_prefix_file(path: Path) -> Iterator[PrefixReader]:
     """Raises:
-    StorePathError, StorageIOError: the file cannot be opened or read.
+    StorePathError, StorageIOError: the file cannot be opened or read, or is no plain file of
+      this user.
     StoreDamagedError: it is not ours, cut, or damaged, as far as its header tells.
     """
-    with os_errors(f"opening {path}"):
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
-    with file:
+    with open(open_plain(path, os.O_RDONLY), "rb", buffering=0) as file:
         yield PrefixReader(file, path)  # pyright: ignore[reportArgumentType]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nspjax.ops.blockwise import blockwise_attention
+from nspjax.path_text import printable
 
 if TYPE_CHECKING:
     from nspjax.runtime.store import Store
@@ -41,19 +43,26 @@ class Rates:
     processors_apart: bool = True
 
 
-def measure_rates(store: Store) -> Rates:
+def measure_rates(store: Store) -> Rates | None:
     """The rates of a store and of the device that JAX computes on; takes up to a second.
 
     A device: its rate limit, or what its drive's profile says, or the rate at which the host's
     memory is read. The link: its rate limit, or the host's memory: it is not there then. Simulated
     devices are taken for ones with processors of their own.
+
+    None, with a warning, where a drive could not be measured, as on a busy machine: it is measured
+    again next time.
     """
-    limit = store.rate_limit
+    limit, devices = store.rate_limit, store.devices()
     memory = _memory_bytes_per_s()
-    of_devices = [
-        (limit.read_bytes_per_s if limit else 0.0) or _drive_bytes_per_s(device.path) or memory
-        for device in store.devices()
-    ]
+    of_devices: list[float] = []
+    for device in devices:
+        rate = limit.read_bytes_per_s if limit else 0.0
+        if not rate:
+            rate = _drive_bytes_per_s(device.path) if device.path else memory
+        if rate is None:
+            return None
+        of_devices.append(rate)
     link = (limit.link_bytes_per_s if limit else 0.0) or memory
     return Rates(
         sum(of_devices),
@@ -64,11 +73,21 @@ def measure_rates(store: Store) -> Rates:
     )
 
 
-def _drive_bytes_per_s(directory: str) -> float:
-    """As kept beside the store, or measured and kept; 0 for memory."""
+def _drive_bytes_per_s(file: str) -> float | None:
+    """As kept beside the store's file, or measured and kept; None, and why, where it is not known."""
     from nspjax import _engine
 
-    return _engine.probe(directory)["read_gb_per_s"] * 1e9 if directory else 0.0
+    directory = os.path.dirname(file)
+    profile = _engine.probe(directory)
+    if profile["read_gb_per_s"] is None:
+        warnings.warn(
+            f"how fast {printable(directory)} is read is not known: {profile['note']}; what would "
+            "be decided by it (auto) is left as it is, and it is measured again next time",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return profile["read_gb_per_s"] * 1e9
 
 
 def _memory_bytes_per_s() -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nspjax.errors import InvalidArgumentError
 from nspjax.runtime.handle import StoredKVCache
+from nspjax.runtime.plain_file import as_path
 from nspjax.runtime.prefix_file import (
     PrefixHeader,
     check_same,
@@ -39,7 +39,7 @@ def save_prefix(
             f"save_prefix of {n_tokens} tokens: row {row} has {length}, and 1 is the least"
         )
     header = _header(engine, handles, model, n_tokens)
-    with new_prefix_file(Path(path), header) as file:
+    with new_prefix_file(as_path(path), header) as file:
         for chunk in chunks(header):
             cache, version = handles[chunk.layer]
             if chunk.begin < chunk.end:
@@ -61,7 +61,7 @@ def load_prefix(
     """What Store.load_prefix does; handles: the number and version of each cache."""
     _check_distinct(handles)
     _row_length(caches, row)
-    path = Path(path)
+    path = as_path(path)
     with open_prefix_file(path) as file:
         header = file.header
         check_same(path, header, _header(engine, handles, model, header.n_tokens))

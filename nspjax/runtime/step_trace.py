@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import orjson
 
+from nspjax.runtime.plain_file import as_path, check_writable, write_plain
 from nspjax.runtime.store import Store
 from nspjax.runtime.trace import chrome_trace
 
@@ -41,27 +43,44 @@ def trace(store: Store, path: str | os.PathLike[str]) -> Iterator[None]:
 
     For some steps, not for hours: XLA keeps all of its events until the end. It has one profiler,
     so `jax.profiler` cannot be used at the same time. What was written before an exception is
-    written too.
+    written too. A fork's child that leaves the block does nothing.
 
         with nspjax.trace(store, "step.json"):
             jax.block_until_ready(step(weights, tokens, caches))
+
+    Raises:
+      StorePathError, StoreFullError, StorageIOError: the file cannot be written, or is none.
+      StoreClosedError: the store is closed, or another process's.
     """
-    with tempfile.TemporaryDirectory(prefix="nspjax-trace-") as directory:
+    check_writable(as_path(path))
+    store.check_usable()
+    with _temporary_directory() as directory:
         options = jax.profiler.ProfileOptions()
         options.host_tracer_level = 2  # operations; 1 has programs only
         options.python_tracer_level = 0
-        begin_ns = time.monotonic_ns()
-        jax.profiler.start_trace(directory, profiler_options=options)
+        process, begin_ns = os.getpid(), time.monotonic_ns()
+        jax.profiler.start_trace(str(directory), profiler_options=options)
         sampled_ns = _sample_clock()
         try:
             yield
         finally:
-            jax.profiler.stop_trace()
-            events = store.trace()
-            profile = next(Path(directory).rglob("*.xplane.pb"))
-            operations = _operations(profile, sampled_ns)
-            together = _together(chrome_trace(events[events["begin_ns"] >= begin_ns]), operations)
-            Path(path).write_bytes(orjson.dumps(together))
+            if os.getpid() == process:
+                jax.profiler.stop_trace()
+                events = store.trace()
+                operations = _operations(next(directory.rglob("*.xplane.pb")), sampled_ns)
+                recent = chrome_trace(events[events["begin_ns"] >= begin_ns])
+                write_plain(path, orjson.dumps(_together(recent, operations)))
+
+
+@contextlib.contextmanager
+def _temporary_directory() -> Iterator[Path]:
+    """Not tempfile's own: that one is removed by a fork's child as well."""
+    directory, process = tempfile.mkdtemp(prefix="nspjax-trace-"), os.getpid()
+    try:
+        yield Path(directory)
+    finally:
+        if os.getpid() == process:
+            shutil.rmtree(directory)
 
 
 def _sample_clock() -> list[tuple[int, int]]:

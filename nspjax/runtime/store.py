@@ -6,7 +6,7 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -59,11 +59,15 @@ class Store:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,
         and why. A file system without O_DIRECT gives a warning and is used through the page cache.
       AcceleratorError: a card, its runtime or its kernel cannot be used, and why.
+
+    A store is its process's: in a child that was forked, close does nothing and everything else
+    raises StoreClosedError. Open one there, or start processes with multiprocessing's "spawn" or
+    "forkserver" method.
     """
 
     def __init__(
         self,
-        *devices: str | os.PathLike[str],
+        *devices: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         host_memory: str | int = "4GiB",
         threads: int = 0,
         io: str = "auto",
@@ -80,7 +84,7 @@ class Store:
         if not devices:
             raise InvalidArgumentError('a Store needs a device: a directory, or "memory:"')
         self._engine = _engine.Store(
-            [os.fspath(device) for device in devices],
+            list(devices),
             parse_bytes(host_memory),
             threads=threads,
             io=io,
@@ -176,6 +180,7 @@ class Store:
                 "kv_pair needs keys and values [B, C, Hkv, D] of one dtype, got "
                 f"{k.dtype} {k.shape} and {v.dtype} {v.shape}"
             )
+        self.check_usable()
         if any(isinstance(a, jax.Array) and bool(jnp.any(a)) for a in (k, v)):
             raise InvalidArgumentError(
                 "kv_pair makes an empty cache, but these arrays hold tokens: begin with zeros, and "
@@ -259,7 +264,9 @@ class Store:
         """Keep the first tokens of a row, in all layers, in a file for `load_prefix`.
 
         The file has its name when it is whole and on its medium; until then what had the name
-        stays. What a killed process leaves is removed by the next save in the directory.
+        stays. What a killed process leaves is removed by the next save in the directory. Only this
+        user may read it; what is there is replaced only if it is a plain file of this user, whose
+        mode, if it is stricter, stays.
 
         Args:
           caches: of all layers, alike.
@@ -295,7 +302,8 @@ class Store:
           InvalidArgumentError: the prefix is of another `model`, or of caches of another shape,
             dtype, kv_dtype or interval_tokens; names both sides.
           StoreDamagedError: the file is cut, damaged or not ours; says where.
-          StorePathError, StorageIOError, StoreFullError: it cannot be read, or the row not written.
+          StorePathError, StorageIOError, StoreFullError: it cannot be read, is no plain file of this
+            user (a link, say), or the row cannot be written.
           StaleHandleError: a cache has been appended to since.
         """
         from nspjax.runtime.saved_prefix import load_prefix
@@ -407,8 +415,9 @@ class Store:
         return record_from(StoreStats, self._engine.stats())
 
     @functools.cached_property
-    def rates(self) -> Rates:
-        """What the devices, the link and the compute device do a second; measured once."""
+    def rates(self) -> Rates | None:
+        """What the devices, the link and the compute device do a second, measured once. None, with
+        a warning that says why: how fast a device is read is not known."""
         return measure_rates(self)
 
     def trace(self) -> np.ndarray:
@@ -416,16 +425,37 @@ class Store:
         return trace_events(self._engine.trace())
 
     def save_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write them as JSON for Perfetto (ui.perfetto.dev) or chrome://tracing."""
+        """Write them as JSON for Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+        Raises:
+          StorePathError, StoreFullError, StorageIOError: the file cannot be written, or is none.
+        """
         save_chrome_trace(path, self.trace())
 
     def flush(self) -> None:
         """Wait until every write has reached its device."""
         self._engine.flush()
 
+    def check_usable(self) -> None:
+        """Refuse a store that cannot be used here.
+
+        Raises:
+          StoreClosedError: it was closed, or opened by the process that this one was forked from.
+        """
+        self._engine.check_usable()
+
     def close(self) -> None:
-        """Give up the devices and the room on them; handles are refused from now on."""
+        """Give up the devices and the room on them; handles are refused from now on.
+
+        Does nothing in a process that was forked from the store's.
+        """
         self._engine.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            "a Store cannot be copied, or sent to another process: open one there, on a directory "
+            "of its own"
+        )
 
     def __enter__(self) -> Store:
         return self

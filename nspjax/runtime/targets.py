@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
+import sys
+from typing import Any
 
 import jax
 
@@ -15,6 +19,15 @@ def register_targets() -> None:
     """
     from nspjax import _engine
 
-    jax.devices("cpu")
+    (device, *_) = jax.devices("cpu")
     for name, handler in _engine.registrations().items():
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    os.register_at_fork(after_in_child=functools.partial(_keep_pools, device.client))
+
+
+def _keep_pools(client: Any) -> None:
+    """In a fork's child, never destroy what of JAX has pools of threads: when a process exits they
+    are waited for, and a child, which has none of the threads, would hang or crash."""
+    lowering = sys.modules.get("jax._src.interpreters.mlir")
+    for owner in (client, getattr(lowering, "global_thread_pool", None)):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))

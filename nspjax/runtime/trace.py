@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nspjax.errors import InvalidArgumentError
+from nspjax.runtime.plain_file import write_plain
 
 
 class TraceKind(enum.IntEnum):
@@ -93,12 +94,14 @@ def save_chrome_trace(
     *,
     process_name: str = "nspjax",
 ) -> None:
-    """Write `chrome_trace` of the events to a file."""
+    """Write `chrome_trace` of the events to a file.
+
+    Raises:
+      StorePathError, StoreFullError, StorageIOError: it cannot be written, or is no file.
+    """
     import orjson
 
-    content = orjson.dumps(chrome_trace(events, process_name=process_name))
-    with open(path, "wb") as file:
-        file.write(content)
+    write_plain(path, orjson.dumps(chrome_trace(events, process_name=process_name)))
 
 
 def _as_events(events: np.ndarray | Sequence[tuple[int, ...]]) -> np.ndarray:

@@ -26,7 +26,8 @@ def emulated_cards(cards: EmulatedCards, parent: Path | None = None) -> Iterator
     """The environment variables of a command that shall see these cards.
 
     A run directory is made in `parent`; at the end device processes that are left are killed and
-    the directory is removed. parent None: a temporary directory whose file system has O_DIRECT.
+    the directory is removed; a fork's child that leaves the block does nothing. parent None: a
+    temporary directory whose file system has O_DIRECT.
 
     Raises:
       EmulatorError: something is not installed, or the directory cannot be made.
@@ -38,12 +39,13 @@ def emulated_cards(cards: EmulatedCards, parent: Path | None = None) -> Iterator
         raise EmulatorError(
             f"cannot make a directory in {parent}: {error.strerror}; give another --dir"
         ) from error
-    directory = Path(made).resolve()
+    directory, process = Path(made).resolve(), os.getpid()
     try:
         yield environment(directory, cards, installation)
     finally:
-        end_device_processes(directory)
-        shutil.rmtree(directory, ignore_errors=True)
+        if os.getpid() == process:
+            end_device_processes(directory)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def environment(
