@@ -21,6 +21,7 @@ struct Avx2 {
   static Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
   static Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+  // b where one of them is NaN
   static Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
   static Vector round(Vector x) {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -29,7 +30,7 @@ struct Avx2 {
   static Vector with_sign_of(Vector x, Vector sign) {
     return _mm256_or_ps(x, _mm256_and_ps(sign, set(-0.0f)));
   }
-  // n is a whole number >= -126
+  // n is a whole number >= -126, or x is NaN
   static Vector times_power_of_two(Vector x, Vector n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return multiply(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
@@ -69,6 +70,11 @@ struct Avx2 {
   }
   static Words masked(Words x, uint32_t bits) {
     return _mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(bits)));
+  }
+  // Lanes [from, to) of x, 0 elsewhere.
+  static Words only(Words x, int from, int to) {
+    const Vector keep = _mm256_andnot_ps(lanes_below(from), lanes_below(to));
+    return _mm256_and_si256(x, _mm256_castps_si256(keep));
   }
   static Vector as_floats(Words x) { return _mm256_castsi256_ps(x); }
   static Vector lower_bf16(Words x) { return as_floats(_mm256_slli_epi32(x, 16)); }

@@ -2,9 +2,10 @@
 // for codes.
 //
 // VDPBF16PS takes bf16 queries. A query that is one, as usual, is one term; any other is the sum of
-// three, exactly. In a call with both the first kind gets two terms of 0, which add nothing. V
-// stays with float32 weights: to round them to bf16 would cost accuracy, to split them saves no
-// time.
+// three, exactly. In a call with both the first kind gets two terms of 0, which add nothing.
+// Several terms make NaN of an infinite element of K, where one product may give an infinity: such
+// scores are computed again. V stays with float32 weights: to round them to bf16 would cost
+// accuracy, to split them saves no time.
 #include "attention/avx512_simd.h"
 #include "attention/vector_kernels.h"
 
@@ -64,7 +65,7 @@ class BF16PairScores {
   }
 
   template <int QB>
-  static void run(const TileAttention&, const TileView& tile, int, const int32_t* prepared,
+  static void run(const TileAttention& a, const TileView& tile, int query, const int32_t* prepared,
                   const Block& block, float* weights) {
     const int stride = prepared_words(tile);
     int32_t inexact = 0;
@@ -76,10 +77,38 @@ class BF16PairScores {
     if (inexact) {
       BlockScores<Avx512, Dot<3>, QB>::run(tile, block, {term_stride}, prepared + kHeader, stride,
                                            0, tile.channel_words, store);
+      for (int i = 0; i < QB; ++i) {
+        replace_nan(a, tile, query + i, prepared + i * stride, block, weights + i * kBlockTokens);
+      }
     } else {
       BlockScores<Avx512, Dot<1>, QB>::run(tile, block, {term_stride}, prepared + kHeader, stride,
                                            0, tile.channel_words, store);
     }
+  }
+
+ private:
+  // Scores that are NaN by what they are without the others' terms: in one term, or in float32.
+  static void replace_nan(const TileAttention& a, const TileView& tile, int query,
+                          const int32_t* prepared, const Block& block, float* weights) {
+    const int begin = block.begin / 16 * 16;
+    __mmask16 some = 0;
+    for (int t = begin; t < block.end; t += 16) some |= nan_lanes(weights + t);
+    if (!some) return;
+    alignas(64) float again[kBlockTokens];
+    if (prepared[0]) {
+      FloatScores<Avx512, BF16Elements<Avx512>>::run<1>(a, tile, query, nullptr, block, again);
+    } else {
+      BlockScores<Avx512, Dot<1>, 1>::run(
+          tile, block, {0}, prepared + kHeader, 0, 0, tile.channel_words,
+          [&again](int, int t, __m512 sum) { _mm512_storeu_ps(again + t, sum); });
+    }
+    for (int t = begin; t < block.end; t += 16) {
+      _mm512_mask_storeu_ps(weights + t, nan_lanes(weights + t), _mm512_loadu_ps(again + t));
+    }
+  }
+  static __mmask16 nan_lanes(const float* p) {
+    const __m512 x = _mm512_loadu_ps(p);
+    return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   }
 };
 

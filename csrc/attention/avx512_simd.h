@@ -23,6 +23,7 @@ struct Avx512 {
   static Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
   static Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+  // b where one of them is NaN
   static Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
   static Vector round(Vector x) {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -56,6 +57,10 @@ struct Avx512 {
   }
   static Words masked(Words x, uint32_t bits) {
     return _mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(bits)));
+  }
+  // Lanes [from, to) of x, 0 elsewhere.
+  static Words only(Words x, int from, int to) {
+    return _mm512_maskz_mov_epi32(static_cast<__mmask16>(lanes_below(to) & ~lanes_below(from)), x);
   }
   static Vector as_floats(Words x) { return _mm512_castsi512_ps(x); }
   static Vector lower_bf16(Words x) { return as_floats(_mm512_slli_epi32(x, 16)); }

@@ -4,7 +4,8 @@
 // An element is offset + scale * code. With K the scale belongs to the channel and goes into the
 // query, which is then rounded to 16 bits of its largest; with V it belongs to the token and goes
 // into the weight, which is rounded alike. What the offsets add is a number for each query in K,
-// and in V one for each query and block.
+// and in V one for each query and block. What is not finite, in a query or in the scale of a token
+// that it sees, goes into that number as 0 times itself: NaN.
 #pragma once
 
 #include "attention/scores.h"
@@ -67,8 +68,10 @@ class CodeScores {
     for (int d = 0; d < tile.head_dim; d += Simd::kWidth) {
       const auto scales = load_scales(tile, d);
       const Vector x = Simd::load(q + d);
-      most = Simd::max(most, Simd::absolute(Simd::multiply(x, Simd::lower_bf16(scales))));
+      const Vector scaled = Simd::multiply(x, Simd::lower_bf16(scales));
+      most = Simd::max(Simd::absolute(scaled), most);
       offset = Simd::multiply_add(x, Simd::upper_bf16(scales), offset);
+      offset = Simd::multiply_add(scaled, Simd::zero(), offset);
     }
     const float largest = Simd::max_of(most);
     const Vector units = Simd::set(largest > kLeastScaled ? kMost16 / largest : 0.0f);
@@ -119,14 +122,14 @@ class CodeValues {
   static constexpr int kPerWord = 32 / kBits;
 
  public:
-  // acc[i] = acc[i] * correction[i] + sum over t of weights[i, t] v_t
+  // acc[i] = acc[i] * correction[i] + sum over the t that i sees of weights[i, t] v_t
   template <int QB>
   static void run(const TileAttention& a, const TileView& tile, int query, const Block& block,
-                  const float* weights, const float* correction) {
+                  const Seen* seen, const float* weights, const float* correction) {
     constexpr int kMost = Simd::kAccumulators / QB > 8 ? 8 : Simd::kAccumulators / QB;
     Columns<QB> columns{
         a.acc + int64_t{query} * tile.padded_dim, tile, block, correction, {}, {}, {}};
-    for (int i = 0; i < QB; ++i) columns.scale_weights(i, weights + i * kBlockTokens);
+    for (int i = 0; i < QB; ++i) columns.scale_weights(i, seen[i], weights + i * kBlockTokens);
     for_each_column<Simd, kMost, const Columns<QB>&>(tile.head_dim, columns);
   }
 
@@ -141,14 +144,16 @@ class CodeValues {
     float offset[QB];
     alignas(64) int32_t pairs[QB][kBlockTokens / 2];  // 16-bit weights
 
-    void scale_weights(int i, const float* weights) {
+    void scale_weights(int i, const Seen& seen, const float* weights) {
       const int begin = block.begin / Simd::kWidth * Simd::kWidth;
       Vector most = Simd::zero(), offsets = Simd::zero();
       for (int t = begin; t < block.end; t += Simd::kWidth) {
-        const Words scales = Simd::load_words(tile.v_scales + block.token + t);
+        const Words scales = load_scales(seen, t);
         const Vector weight = Simd::load(weights + t);
-        most = Simd::max(most, Simd::multiply(weight, Simd::lower_bf16(scales)));
+        const Vector scaled = Simd::multiply(weight, Simd::lower_bf16(scales));
+        most = Simd::max(scaled, most);
         offsets = Simd::multiply_add(weight, Simd::upper_bf16(scales), offsets);
+        offsets = Simd::multiply_add(scaled, Simd::zero(), offsets);
       }
       const float largest = Simd::max_of(most);
       const Vector units = Simd::set(largest > kLeastScaled ? kMost16 / largest : 0.0f);
@@ -156,10 +161,17 @@ class CodeValues {
       offset[i] = Simd::sum_of(offsets);
       auto* to = reinterpret_cast<int16_t*>(pairs[i]);
       for (int t = begin; t < block.end; t += Simd::kWidth) {
-        const Words scales = Simd::load_words(tile.v_scales + block.token + t);
+        const Words scales = load_scales(seen, t);
         const Vector weight = Simd::multiply(Simd::load(weights + t), Simd::lower_bf16(scales));
         Simd::store_16(to + t, Simd::multiply(weight, units));
       }
+    }
+
+    // 0 for tokens that the query does not see: theirs may be NaN.
+    Words load_scales(const Seen& seen, int t) const {
+      const Words scales = Simd::load_words(tile.v_scales + block.token + t);
+      if (t >= seen.begin && t + Simd::kWidth <= seen.end) return scales;
+      return Simd::only(scales, seen.begin - t, seen.end - t);
     }
 
     template <int N>

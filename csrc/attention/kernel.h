@@ -4,6 +4,10 @@
 // come out. A kernel handles a query in the same order of additions whichever others are with it,
 // and wherever the visible tokens begin: masked tokens add exactly nothing.
 //
+// What is not a number goes where softmax's plain arithmetic takes it: a NaN or +inf among the
+// scores makes NaN of all the query's channels, and so do scores that are all -inf; in V it stays
+// in its channel, and 0 times an infinity is NaN. The sum carries it, maxima pass NaN over.
+//
 // Accuracy is float32's, with these exceptions. avx512_bf16 reads subnormal numbers of K as 0 in a
 // bf16 tile: VDPBF16PS does. In int8 and int4 tiles the vector kernels round scaled queries and
 // scaled weights to 16 bits of their largest, far below the error of the codes.
@@ -11,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,8 +32,12 @@ inline constexpr int64_t kPadFloats = 16;
 // of tiles of 256 tokens, blocks of 64 read a third less with one thread (bench/kernel.py).
 inline constexpr int kBlockTokens = 256;
 
+// So that `max` is -inf where nothing was seen, and nowhere else: a score can be -inf, too.
+inline constexpr float kLowestMax = std::numeric_limits<float>::lowest();
+
 struct TileAttention {
-  // [n_queries, padded_dim], not scaled, so that bf16 queries stay exact; 0 beyond head_dim
+  // [n_queries, padded_dim], scaled by a power of two at most, so that bf16 queries stay exact; 0
+  // beyond head_dim
   const float* queries;
   float scale;  // of q . k
   int n_queries;
@@ -42,7 +51,7 @@ struct TileAttention {
   int begin;              // of the tile's tokens, those that any query may see; all of them valid
   int end;
   float softcap;  // 0: none
-  float* max;     // [n_queries], -inf to begin with
+  float* max;     // [n_queries], -inf to begin with, at least kLowestMax when tokens were seen
   float* sum;     // [n_queries], 0
   float* acc;     // [n_queries, padded_dim], 0
 };

@@ -2,14 +2,11 @@
 // types in float32, with the loops over lanes and channels left to the compiler.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "attention/kernel.h"
 
 namespace nspjax {
 namespace {
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // Element e of a word, without its scale.
 template <KVType kType>
@@ -63,11 +60,11 @@ class ScalarKernel {
     float* acc = a_.acc + int64_t{query} * a_.padded_dim;
     float weights[kBlock];
     scores(a_.queries + int64_t{query} * a_.padded_dim, block, weights);
-    float block_max = kMinusInfinity;
+    float block_max = kLowestMax;
     for (int t = begin - block; t < end - block; ++t) {
       weights[t] *= a_.scale;
       if (a_.softcap > 0.0f) weights[t] = a_.softcap * std::tanh(weights[t] / a_.softcap);
-      block_max = std::max(block_max, weights[t]);
+      block_max = std::max(block_max, weights[t]);  // passes NaN over
     }
     const float new_max = std::max(a_.max[query], block_max);
     const float correction = std::exp(a_.max[query] - new_max);

@@ -17,45 +17,46 @@ class BlockSoftmax {
   // the others. Updates max and sum; correction[i] is by what the earlier acc is to be multiplied.
   // All queries' maxima come first: they wait for one another's latencies, not for their own.
   template <int QB>
-  static void update(const TileAttention& a, int query, const Block& block, float* weights,
-                     float* correction) {
+  static void update(const TileAttention& a, int query, const Block& block, const Seen* seen,
+                     float* weights, float* correction) {
     float new_max[QB];
     for (int i = 0; i < QB; ++i) {
-      const float most = mask(a, query + i, block, weights + i * kBlockTokens);
+      if (seen[i].none()) continue;
+      const float most = mask(a, block, seen[i], weights + i * kBlockTokens);
       new_max[i] = most > a.max[query + i] ? most : a.max[query + i];
     }
     for (int i = 0; i < QB; ++i) {
-      correction[i] = exponentiate(a, query + i, block, new_max[i], weights + i * kBlockTokens);
+      float* to = weights + i * kBlockTokens;
+      correction[i] =
+          seen[i].none() ? clear(block, to) : exponentiate(a, query + i, block, new_max[i], to);
     }
   }
 
  private:
-  // q . k -> scores, -inf for what the query does not see; returns the largest.
-  static float mask(const TileAttention& a, int query, const Block& block, float* weights) {
-    const int32_t position = a.first_token + block.token;
-    int from = a.first[query] - position, to = a.last[query] - position;
-    from = from < block.begin ? block.begin : from;
-    to = to > block.end ? block.end : to;
-    Vector most = Simd::set(-__builtin_inff());
+  // q . k -> scores, -inf for what the query does not see; returns the largest number of them.
+  static float mask(const TileAttention& a, const Block& block, const Seen& seen, float* weights) {
+    Vector most = Simd::set(kLowestMax);
     for (int t = block.begin / kWidth * kWidth; t < block.end; t += kWidth) {
       Vector score = Simd::multiply(Simd::load(weights + t), Simd::set(a.scale));
       if (a.softcap > 0.0f) score = capped(score, a.softcap);
-      score = Simd::only(score, from - t, to - t, -__builtin_inff());
+      score = Simd::only(score, seen.begin - t, seen.end - t, -__builtin_inff());
       Simd::store(weights + t, score);
-      most = Simd::max(most, score);
+      most = Simd::max(score, most);
     }
     return Simd::max_of(most);
   }
 
+  static float clear(const Block& block, float* weights) {
+    for (int t = block.begin / kWidth * kWidth; t < block.end; t += kWidth) {
+      Simd::store(weights + t, Simd::zero());
+    }
+    return 1.0f;
+  }
+
   static float exponentiate(const TileAttention& a, int query, const Block& block, float new_max,
                             float* weights) {
-    const int begin = block.begin / kWidth * kWidth;
-    if (new_max == -__builtin_inff()) {
-      for (int t = begin; t < block.end; t += kWidth) Simd::store(weights + t, Simd::zero());
-      return 1.0f;
-    }
     Vector sum = Simd::zero();
-    for (int t = begin; t < block.end; t += kWidth) {
+    for (int t = block.begin / kWidth * kWidth; t < block.end; t += kWidth) {
       const Vector weight = exp(Simd::subtract(Simd::load(weights + t), Simd::set(new_max)));
       Simd::store(weights + t, weight);
       sum = Simd::add(sum, weight);
@@ -68,13 +69,13 @@ class BlockSoftmax {
     return correction;
   }
 
-  // e^x for x <= 0, 0 below the smallest normal number: as 2^(x log2(e)), with Cephes' polynomial
-  // of exp2f. There the fraction is exact and the range needs no reduction in two steps; that
-  // x log2(e) is rounded costs a weight of e^-20 its last two bits.
+  // e^x for x <= 0 or NaN, 0 below the smallest normal number: as 2^(x log2(e)), with Cephes'
+  // polynomial of exp2f. There the fraction is exact and the range needs no reduction in two steps;
+  // that x log2(e) is rounded costs a weight of e^-20 its last two bits.
   static Vector exp(Vector x) {
     const Vector lowest = Simd::set(-126.0f);
     const Vector y = Simd::multiply(x, Simd::set(1.44269504088896341f));
-    const Vector clamped = Simd::max(y, lowest);
+    const Vector clamped = Simd::max(lowest, y);  // y where that is NaN
     const Vector n = Simd::round(clamped);
     const Vector r = Simd::subtract(clamped, n);
     Vector p = Simd::set(1.535336188319500e-4f);

@@ -12,6 +12,13 @@ struct Block {
   int end;
 };
 
+// The tokens of a block that a query sees: [begin, end), within the block's.
+struct Seen {
+  int begin;
+  int end;
+  bool none() const { return begin >= end; }
+};
+
 // Where a tile's words lie; plain numbers, since calls to HeadTile are not inlined.
 struct TileView {
   const uint32_t* k;

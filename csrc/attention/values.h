@@ -31,9 +31,46 @@ class FloatValues {
   static constexpr int kPerWord = Elements::kPerWord;
 
  public:
-  // acc[i] = acc[i] * correction[i] + sum over t of weights[i, t] v_t
+  // acc[i] = acc[i] * correction[i] + sum over the t that i sees of weights[i, t] v_t
+  //
+  // A weight of 0 does not make nothing of a V that is not finite. So tokens that only some of the
+  // queries see are added for those alone, before and behind the ones that all see.
   template <int QB>
   static void run(const TileAttention& a, const TileView& tile, int query, const Block& block,
+                  const Seen* seen, const float* weights, const float* correction) {
+    Block common = block;
+    for (int i = 0; i < QB; ++i) {
+      if (seen[i].begin > common.begin) common.begin = seen[i].begin;
+      if (seen[i].end < common.end) common.end = seen[i].end;
+    }
+    if (common.begin == block.begin && common.end == block.end) {
+      return add<QB>(a, tile, query, block, weights, correction);
+    }
+    if (common.begin >= common.end) common.begin = common.end = block.end;
+    float rest[QB];
+    for (int i = 0; i < QB; ++i) {
+      const int end = seen[i].end < common.begin ? seen[i].end : common.begin;
+      const Block before{block.token, seen[i].begin, end};
+      rest[i] = before.begin < before.end ? 1.0f : correction[i];
+      if (before.begin < before.end) {
+        add<1>(a, tile, query + i, before, weights + i * kBlockTokens, correction + i);
+      }
+    }
+    if (common.begin == common.end) return;
+    add<QB>(a, tile, query, common, weights, rest);
+    constexpr float kUnchanged = 1.0f;
+    for (int i = 0; i < QB; ++i) {
+      const Block behind{block.token, common.end, seen[i].end};
+      if (behind.begin < behind.end) {
+        add<1>(a, tile, query + i, behind, weights + i * kBlockTokens, &kUnchanged);
+      }
+    }
+  }
+
+ private:
+  // Over tokens that all of the queries see.
+  template <int QB>
+  static void add(const TileAttention& a, const TileView& tile, int query, const Block& block,
                   const float* weights, const float* correction) {
     constexpr int kMost = Simd::kAccumulators / QB > 8 ? 8 : Simd::kAccumulators / QB;
     for_each_column<Simd, kMost>(
@@ -41,7 +78,6 @@ class FloatValues {
         Columns<QB>{a.acc + int64_t{query} * tile.padded_dim, tile, block, weights, correction});
   }
 
- private:
   template <int QB>
   struct Columns {
     float* acc;

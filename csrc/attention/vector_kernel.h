@@ -70,15 +70,18 @@ class VectorKernel {
   static void attend_block(const TileAttention& a, const TileView& tile, int query,
                            const int32_t* prepared, const Block& block, float* weights) {
     const int32_t position = a.first_token + block.token;
+    Seen seen[QB];
     bool visible = false;
-    for (int i = query; i < query + QB; ++i) {
-      visible |= a.first[i] < position + block.end && a.last[i] > position + block.begin;
+    for (int i = 0; i < QB; ++i) {
+      const int begin = a.first[query + i] - position, end = a.last[query + i] - position;
+      seen[i] = {begin < block.begin ? block.begin : begin, end > block.end ? block.end : end};
+      visible |= !seen[i].none();
     }
     if (!visible) return;
     Scores::template run<QB>(a, tile, query, prepared, block, weights);
     float correction[QB];
-    BlockSoftmax<Simd>::template update<QB>(a, query, block, weights, correction);
-    Values::template run<QB>(a, tile, query, block, weights, correction);
+    BlockSoftmax<Simd>::template update<QB>(a, query, block, seen, weights, correction);
+    Values::template run<QB>(a, tile, query, block, seen, weights, correction);
   }
 };
 

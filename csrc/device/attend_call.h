@@ -39,7 +39,7 @@ struct AttendPass {
   std::vector<const std::byte*> tail;  // these, the parts of all devices side by side
   std::vector<int32_t> first;          // [n_queries], all members'
   std::vector<int32_t> last;
-  std::vector<float> queries;  // [n_kv_heads, n_queries, padded_dim]
+  std::vector<float> queries;  // [n_kv_heads, n_queries, padded_dim], times a power of two
 
   int64_t n_queries() const { return std::ssize(first); }
 };
@@ -55,7 +55,7 @@ struct AttendCall {
   int64_t n_tokens;    // T
   int64_t group;       // query heads for each KV head
   int64_t padded_dim;
-  float scale;
+  float scale;  // what is left of it
   float softcap;
   float* out;  // [B, T, n_kv_heads * group, head_dim]: unnormalised sums
   float* max;  // [B, T, n_kv_heads * group]

@@ -17,6 +17,7 @@ namespace {
 // K or V of a tile, and its scales.
 struct Section {
   KVType type;
+  bool by_token;  // a series is a token, not a channel
   int64_t n_series;
   int64_t length;  // of a series
   int64_t word_base;
@@ -31,14 +32,21 @@ struct Section {
 
 Section k_section(const HeadTile& tile) {
   const int64_t lanes = tile.lanes();
-  return {tile.type(), tile.head_dim(), tile.tile_tokens(),           0,
-          lanes,       lanes,           lanes * tile.channel_words(), tile.k_scales_offset() / 4};
+  return {tile.type(),
+          false,
+          tile.head_dim(),
+          tile.tile_tokens(),
+          0,
+          lanes,
+          lanes,
+          lanes * tile.channel_words(),
+          tile.k_scales_offset() / 4};
 }
 
 Section v_section(const HeadTile& tile) {
   const int64_t dim = tile.head_dim();
-  return {tile.type(), tile.tile_tokens(),        dim, tile.v_offset() / 4, dim, dim,
-          dim,         tile.v_scales_offset() / 4};
+  return {tile.type(), true, tile.tile_tokens(),        dim, tile.v_offset() / 4, dim,
+          dim,         dim,  tile.v_scales_offset() / 4};
 }
 
 uint32_t load_word(const std::byte* data, int64_t index) {
@@ -105,15 +113,30 @@ void read_series(const Section& section, const std::byte* data, int64_t series, 
   }
 }
 
-// The scale with which codes from -2^(bits - 1) to 2^(bits - 1) - 1 reach every finite x.
-Scale choose_scale(const float* x, int64_t n, int bits) {
-  constexpr float kMost = std::numeric_limits<float>::max();
-  float least = kMost, most = -kMost;
+constexpr float kMost = std::numeric_limits<float>::max();
+
+bool is_finite(float x) { return std::abs(x) <= kMost; }
+
+// Of a series' finite elements; least > most if there are none.
+struct Extent {
+  float least = kMost;
+  float most = -kMost;
+  bool all_finite = true;
+};
+
+Extent extent_of(const float* x, int64_t n) {
+  Extent extent;
   for (int64_t i = 0; i < n; ++i) {
-    const bool finite = std::abs(x[i]) <= kMost;
-    least = finite && x[i] < least ? x[i] : least;
-    most = finite && x[i] > most ? x[i] : most;
+    const bool finite = is_finite(x[i]);
+    extent.least = finite && x[i] < extent.least ? x[i] : extent.least;
+    extent.most = finite && x[i] > extent.most ? x[i] : extent.most;
+    extent.all_finite &= finite;
   }
+  return extent;
+}
+
+// The scale with which codes from -2^(bits - 1) to 2^(bits - 1) - 1 reach everything between.
+Scale choose_scale(float least, float most, int bits) {
   if (least > most) return {0.0f, 0.0f};
   const auto below = static_cast<float>(1 << (bits - 1)), above = below - 1.0f;
   const float at = below / (below + above);
@@ -150,8 +173,23 @@ void encode(const float* x, int64_t n, KVType type, uint32_t* elements) {
   }
 }
 
-void convert_section(const Section& from, const std::byte* data, const Section& to,
-                     std::byte* into) {
+// The series' scale, and in `odd` [tile_tokens] which tokens have something that is not finite. K's
+// channels come first, so that a token of V knows.
+Scale scale_series(const Section& section, int64_t series, const float* x, std::vector<bool>& odd) {
+  const Extent extent = extent_of(x, section.length);
+  if (section.by_token) {
+    const auto token = static_cast<size_t>(series);
+    odd[token] = odd[token] || !extent.all_finite;
+    if (odd[token]) return {std::nanf(""), std::nanf("")};
+  } else if (!extent.all_finite) {
+    for (size_t i = 0; i < odd.size(); ++i) odd[i] = odd[i] || !is_finite(x[i]);
+  }
+  const auto bits = static_cast<int>(element_bits(section.type));
+  return choose_scale(extent.least, extent.most, bits);
+}
+
+void convert_section(const Section& from, const std::byte* data, const Section& to, std::byte* into,
+                     std::vector<bool>& odd) {
   const auto bits = static_cast<int>(element_bits(to.type));
   const auto length = static_cast<size_t>(to.length);
   std::vector<float> x(length);
@@ -163,7 +201,7 @@ void convert_section(const Section& from, const std::byte* data, const Section& 
       if (series >= to.n_series) break;
       read_series(from, data, series, x.data());
       if (is_quantised(to.type)) {
-        const Scale scale = choose_scale(x.data(), to.length, bits);
+        const Scale scale = scale_series(to, series, x.data(), odd);
         store_word(into, to.scale_base + series, word_of(scale));
         quantise(x.data(), to.length, scale, bits, elements.data());
       } else {
@@ -192,8 +230,9 @@ void convert_head(const HeadTile& from, const std::byte* data, const HeadTile& t
     std::memcpy(into, data, static_cast<size_t>(to.bytes()));
     return;
   }
-  convert_section(k_section(from), data, k_section(to), into);
-  convert_section(v_section(from), data, v_section(to), into);
+  std::vector<bool> odd(static_cast<size_t>(to.tile_tokens()));
+  convert_section(k_section(from), data, k_section(to), into, odd);
+  convert_section(v_section(from), data, v_section(to), into, odd);
 }
 
 }  // namespace nspjax

@@ -1,5 +1,6 @@
 // What an attention asks of the devices: queries, and the runs of tiles that they see.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 
@@ -49,8 +50,21 @@ void join(AttendPass& pass, const AttendCall& call, size_t unit_index, int64_t f
   pass.last.insert(pass.last.end(), unit.last.begin(), unit.last.end());
 }
 
-// q [B, T, n_q_heads, head_dim] -> float32 [n_kv_heads, the members' queries, padded_dim].
-void pack_queries(AttendPass& pass, const AttendCall& call, const AttendArgs& args) {
+// scale = power * rest. Queries take the power of two, which leaves their bits as they are, so that
+// a score overflows where (q * scale) . k does, not where q . k does.
+struct Scale {
+  float power;
+  float rest;  // 1 <= |rest| < 2
+};
+
+Scale split_scale(float scale) {
+  if (scale == 0.0f || !std::isfinite(scale)) return {1.0f, scale};
+  const float power = std::ldexp(1.0f, std::ilogb(scale));
+  return {power, scale / power};
+}
+
+// q [B, T, n_q_heads, head_dim] * power -> float32 [n_kv_heads, the members' queries, padded_dim].
+void pack_queries(AttendPass& pass, const AttendCall& call, const AttendArgs& args, float power) {
   const CacheShape& shape = call.geometry.shape();
   pass.queries.resize(static_cast<size_t>(shape.n_kv_heads * pass.n_queries() * call.padded_dim));
   float* to = pass.queries.data();
@@ -62,6 +76,7 @@ void pack_queries(AttendPass& pass, const AttendCall& call, const AttendArgs& ar
         const int64_t from = (token * args.n_q_heads + kv_head * call.group) * shape.head_dim;
         for (int64_t g = 0; g < call.group; ++g, to += call.padded_dim) {
           to_f32(args.q, args.q_dtype, from + g * shape.head_dim, shape.head_dim, to);
+          for (int64_t d = 0; d < shape.head_dim; ++d) to[d] *= power;
         }
       }
     }
@@ -114,6 +129,7 @@ AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& tr
   const CacheShape& shape = geometry.shape();
   const int64_t group = args.n_q_heads / shape.n_kv_heads;
   const int64_t padded_dim = round_up(shape.head_dim, kPadFloats);
+  const Scale scale = split_scale(args.scale);
   AttendCall call{.geometry = geometry,
                   .kernels = kernels,
                   .trace = trace,
@@ -123,7 +139,7 @@ AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& tr
                   .n_tokens = args.n_tokens,
                   .group = group,
                   .padded_dim = padded_dim,
-                  .scale = args.scale,
+                  .scale = scale.rest,
                   .softcap = args.softcap,
                   .out = args.out,
                   .max = max.data(),
@@ -176,7 +192,7 @@ AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& tr
       }
     }
   }
-  for (AttendPass& pass : call.passes) pack_queries(pass, call, args);
+  for (AttendPass& pass : call.passes) pack_queries(pass, call, args, scale.power);
   return call;
 }
 

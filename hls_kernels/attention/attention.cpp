@@ -34,9 +34,9 @@ extern "C" void nspjax_attention(nspjax::kernel::KVPort kv, const nspjax::kernel
   hls::stream<Beat, kMostHeadBeats> k_scales;
   hls::stream<Beat, kVBlocks * kBlockBeats> v_scales;
   hls::stream<GroupLanes, 2 * kBlockBeats> scores;
-  hls::stream<Group, kScoreDepth> masked;
+  hls::stream<SeenGroup, kScoreDepth> masked;
   hls::stream<Group, 4> largest;
-  hls::stream<Group, kScoreDepth> weights;
+  hls::stream<SeenGroup, kScoreDepth> weights;
   hls::stream<Statistics, kMostQueries> statistics;
   hls::stream<Beat, 32> sums;
   hls::stream<std::uint32_t, 2> beats_read, score_slots, value_slots;

@@ -13,7 +13,9 @@
 // visible: words 2i and 2i + 1 are the tokens first <= j < last that query i
 // sees. Queries and sums are float32. A statistics beat has max and sum in its
 // first two words; sums are not divided by sum. A query that saw no token has
-// max -inf and sum 0. The header of the results is written last.
+// max -inf and sum 0; one that did has at least the lowest float as max, also
+// where all scores are -inf, and then sum 0. The header of the results is
+// written last.
 //
 // Tiles are the engine's: head h of tile t is at kv[first_beat + t * tile_beats
 // + h * head_beats], inside it lies what csrc/layout/head_tile.h says, all

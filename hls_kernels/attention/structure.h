@@ -43,6 +43,12 @@ struct Group {
   float query[kGroup];
 };
 
+// And whether the query sees the token that they are of.
+struct SeenGroup {
+  float query[kGroup];
+  bool seen[kGroup];
+};
+
 // 16 numbers for each query of a pack.
 struct GroupLanes {
   Lanes query[kGroup];

@@ -12,21 +12,26 @@
 
 namespace nspjax::kernel {
 
-// A weight of 0 adds exactly nothing, also where the value is infinite or NaN.
-inline float weighted(float value, float weight, bool counts) {
-  const float product = value * weight;
-  return counts ? product : 0.0f;
+// Two tokens' weights of each query, or one and nothing.
+struct WeightPair {
+  SeenGroup element[2];
+};
+
+// What is not seen adds exactly nothing, also where the value is infinite or NaN.
+inline float weighted(float value, const SeenGroup& weight, int query) {
+  const float product = value * weight.query[query];
+  return weight.seen[query] ? product : 0.0f;
 }
 
 // sums: [head_dim / 16], those of the pack. Returns the slots that it took.
 inline int add_values(const Job& job, const hls::read_lock<Block>& v, const PartScale* scales,
-                      hls::stream<Group>& weights, GroupLanes* sums) {
+                      hls::stream<SeenGroup>& weights, GroupLanes* sums) {
   GroupLanes block_sums[kMostHeadBeats];
   const int parts = parts_per_word(job.type);
   const int n_beats = job.head_dim_beats();
   const int n_steps = 1 + job.block_tokens / elements_per_part(job.type);
   const int n_slots = at_least(n_beats, kLeastSlots);
-  GroupPair weight = {};
+  WeightPair weight = {};
   for (int step = 0; step < n_steps; ++step) {
     for (int slot = 0; slot < n_slots; ++slot) {
 #pragma HLS pipeline II = 2
@@ -45,13 +50,11 @@ inline int add_values(const Job& job, const hls::read_lock<Block>& v, const Part
       GroupLanes& sum = block_sums[slot];
       for (int i = 0; i < kGroup; ++i) {
 #pragma HLS unroll
-        const float w0 = weight.element[0].query[i], w1 = weight.element[1].query[i];
-        const bool counts0 = rescales || w0 != 0.0f, counts1 = !rescales && w1 != 0.0f;
         for (int lane = 0; lane < kBeatWords; ++lane) {
 #pragma HLS unroll
           const float first = rescales ? before.query[i][lane] : v_part.element[0][lane];
-          const float products =
-              weighted(first, w0, counts0) + weighted(v_part.element[1][lane], w1, counts1);
+          const float products = weighted(first, weight.element[0], i) +
+                                 weighted(v_part.element[1][lane], weight.element[1], i);
           sum.query[i][lane] = (rescales ? 0.0f : sum.query[i][lane]) + products;
         }
       }
@@ -63,7 +66,7 @@ inline int add_values(const Job& job, const hls::read_lock<Block>& v, const Part
 
 // sums: [head][n_queries][head_dim / 16]
 inline void attend_values(hls::stream<Job>& jobs, hls::stream<Job>& next, VBlocks& v_blocks,
-                          hls::stream<Beat>& v_scales, hls::stream<Group>& weights,
+                          hls::stream<Beat>& v_scales, hls::stream<SeenGroup>& weights,
                           hls::stream<Beat>& sum_beats, hls::stream<std::uint32_t>& slots) {
   const Job job = jobs.read();
   next.write(job);

@@ -71,10 +71,8 @@ def attend_x(
             handles, rows, begin, length, shape=shape, dtype=settings.dtype, read_ahead=True
         )
         x = jnp.stack([low, high], axis=2).reshape(*shape[:2], -1).astype(settings.x_dtype)
-        k, v = _recomputed(settings, x, begin, q, captured)
         # rows may end in this chunk; what is behind may be anything, also no number
-        here = (begin + jnp.arange(n, dtype=jnp.int32) < length[:, None])[..., None, None]
-        return jnp.where(here, k, 0), jnp.where(here, v, 0), handles
+        return *_recomputed(settings, x, begin, q, captured), handles
 
     return attend_chunks(
         bring,

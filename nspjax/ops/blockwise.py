@@ -1,7 +1,8 @@
 """Attention over blocks of queries and keys: memory does not grow with T x C.
 
 Online softmax as in FlashAttention (arXiv 2205.14135), and the log-sum-exp merge of partial
-results. Everything is accumulated in float32.
+results. Everything is accumulated in float32. What is not finite goes where softmax's plain
+arithmetic takes it, and what a query does not see adds nothing, even if it is NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def blockwise_attention(
     j < length, j <= position + t, and, with a window, j > position + t - window.
 
     Returns out, float32 [B, T, Hq, D], and lse, float32 [B, T, Hq], the log of the sum of the
-    exponentials of the scores. A query that sees nothing gets 0 and -inf.
+    exponentials of the scores. A query that sees nothing gets 0 and -inf; one of which all scores
+    are -inf, NaN and -inf, or NaN and NaN where a value that is not finite must not be forgotten.
     """
     b, t, hq, d = q.shape
     block = min(t, QUERY_BLOCK_TOKENS)
@@ -85,41 +87,42 @@ def _query_block(
     end = jnp.minimum(length, position + t)  # one past the last token that any query sees
     begin = jnp.maximum(position - window + 1, 0) if window else jnp.zeros_like(position)
     begin = jnp.where(begin < end, begin, capacity)
+    first = jnp.maximum(at - window + 1, 0) if window else jnp.zeros_like(at)  # [B, T]
+    last = jnp.minimum(at + 1, length[:, None])
 
     def step(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         acc, top, total = carry
         # the last block is moved back to fit; tokens that an earlier block served are masked
-        first = jnp.minimum(index * kv_block, capacity - kv_block)
-        token = (first + jnp.arange(kv_block, dtype=jnp.int32))[None]  # [1, K]
-        keys = _block(k, rows, first, kv_block)
-        values = _block(v, rows, first, kv_block)
+        origin = jnp.minimum(index * kv_block, capacity - kv_block)
+        token = (origin + jnp.arange(kv_block, dtype=jnp.int32))[None, None]  # [1, 1, K]
+        keys = _block(k, rows, origin, kv_block)
+        values = _block(v, rows, origin, kv_block)
         scores = jnp.einsum("bhgtd,bkhd->bhgtk", queries, keys)
         if softcap:
             scores = softcap * jnp.tanh(scores / softcap)
-        seen = (token >= index * kv_block) & (token < length[:, None])  # [B, K]
-        seen = seen[:, None, :] & (token[None] <= at[..., None])  # [B, T, K]
-        if window:
-            seen &= token[None] > at[..., None] - window
+        seen = (token >= first[..., None]) & (token < last[..., None])  # [B, T, K]
+        seen &= token >= index * kv_block
         scores = jnp.where(seen[:, None, None], scores, -jnp.inf)
         new_top = jnp.maximum(top, scores.max(-1))
-        base = jnp.where(jnp.isfinite(new_top), new_top, 0.0)
-        weights = jnp.exp(scores - base[..., None])
-        fade = jnp.exp(top - base)
+        weights = jnp.exp(scores - new_top[..., None])
+        fade = jnp.exp(top - new_top)
         total = total * fade + weights.sum(-1)
-        acc = acc * fade[..., None] + jnp.einsum("bhgtk,bkhd->bhgtd", weights, values)
+        acc = acc * fade[..., None] + _weighted(weights, values, seen)
         return acc, new_top, total
 
     shape = (b, hkv, hq // hkv, t)
     carry = (
         jnp.zeros((*shape, d), jnp.float32),
-        jnp.full(shape, -jnp.inf, jnp.float32),
+        jnp.full(shape, jnp.finfo(jnp.float32).min),  # finite: a score can be -inf
         jnp.zeros(shape, jnp.float32),
     )
     lower = begin.min() // kv_block
     upper = (end.max() + kv_block - 1) // kv_block
     acc, top, total = lax.fori_loop(lower, upper, step, carry)
-    out = acc / jnp.where(total > 0, total, 1.0)[..., None]
-    lse = top + jnp.log(jnp.where(total > 0, total, 1.0))
+    sees = (first < last)[:, None, None]
+    out = jnp.where(sees[..., None], acc / total[..., None], 0.0)
+    lse = jnp.where(sees, top + jnp.log(total), -jnp.inf)
+    lse = jnp.where((total == 0) & jnp.isnan(acc).any(-1), jnp.nan, lse)
     return jnp.moveaxis(out, 3, 1).reshape(b, t, hq, d), jnp.moveaxis(lse, 3, 1).reshape(b, t, hq)
 
 
@@ -129,15 +132,48 @@ def _block(stored: Array, rows: Array | None, first: Array, size: int) -> Array:
     return (block if rows is None else block[rows]).astype(jnp.float32)
 
 
+def _weighted(weights: Array, values: Array, seen: Array) -> Array:
+    """The sums of the values that are seen. weights [B, Hkv, G, T, K], 0 for those that are not;
+    values [B, K, Hkv, D]; seen [B, T, K]. Returns [B, Hkv, G, T, D].
+    """
+
+    def sums(weights: Array, values: Array) -> Array:
+        return jnp.einsum("bhgtk,bkhd->bhgtd", weights, values)
+
+    values = jnp.where(seen.any(1)[..., None, None], values, 0.0)
+    if seen.shape[1] == 1:
+        return sums(weights, values)
+
+    def not_finite() -> Array:
+        # 0 times such a value is NaN, but for a query that does not see it nothing
+        def any_of(weights: Array, values: Array) -> Array:
+            return sums(weights.astype(jnp.float32), values.astype(jnp.float32)) > 0
+
+        sees = jnp.broadcast_to(seen[:, None, None], weights.shape)
+        out = sums(weights, jnp.where(jnp.isfinite(values), values, 0.0))
+        out += jnp.where(any_of(weights > 0, values == jnp.inf), jnp.inf, 0.0)
+        out -= jnp.where(any_of(weights > 0, values == -jnp.inf), jnp.inf, 0.0)
+        nan = any_of(sees, jnp.isnan(values)) | any_of(sees & (weights == 0), jnp.isinf(values))
+        return jnp.where(nan, jnp.nan, out)
+
+    finite = jnp.isfinite(values).all()
+    return lax.cond(finite, lambda: sums(weights, values), not_finite)
+
+
 def merge_partials(out_a: Array, lse_a: Array, out_b: Array, lse_b: Array) -> tuple[Array, Array]:
     """One attention result from two over disjoint tokens, weighted by their log-sum-exp.
 
-    out: float32 [..., D]; lse: float32 [...]. Two empty partials (-inf) give 0 and -inf.
+    out: float32 [..., D]; lse: float32 [...]. A partial of -inf adds nothing, whatever its out is:
+    0 if it saw nothing, NaN if all its scores were -inf. Two of them give -inf, and 0 if both are.
     """
-    top = jnp.maximum(lse_a, lse_b)
-    base = jnp.where(jnp.isfinite(top), top, 0.0)
-    weight_a, weight_b = jnp.exp(lse_a - base), jnp.exp(lse_b - base)
+    nothing = jnp.maximum(lse_a, lse_b) == -jnp.inf
+    base = jnp.where(nothing, 0.0, jnp.maximum(lse_a, lse_b))
+
+    def weighted(out: Array, lse: Array) -> tuple[Array, Array]:
+        weight = jnp.exp(lse - base)
+        return jnp.where((lse == -jnp.inf)[..., None], 0.0, out * weight[..., None]), weight
+
+    (sum_a, weight_a), (sum_b, weight_b) = weighted(out_a, lse_a), weighted(out_b, lse_b)
     total = weight_a + weight_b
-    safe = jnp.where(total > 0, total, 1.0)
-    out = (out_a * weight_a[..., None] + out_b * weight_b[..., None]) / safe[..., None]
-    return out, jnp.where(total > 0, base + jnp.log(safe), -jnp.inf)
+    out = jnp.where(nothing[..., None], out_a + out_b, (sum_a + sum_b) / total[..., None])
+    return out, jnp.where(nothing, -jnp.inf, base + jnp.log(total))

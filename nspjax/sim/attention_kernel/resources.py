@@ -64,11 +64,12 @@ def resources(structure: Structure) -> Resources:
     beat_bits = 32 * words
     group_bits = 32 * group
     brams = (
-        # queries, in pairs of channels; the sums of a head; the port's read buffer; two FIFOs
+        # queries, in pairs of channels; the sums of a head; the port's read buffer; two FIFOs, with
+        # a bit for each query that says whether it sees the token
         block_rams(2 * group_bits, structure.most_packs * structure.most_head_dim // 2)
         + block_rams(words * group_bits, structure.most_packs * structure.most_head_dim // words)
         + block_rams(beat_bits, structure.burst_beats * structure.outstanding_bursts)
-        + 2 * block_rams(group_bits, 2 * structure.block_tokens)
+        + 2 * block_rams(group_bits + group, 2 * structure.block_tokens)
     )
     urams = (structure.k_blocks + structure.v_blocks) * ultra_rams(beat_bits, structure.block_beats)
     return Resources(operators, total(DSPS), total(LUTS), brams, urams, 2 * products)
