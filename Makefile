@@ -2,7 +2,7 @@
 # make test      the tests (under 15 minutes on 2 cores)
 # make test-all  also the slow ones: transformers live, kill -9 at 100 points
 #                of a store and 20 of a job, sanitizers
-# make lint      ruff, pyright, clang-format, warnings as errors in the C++
+# make lint      ruff, pyright, clang-format, warnings as errors in the C++ and its tests
 # Each installs what it needs the first time: Debian packages where we are root, .venv, the engine.
 
 PYTHON ?= python3
@@ -68,8 +68,8 @@ lint: $(VENV)/lint-tools
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc hls_kernels tests -name '*.cc' -o -name '*.cpp' -o -name '*.h')
-	$(BIN)/cmake -S . -B build/lint -G Ninja -DNSPJAX_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
-	    -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >build/lint.log || { cat build/lint.log; exit 1; }
+	$(BIN)/cmake -S . -B build/lint -G Ninja -DNSPJAX_WERROR=ON -DNSPJAX_CPP_TESTS=ON \
+	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >build/lint.log || { cat build/lint.log; exit 1; }
 	$(BIN)/cmake --build build/lint
 
 format: $(VENV)/lint-tools

@@ -24,6 +24,7 @@ from report import Table, bench_parser, publish
 from turns import in_turn, median_ratio, spread
 
 from nspjax import RateLimit, Store
+from nspjax.cli.python_module import import_all
 from nspjax.compiler import Pipeline
 from nspjax.models import ModelConfig
 
@@ -48,6 +49,14 @@ def main() -> None:
     parser.add_argument("--device-write", default="0.15GB/s", help="default %(default)s")
     parser.add_argument("--link", default="1GB/s", help="default %(default)s")
     parser.add_argument("--pipelines", default=";".join((*PRESETS, f"{HALF_X}")))
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE|FILE.py",
+        help="run this first, for the passes that it registers; may be given again",
+    )
     parser.add_argument("--batch", default=16, type=int, help="rows (default %(default)s)")
     parser.add_argument("--context", default=1000, type=int, help="tokens (default %(default)s)")
     parser.add_argument("--layers", default=4, type=int, help="default %(default)s")
@@ -55,6 +64,9 @@ def main() -> None:
     parser.add_argument("--host-memory", default="1GiB", help="default %(default)s")
     parser.add_argument("--plot", type=Path, default=Path(__file__).parent / "plots/schedule.svg")
     args = parser.parse_args()
+    import_all(args.imports)
+    for pipeline in args.pipelines.split(";"):
+        Pipeline.parse(pipeline)  # a mistake is told before minutes are spent
     counts = [int(count) for count in args.devices.split(",")]
     pipelines = args.pipelines.split(";")
 

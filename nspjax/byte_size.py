@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import re
+import reprlib
+from fractions import Fraction
 
 from nspjax.errors import InvalidArgumentError
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
+_SIZE = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]{0,3})\s*")
+MOST_BYTES = 2**63 - 1
 
 
 def parse_bytes(size: str | int, *, least: int = 1) -> int:
     """Bytes in `size`: an int, or a number with an optional unit (B, KB, KiB, MB, MiB, …).
 
     Raises:
-      InvalidArgumentError: not a size, or below `least`.
+      InvalidArgumentError: not a size, below `least` or above MOST_BYTES.
     """
-    if isinstance(size, int):
+    if type(size) is int:
         n_bytes = size
     else:
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
+        found = _SIZE.fullmatch(size) if isinstance(size, str) else None
         if found is None or found[2].upper() not in _UNITS:
-            raise InvalidArgumentError(f'{size!r} is no size: write for example "512MiB" or "8GB"')
-        n_bytes = int(float(found[1]) * _UNITS[found[2].upper()])
-    if n_bytes < least:
-        raise InvalidArgumentError(f"a size must be at least {least}, got {size!r}")
+            raise InvalidArgumentError(
+                f'{reprlib.repr(size)} is no size: write for example "512MiB" or "8GB"'
+            )
+        n_bytes = int(Fraction(found[1]) * _UNITS[found[2].upper()])
+    if not least <= n_bytes <= MOST_BYTES:
+        bound = f"at least {least}" if n_bytes < least else f"at most {MOST_BYTES}"
+        raise InvalidArgumentError(f"a size must be {bound} bytes, got {reprlib.repr(size)}")
     return n_bytes
 
 

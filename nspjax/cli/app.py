@@ -269,6 +269,14 @@ def opt(
             help="For --table and --graph: what each row has; the caches' capacity if not given.",
         ),
     ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE|FILE.py",
+            help="Run this first, for the passes that it registers; may be given again.",
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")
     ] = False,
@@ -302,6 +310,7 @@ def opt(
                 graph,
                 rates,
                 context,
+                tuple(imports or ()),
                 debug,
             )
         )

@@ -34,6 +34,7 @@ class Opt:
     graph: str | None = None
     rates: str | None = None
     context_tokens: int | None = None
+    imports: tuple[str, ...] = ()
     debug: bool = False
 
 
@@ -42,8 +43,14 @@ def execute(options: Opt) -> int:
     began = False
     try:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is run
-        pipeline, rates = _checked(options)
-        module = _read(options.input)
+        _check_files(options)
+        from nspjax.cli.opt_input import module_reader
+        from nspjax.cli.python_module import import_all
+
+        import_all(options.imports)
+        read = module_reader(options.input)
+        pipeline, rates = _passes(options)
+        module = read()
         if rates is not None:
             from nspjax.compiler.rates import set_rates
 
@@ -58,17 +65,31 @@ def execute(options: Opt) -> int:
     return ExitCode.DONE
 
 
-def _checked(options: Opt) -> tuple[Pipeline, Rates | None]:
-    """The passes and rates that were asked for, before anything is loaded.
+def _check_files(options: Opt) -> None:
+    """Refuse what cannot be written, before anything is loaded.
 
     Raises:
-      InvalidArgumentError, PipelineError: an option that cannot be served.
+      InvalidArgumentError: so it is.
     """
     for option, path in (("-o", options.output), ("--graph", options.graph)):
         check_output(option, path, other_than=(options.input,))
     dump_dir = options.dump_dir
-    if dump_dir is not None and os.path.exists(dump_dir) and not os.path.isdir(dump_dir):
-        raise InvalidArgumentError(f"--dump-dir {dump_dir} is no directory")
+    if dump_dir is not None and not os.path.isdir(dump_dir):
+        if os.path.exists(dump_dir):
+            raise InvalidArgumentError(f"--dump-dir {dump_dir} is no directory")
+        try:
+            os.makedirs(dump_dir)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InvalidArgumentError(f"--dump-dir {dump_dir} cannot be made: {why}") from error
+
+
+def _passes(options: Opt) -> tuple[Pipeline, Rates | None]:
+    """The passes and rates that were asked for.
+
+    Raises:
+      InvalidArgumentError, PipelineError: an option that cannot be served.
+    """
     from nspjax.cli.rates_option import parse_rates
     from nspjax.compiler import DEFAULT_PIPELINE, Pipeline
     from nspjax.compiler.pipeline import print_after
@@ -82,20 +103,8 @@ def _checked(options: Opt) -> tuple[Pipeline, Rates | None]:
     return pipeline, None if options.rates is None else parse_rates(options.rates)
 
 
-def _read(source: str) -> mlir.Module:
-    """The module in a file, or that of a Python function.
-
-    Raises:
-      InvalidArgumentError: there is none.
-    """
-    from nspjax.cli.opt_input import module_of_file, module_of_function
-
-    if source.endswith(".mlir") or ":" not in source or os.path.exists(source):
-        return module_of_file(source)
-    return module_of_function(source)
-
-
 def _run(options: Opt, pipeline: Pipeline, module: mlir.Module) -> None:
+    from nspjax.cli.idle_passes import IdlePasses
     from nspjax.cli.pass_table import PassTable
     from nspjax.compiler.costs import capacity_tokens
     from nspjax.compiler.pipeline import dump_to, print_after
@@ -110,15 +119,19 @@ def _run(options: Opt, pipeline: Pipeline, module: mlir.Module) -> None:
     if table is not None:
         table.begin(module)
         observers.append(table.observe)
+    idle = IdlePasses(module)
+    observers.append(idle.observe)
     module = pipeline.run(module, observers)
     if options.graph is not None:
-        Path(options.graph).write_text(_graph(module, context_tokens))
+        Path(options.graph).write_text(_graph(module, context_tokens), encoding="utf-8")
     if table is not None:
         table.print()
+    if idle.names:
+        _print_to_stderr(f"nothing to do for {', '.join(idle.names)}")
     if options.output is None:
-        print(module)
+        sys.stdout.buffer.write(f"{module}\n".encode())
     else:
-        Path(options.output).write_text(f"{module}\n")
+        Path(options.output).write_text(f"{module}\n", encoding="utf-8")
 
 
 def _graph(module: mlir.Module, context_tokens: int | None) -> str:

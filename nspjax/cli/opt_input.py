@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import os
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+from nspjax.cli.python_module import python_module, why
 from nspjax.compiler import mlir
 from nspjax.compiler.marked_module import marked_module
 from nspjax.errors import InvalidArgumentError
+
+
+def module_reader(source: str) -> Callable[[], mlir.Module]:
+    """What reads the module in a file, or makes that of a Python function.
+
+    A function's Python code is run already: it may register passes.
+
+    Raises:
+      InvalidArgumentError: it cannot be run; the reader: there is no module.
+    """
+    if source.endswith(".mlir") or ":" not in source or os.path.exists(source):
+        return lambda: module_of_file(source)
+    module_name = source.partition(":")[0]
+    try:
+        python_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise InvalidArgumentError(f"cannot call {source}: {why(error)}") from error
+    return lambda: module_of_function(source)
 
 
 def module_of_file(path: str) -> mlir.Module:
@@ -20,11 +38,11 @@ def module_of_file(path: str) -> mlir.Module:
       InvalidArgumentError: there is no such file, or no module with a function main in it.
     """
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        text = _text(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InvalidArgumentError(
-            f"cannot read {path}: {why}; give an .mlir file, or module:function"
+            f"cannot read {path}: {reason}; give an .mlir file, or module:function"
         ) from error
     try:
         module = mlir.parse(text)
@@ -38,38 +56,30 @@ def module_of_file(path: str) -> mlir.Module:
 def module_of_function(name: str) -> mlir.Module:
     """The module of `fn`, where `module:function` or `file.py:function` returns (fn, args).
 
-    Python looks for modules in the current directory first, or in that of the file.
-
     Raises:
       InvalidArgumentError: it cannot be imported, called or exported.
     """
     module_name, _, function_name = name.partition(":")
     try:
-        make = _imported(module_name)
+        make = python_module(module_name)
         for part in function_name.split("."):
             make = getattr(make, part)
         made = make()  # pyright: ignore[reportCallIssue]
-    except Exception as error:
-        raise InvalidArgumentError(f"cannot call {name}: {_short(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidArgumentError(f"cannot call {name}: {why(error)}") from error
     fn, args = _fn_and_args(name, made)
     try:
         return marked_module(fn, args).module
-    except Exception as error:
-        raise InvalidArgumentError(f"the function of {name} fails: {_short(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidArgumentError(f"the function of {name} fails: {why(error)}") from error
 
 
-def _imported(module: str) -> Any:
-    if not module.endswith(".py"):
-        sys.path.insert(0, "")
-        return importlib.import_module(module)
-    path = Path(module)
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, "a .py file has a loader"
-    assert spec.loader is not None
-    made = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+def _text(path: str) -> str:
+    if path == "-":
+        return sys.stdin.buffer.read().decode()
+    # a pipe is as good as a file: nspjax opt <(…)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _fn_and_args(name: str, made: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -81,7 +91,3 @@ def _fn_and_args(name: str, made: Any) -> tuple[Any, tuple[Any, ...]]:
         f"{name} returned {type(made).__name__}: it must return (fn, args), a function and a tuple "
         "of its arguments: arrays, ShapeDtypeStructs, KVCaches of them"
     )
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}; --debug shows where"

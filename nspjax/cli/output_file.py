@@ -16,6 +16,13 @@ def check_output(option: str, path: str | None, *, other_than: Sequence[str] = (
     """
     if path is None:
         return
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidArgumentError(f"{option} {path} cannot be written: {why}") from error
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.path.isdir(folder):
         what = "is a directory" if os.path.isdir(path) else f"has no directory {folder}"

@@ -11,6 +11,8 @@ from nspjax.compiler.costs import ModuleCosts, module_costs
 from nspjax.compiler.pipeline import PassReport
 from nspjax.errors import CompilerError
 
+PIPED_COLUMNS = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
@@ -61,7 +63,9 @@ class PassTable:
         for row in self._rows:
             table.add_row(*map(Text, _cells(row, before)))
             before = row.costs
-        console = Console(file=sys.stderr, highlight=False)
+        # a file or a program gets each row on a line, however long
+        width = None if sys.stderr.isatty() else PIPED_COLUMNS
+        console = Console(file=sys.stderr, highlight=False, width=width)
         for shown in (table, *map(Text, self._notes)):
             console.print(shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 
 from nspjax.byte_size import parse_bytes
 from nspjax.compiler.rates import Rates
@@ -23,14 +24,15 @@ def parse_rates(text: str) -> Rates:
       InvalidArgumentError: not rates.
     """
     given: dict[str, float] = {}
+    shown = reprlib.repr(text)
     for item in text.split(","):
         name, _, value = (part.strip() for part in item.partition("="))
         if name not in _NAMES or name in given:
-            raise InvalidArgumentError(f"cannot read the rates {text!r}: write {_EXAMPLE}")
+            raise InvalidArgumentError(f"cannot read the rates {shown}: write {_EXAMPLE}")
         given[name] = _flops(value) if name == "compute" else _bytes_per_s(value)
     if missing := [name for name in _NAMES if name not in given]:
         raise InvalidArgumentError(
-            f"the rates {text!r} have no {' and no '.join(missing)}: write {_EXAMPLE}"
+            f"the rates {shown} have no {' and no '.join(missing)}: write {_EXAMPLE}"
         )
     return Rates(given["device"], given["link"], given["compute"])
 
@@ -38,12 +40,16 @@ def parse_rates(text: str) -> Rates:
 def _bytes_per_s(text: str) -> float:
     size, slash, second = text.rpartition("/")
     if not slash or second != "s":
-        raise InvalidArgumentError(f'{text!r} is no rate: write for example "3GB/s"')
+        raise InvalidArgumentError(f'{reprlib.repr(text)} is no rate: write for example "3GB/s"')
     return float(parse_bytes(size))
 
 
 def _flops(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)FLOP(?:/s|S)", text, re.IGNORECASE)
+    found = re.fullmatch(
+        r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([KMGTP]?)FLOP(?:/s|S)", text, re.IGNORECASE | re.ASCII
+    )
     if found is None or not float(found[1]):
-        raise InvalidArgumentError(f'{text!r} is no rate: write for example "10TFLOP/s"')
+        raise InvalidArgumentError(
+            f'{reprlib.repr(text)} is no rate: write for example "10TFLOP/s"'
+        )
     return float(found[1]) * _PREFIXES[found[2].upper()]

@@ -15,6 +15,7 @@ from nspjax.compiler.passes import pass_names, registered_pass
 from nspjax.compiler.presets import PRESETS
 from nspjax.errors import CompilerError, PipelineError
 
+MOST_CHARACTERS = 10_000
 _PASS = re.compile(r"\s*([\w-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 _OPTION = re.compile(r"\s*([\w-]+)\s*=\s*([^\s=]+)\s*$")
 
@@ -54,6 +55,11 @@ class Pipeline:
         Raises:
           PipelineError: bad syntax, an unknown pass or option, or a value of the wrong type.
         """
+        if len(text) > MOST_CHARACTERS:
+            raise PipelineError(
+                f"a pipeline has at most {MOST_CHARACTERS} characters, got {len(text)}: "
+                f"{text[:50]!r}…"
+            )
         text = PRESETS.get(text.strip(), text)
         passes, at = [], 0
         while at < len(text):
@@ -192,7 +198,7 @@ def dump_to(directory: Path) -> Observer:
 
     def observe(report: PassReport) -> None:
         path = directory / f"{report.index + 1:02d}-{report.name}.mlir"
-        path.write_text(f"{report.module}\n")
+        path.write_text(f"{report.module}\n", encoding="utf-8")
 
     return observe
 

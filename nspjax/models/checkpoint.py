@@ -5,132 +5,111 @@ What can be checked without reading weights is checked here, from the shards' he
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nspjax.errors import CheckpointError
+from nspjax.errors import CheckpointError, UnsupportedModelError
+from nspjax.models.json_file import read_json, shown
+from nspjax.models.safetensors_file import StoredTensor, shard_tensors
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """One tensor of a shard, not read yet. dtype as safetensors spells it, e.g. "BF16"."""
-
-    name: str
-    shard: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-    def read(self) -> np.ndarray:
-        """The values, in a buffer of their own.
-
-        Raises:
-          CheckpointError: the file cannot be read any more.
-        """
-        # The shard is opened anew for each tensor, so that its pages are given back with it.
-        with _opened(self.shard) as file:
-            return file.get_tensor(self.name)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_configs(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The objects in config.json and in generation_config.json, {} where there is no such file.
 
     Raises:
-      CheckpointError: it is missing, malformed or no object.
+      CheckpointError: config.json is missing, or one of them is malformed.
+      UnsupportedModelError: the directory is a LoRA adapter's.
     """
+    _refuse_adapter(directory)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(directory / CONFIG)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path.parent} has no {path.name}: is it a Hugging Face model directory?"
+            f"{directory} has no {CONFIG}: is it a Hugging Face model directory?"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
+    try:
+        return config, read_json(directory / GENERATION_CONFIG)
+    except FileNotFoundError:
+        return config, {}
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     """All tensors of the directory's shards by name, in the order of the shards.
 
+    The index says which shards there are, no more, as in transformers: it may name tensors that are
+    in another shard, or in none.
+
     Raises:
-      CheckpointError: a shard is missing, truncated or damaged, or the index does not fit them.
+      CheckpointError: a shard is missing, truncated or damaged, or the index malformed.
     """
-    if (directory / SINGLE).exists():
-        return _shard_tensors(directory / SINGLE)
-    if not (directory / INDEX).exists():
-        raise CheckpointError(_no_weights(directory))
-    weight_map = read_json(directory / INDEX).get("weight_map")
+    try:
+        return shard_tensors(directory / SINGLE)
+    except FileNotFoundError:
+        pass
+    try:
+        weight_map = read_json(directory / INDEX).get("weight_map")
+    except FileNotFoundError as error:
+        raise CheckpointError(_no_weights(directory)) from error
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{directory / INDEX} has no weight_map from tensors to shards")
-    shards = sorted({_shard_name(directory, shard) for shard in weight_map.values()})
-    missing = [shard for shard in shards if not (directory / shard).exists()]
+    return _of_shards(directory, _shard_names(directory, weight_map))
+
+
+def _shard_names(directory: Path, weight_map: Mapping[str, object]) -> list[str]:
+    names = set()
+    for tensor, name in weight_map.items():
+        # a file beside the index, which may be a link: the hub's snapshots consist of links
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise CheckpointError(
+                f"{directory / INDEX} places {shown(tensor)} in a shard {shown(name)}: it must be "
+                "a file beside the index"
+            )
+        names.add(name)
+    return sorted(names)
+
+
+def _of_shards(directory: Path, shards: list[str]) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    missing = []
+    for shard in shards:
+        try:
+            found = shard_tensors(directory / shard)
+        except FileNotFoundError:
+            missing.append(shard)
+            continue
+        for name, tensor in found.items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{shown(name)} is both in {tensors[name].shard.name} and {shard}"
+                )
+            tensors[name] = tensor
     if missing:
         raise CheckpointError(
             f"{directory / INDEX} names {len(shards)} shards, of which {_some(missing)} "
             "is missing: download the checkpoint again"
         )
-    tensors: dict[str, StoredTensor] = {}
-    for shard in shards:
-        for name, tensor in _shard_tensors(directory / shard).items():
-            if name in tensors:
-                raise CheckpointError(f"{name} is both in {tensors[name].shard.name} and {shard}")
-            tensors[name] = tensor
-    for name, shard in weight_map.items():
-        if name not in tensors or tensors[name].shard.name != shard:
-            raise CheckpointError(f"{directory / INDEX} places {name} in {shard}, which lacks it")
     return tensors
 
 
-def _shard_name(directory: Path, name: object) -> str:
-    if not isinstance(name, str) or not name or Path(name).name != name:
-        raise CheckpointError(
-            f"{directory / INDEX} names a shard {name!r}: it must be a file beside the index"
-        )
-    return name
-
-
-def _shard_tensors(path: Path) -> dict[str, StoredTensor]:
-    tensors = {}
-    with _opened(path) as file:
-        for name in file.keys():  # noqa: SIM118 (it is no dict)
-            view = file.get_slice(name)
-            shape = tuple(view.get_shape())
-            tensors[name] = StoredTensor(name, path, shape, str(view.get_dtype()))
-    return tensors
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The shard as `safetensors.safe_open` gives it; what it complains about, in our words."""
+def _refuse_adapter(directory: Path) -> None:
     try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise CheckpointError(
-            "reading a checkpoint needs safetensors: pip install 'nspjax[hf]'"
-        ) from error
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or damaged, or no safetensors "
-            f"file: {error}. Download it again"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        adapter = read_json(directory / ADAPTER_CONFIG)
+    except FileNotFoundError:
+        return
+    base = adapter.get("base_model_name_or_path")
+    raise UnsupportedModelError(
+        f"{directory} holds an adapter ({ADAPTER_CONFIG}: {shown(adapter.get('peft_type'))}) for "
+        f"the model {shown(base)}, and nspjax applies none: merge it into that model, with peft's "
+        "merge_and_unload() and save_pretrained(), and give the result. If the weights here are "
+        f"merged already, remove {ADAPTER_CONFIG}"
+    )
 
 
 def _no_weights(directory: Path) -> str:

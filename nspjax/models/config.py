@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from nspjax.errors import InvalidArgumentError
@@ -106,6 +107,10 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("rope_theta", "norm_eps"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InvalidArgumentError(f"{name} must be finite and above 0, got {value}")
         if self.n_heads % self.n_kv_heads:
             raise InvalidArgumentError(
                 f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})"

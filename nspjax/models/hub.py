@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 from nspjax.errors import CheckpointError
+from nspjax.models.model_file import check_directory, unreadable
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 WANTED_FILES = (
     "config.json",
     "generation_config.json",
+    "adapter_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
     "tokenizer*",
@@ -25,13 +27,25 @@ def resolve_checkpoint(model: str | Path) -> Path:
     A str of the form "name" or "owner/name" that is no directory here is taken for a hub id.
 
     Raises:
-      CheckpointError: there is no such directory, or the hub cannot be asked or refuses.
+      CheckpointError: there is no such directory, something in it is no plain file, or the hub
+        cannot be asked or refuses.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{path} is a file: give the directory of the checkpoint")
+    directory = _resolved(model)
+    check_directory(directory)
+    return directory
+
+
+def _resolved(model: str | Path) -> Path:
+    try:
+        path = Path(model).expanduser()
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise CheckpointError(f"{path} is a file: give the directory of the checkpoint")
+    except (OSError, ValueError) as error:
+        raise unreadable(Path(model), error) from error
+    except RuntimeError as error:  # "~nobody"
+        raise CheckpointError(f"there is no directory {model}: {error}") from error
     if isinstance(model, Path) or not HUB_ID.fullmatch(model):
         raise CheckpointError(f"there is no directory {path}")
     return _download(model)

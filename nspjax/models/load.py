@@ -15,13 +15,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from nspjax.errors import CheckpointError, InvalidArgumentError, UnsupportedModelError
-from nspjax.models.checkpoint import CONFIG, StoredTensor, read_json, stored_tensors
+from nspjax.models.checkpoint import CONFIG, read_configs, stored_tensors
 from nspjax.models.config import ModelConfig
 from nspjax.models.decoder import Decoder
 from nspjax.models.families import FAMILIES, Family
+from nspjax.models.finite import check_finite
 from nspjax.models.hub import resolve_checkpoint
-from nspjax.models.settings import Settings
-from nspjax.models.weight_table import FLOAT_DTYPES, Source, plan_weights
+from nspjax.models.json_file import shown
+from nspjax.models.quantisation import refuse_quantised, without_leftovers
+from nspjax.models.safetensors_file import DTYPES as STORED_DTYPES
+from nspjax.models.safetensors_file import StoredTensor
+from nspjax.models.settings import MOST_SIZE, Settings
+from nspjax.models.weight_table import Source, plan_weights
 
 DTYPES = ("float32", "bfloat16", "float16")
 HEAD = "lm_head.weight"
@@ -56,8 +61,9 @@ def load_decoder(
 ) -> Decoder:
     """A decoder with the weights of a checkpoint, on JAX's default device.
 
-    Everything that can be wrong with the files is found before the weights are loaded. Peak memory
-    is that of the decoder and of two copies of its largest weight.
+    Everything that can be wrong with the files but their values is found before the weights are
+    loaded; a weight that is not finite, when it is. Peak memory is that of the decoder and of two
+    copies of its largest weight.
 
     Args:
       model: a Hugging Face directory, or a hub id (downloaded with huggingface_hub).
@@ -65,14 +71,18 @@ def load_decoder(
       offload: keeps some of the weights elsewhere; None: all are arrays.
 
     Raises:
-      CheckpointError: a file, a key or a tensor is missing, surplus, malformed or misshapen.
+      CheckpointError: a file, a key or a tensor is missing, surplus, malformed or misshapen, or has
+        values that are not finite in this dtype.
       UnsupportedModelError: an architecture or a setting that nspjax does not have.
       InvalidArgumentError: another dtype.
+
+    Warns where scales of a quantisation that is gone are ignored.
     """
     asked = _dtype(dtype)
     directory = resolve_checkpoint(model)
     family, config = _read_config(directory)
-    tensors = _with_prefix(stored_tensors(directory))
+    tensors = without_leftovers(_with_prefix(stored_tensors(directory)))
+    _check_layers(config, directory, len(tensors))
     config, tensors = _resolve_tie(family, config, tensors)
     found = _checkpoint_dtype(config, tensors) if asked is None else asked
 
@@ -100,23 +110,21 @@ def weight_name(path: Any) -> str:
 
 
 def _read_config(directory: Path) -> tuple[Family, ModelConfig]:
-    values = read_json(directory / CONFIG)
+    values, generation = read_configs(directory)
     settings = Settings(values, str(directory / CONFIG))
     family = _family(settings)
-    if settings.values.get("quantization_config") is not None:
-        raise settings.unsupported("quantization_config", f"weights in {', '.join(DTYPES)}")
+    refuse_quantised(settings)
     settings.only("is_encoder_decoder", False)
     try:
         config = family.read(settings)
     except InvalidArgumentError as error:
         raise CheckpointError(f"{directory / CONFIG}: {error}") from error
-    generation: Mapping[str, Any] = {}
-    if (directory / "generation_config.json").exists():
-        generation = read_json(directory / "generation_config.json")
+    bos = _token_ids("bos_token_id", directory, generation, values)
+    eos = _token_ids("eos_token_id", directory, generation, values)
     return family, dataclasses.replace(
         config,
-        bos_token_id=next(iter(_token_ids("bos_token_id", generation, values)), None),
-        eos_token_ids=_token_ids("eos_token_id", generation, values),
+        bos_token_id=config.bos_token_id if bos is None else next(iter(bos), None),
+        eos_token_ids=config.eos_token_ids if eos is None else eos,
         checkpoint_dtype=_named_dtype(settings),
     )
 
@@ -128,22 +136,27 @@ def _family(settings: Settings) -> Family:
         if names == [family.architecture] or (not names and model_type == family.model_type):
             return family
     raise UnsupportedModelError(
-        f"{settings.where} has architectures {names!r} and model_type {model_type!r}; nspjax has: "
-        f"{', '.join(family.architecture for family in FAMILIES)}"
+        f"{settings.where} has architectures {shown(names)} and model_type {shown(model_type)}; "
+        f"nspjax has: {', '.join(family.architecture for family in FAMILIES)}"
     )
 
 
-def _token_ids(key: str, *sources: Mapping[str, Any]) -> tuple[int, ...]:
-    """One id or a list of them, from the first source that has any."""
+def _token_ids(key: str, directory: Path, *sources: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """One id or a list of them, from the first source that has any; null: none.
+
+    None: no source has the key, and the family's ids hold.
+    """
     for source in sources:
         value = source.get(key)
         if value is None:
             continue
         ids = value if isinstance(value, list) else [value]
-        if not all(isinstance(token, int) for token in ids):
-            raise CheckpointError(f"{key} must be a token id or a list of them, got {value!r}")
+        if not all(type(token) is int and 0 <= token <= MOST_SIZE for token in ids):
+            raise CheckpointError(
+                f"{key} must be a token id or a list of them, got {shown(value)} in {directory}"
+            )
         return tuple(ids)
-    return ()
+    return () if any(key in source for source in sources) else None
 
 
 # ---- dtypes -------------------------------------------------------------------------------------
@@ -178,7 +191,7 @@ def _checkpoint_dtype(config: ModelConfig, tensors: Mapping[str, StoredTensor]) 
         return jnp.dtype(config.checkpoint_dtype)
     if config.checkpoint_dtype is not None:
         raise UnsupportedModelError(
-            f"config.json names the dtype {config.checkpoint_dtype!r}; nspjax has "
+            f"config.json names the dtype {shown(config.checkpoint_dtype)}; nspjax has "
             f"{', '.join(DTYPES)}: ask for one of them with dtype="
         )
     kinds = [tensor.dtype for tensor in tensors.values()]
@@ -187,6 +200,16 @@ def _checkpoint_dtype(config: ModelConfig, tensors: Mapping[str, StoredTensor]) 
 
 
 # ---- tensors ------------------------------------------------------------------------------------
+
+
+def _check_layers(config: ModelConfig, directory: Path, n_tensors: int) -> None:
+    """A decoder of that many layers is not even sketched where so few tensors are there."""
+    if config.n_layers > n_tensors:
+        raise CheckpointError(
+            f"num_hidden_layers in {directory / CONFIG} is {config.n_layers}, but the checkpoint "
+            f"has {n_tensors} tensors in all. Is the download complete, and does config.json "
+            "belong to it?"
+        )
 
 
 def _with_prefix(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -213,16 +236,20 @@ def _resolve_tie(
     if embedding is None:
         return config, {**rest, embedding_name: head}
     alike = (embedding.shape, embedding.dtype) == (head.shape, head.dtype)
-    if alike and head.dtype in FLOAT_DTYPES and np.array_equal(embedding.read(), head.read()):
+    if alike and head.dtype in STORED_DTYPES and np.array_equal(embedding.read(), head.read()):
         return config, rest
     return dataclasses.replace(config, tied_embeddings=False), tensors
 
 
 def _read_weight(sources: list[Source], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    if len(sources) == 1:
-        values = sources[0].read().reshape(leaf.shape)
-    else:
-        values = np.empty(leaf.shape, leaf.dtype)
-        for source in sources:
-            values[source.region] = source.read()
-    return np.ascontiguousarray(values, leaf.dtype)
+    # what overflows in a cast is told by check_finite
+    with np.errstate(over="ignore", invalid="ignore"):
+        if len(sources) == 1:
+            values = sources[0].read().reshape(leaf.shape)
+        else:
+            values = np.empty(leaf.shape, leaf.dtype)
+            for source in sources:
+                values[source.region] = source.read()
+        values = np.ascontiguousarray(values, leaf.dtype)
+    check_finite(values, sources)
+    return values

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from nspjax.errors import CheckpointError, UnsupportedModelError
 from nspjax.models.config import Activation, LinearRopeScaling, Llama3RopeScaling
+from nspjax.models.json_file import shown
+
+MOST_SIZE = 2**31 - 1
+MOST_LAYERS = 10_000
+MOST_EXPERTS = 10_000
+LEAST_NUMBER, MOST_NUMBER = 2.0**-126, 2.0**127
+"""Numbers are used as normal float32."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -32,19 +40,34 @@ class Settings:
     values: Mapping[str, Any]
     where: str
 
-    def integer(self, key: str, default: Any = _REQUIRED, *, minimum: int = 1) -> int:
-        """An integer of at least `minimum`."""
+    def integer(
+        self, key: str, default: Any = _REQUIRED, *, minimum: int = 1, maximum: int = MOST_SIZE
+    ) -> int:
+        """An integer from `minimum` to `maximum`."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        if type(value) is not int or value < minimum:
             raise self._wrong(key, value, f"an integer of at least {minimum}")
+        if value > maximum:
+            raise self._wrong(key, value, f"at most {maximum}")
         return value
 
-    def number(self, key: str, default: Any = _REQUIRED, *, above: float = 0.0) -> float:
-        """A number greater than `above`."""
+    def integer_or_null(self, key: str, absent: int | None, null: int) -> int:
+        """An integer; what an absent key means, None for the same as null; and what null does."""
+        absent = null if absent is None or key in self.values else absent
+        return self.integer(key, absent)
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """A number above 0 that is finite and not 0 in float32."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > above:
-            raise self._wrong(key, value, f"a number above {above:g}")
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise self._wrong(key, value, "a finite number above 0")
+        if not LEAST_NUMBER <= value <= MOST_NUMBER:
+            raise self._wrong(key, value, f"from {LEAST_NUMBER:.3g} to {MOST_NUMBER:.3g}")
         return float(value)
+
+    def layers(self) -> int:
+        """How many layers there are."""
+        return self.integer("num_hidden_layers", maximum=MOST_LAYERS)
 
     def flag(self, key: str, default: bool) -> bool:
         """true or false."""
@@ -85,10 +108,8 @@ class Settings:
         Raises:
           UnsupportedModelError: a kind of scaling that nspjax does not have.
         """
-        key = "rope_scaling" if self.values.get("rope_scaling") else "rope_parameters"
-        value = self.values.get(key) or {}
-        if not isinstance(value, Mapping):
-            raise self._wrong(key, value, "an object or null")
+        scaling, parameters = (self._object(key) for key in ("rope_scaling", "rope_parameters"))
+        key, value = ("rope_scaling", scaling) if scaling else ("rope_parameters", parameters)
         if any(isinstance(part, Mapping) for part in value.values()):
             raise self.unsupported(key, "one rotation for all layers")
         theta = self.number("rope_theta", default_theta)
@@ -104,10 +125,13 @@ class Settings:
                 return theta, LinearRopeScaling(inner.number("factor"))
             case "llama3":
                 original = "original_max_position_embeddings"
+                low, high = inner.number("low_freq_factor"), inner.number("high_freq_factor")
+                if high <= low:
+                    raise inner._wrong("high_freq_factor", high, f"above low_freq_factor, {low}")
                 return theta, Llama3RopeScaling(
                     factor=inner.number("factor"),
-                    low_freq_factor=inner.number("low_freq_factor"),
-                    high_freq_factor=inner.number("high_freq_factor"),
+                    low_freq_factor=low,
+                    high_freq_factor=high,
                     # beside the object it counts more, as in transformers
                     original_max_position_tokens=self.integer(
                         original, inner.integer(original, max_position_tokens)
@@ -128,9 +152,15 @@ class Settings:
     def unsupported(self, key: str, supported: str) -> UnsupportedModelError:
         """The error for a setting that nspjax does not have."""
         return UnsupportedModelError(
-            f"{self.where} sets {key} to {self.values.get(key)!r}, which nspjax does not have; "
-            f"it has: {supported}"
+            f"{self.where} sets {key} to {shown(self.values.get(key))}, which nspjax does not "
+            f"have; it has: {supported}"
         )
+
+    def _object(self, key: str) -> Mapping[str, Any]:
+        value = self._get(key, {})
+        if not isinstance(value, Mapping):
+            raise self._wrong(key, value, "an object or null")
+        return value
 
     def _get(self, key: str, default: Any) -> Any:
         value = self.values.get(key)
@@ -141,4 +171,4 @@ class Settings:
         return default
 
     def _wrong(self, key: str, value: object, wanted: str) -> CheckpointError:
-        return CheckpointError(f"{key} in {self.where} must be {wanted}, got {value!r}")
+        return CheckpointError(f"{key} in {self.where} must be {wanted}, got {shown(value)}")

@@ -1,8 +1,8 @@
 """Which tensor of a checkpoint fills which weight of a `Decoder`.
 
 A family has one table {name in the checkpoint: Goes(place in the decoder, layout)}. `{layer}` and
-`{expert}` stand for numbers: a name becomes a regular expression when tensors are looked up, and
-is filled in when a missing one has to be named.
+`{expert}` stand for numbers: a tensor is looked up by its name with the numbers taken out, and a
+spelling is filled in when a missing one has to be named.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from nspjax.errors import CheckpointError, UnsupportedModelError
-from nspjax.models.checkpoint import StoredTensor
+from nspjax.models.json_file import shown
+from nspjax.models.safetensors_file import DTYPES, StoredTensor
 
-FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
+MOST_MISSING = 10_000
+"""Names of missing tensors are not made beyond these: config.json may ask for any number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,13 @@ class Source:
 
     def read(self) -> np.ndarray:
         """The tensor's values as they lie in the weight (a view of what was read)."""
-        values = self.tensor.read()
+        return self._turned(self.tensor.read())
+
+    def of_weight(self, weight: np.ndarray) -> np.ndarray:
+        """The part of the weight that it fills, with the tensor's axes (a view)."""
+        return self._turned(weight[self.region]).reshape(self.tensor.shape)
+
+    def _turned(self, values: np.ndarray) -> np.ndarray:
         return values.swapaxes(-1, -2) if self.transposed else values
 
 
@@ -71,13 +79,13 @@ def plan_weights(
       CheckpointError: a tensor is missing, surplus or misshapen; names it.
       UnsupportedModelError: a tensor is quantised.
     """
-    patterns = {name: _pattern(name) for name in table}
+    spellings_of = {_PLACEHOLDER.sub("{}", spelling): spelling for spelling in table}
     plan: Plan = {weight: [] for weight in weights}
     surplus, spellings = [], set()
     for name, tensor in tensors.items():
         if ignored.search(name):
             continue
-        spelling, numbers = _look_up(name, patterns)
+        spelling, numbers = _look_up(name, spellings_of)
         weight = table[spelling].place.format(**numbers) if spelling else ""
         if weight not in weights:
             surplus.append(name)
@@ -89,26 +97,31 @@ def plan_weights(
     return plan
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    """The regular expression of a table's name."""
-    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(name)))
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,8})(?=\.)")
 
 
-def _look_up(name: str, patterns: Mapping[str, re.Pattern[str]]) -> tuple[str, dict[str, int]]:
+def _look_up(name: str, spellings_of: Mapping[str, str]) -> tuple[str, dict[str, int]]:
     """The table's spelling of a tensor's name and the numbers in it; "" where there is none."""
-    for spelling, pattern in patterns.items():
-        if found := pattern.fullmatch(name):
-            return spelling, {key: int(value) for key, value in found.groupdict().items()}
-    return "", {}
+    spelling = spellings_of.get(_NUMBER.sub("{}", name), "")
+    keys, numbers = _PLACEHOLDER.findall(spelling), _NUMBER.findall(name)
+    if len(keys) != len(numbers):
+        return "", {}
+    return spelling, {key: int(number) for key, number in zip(keys, numbers, strict=True)}
+
+
+def _pattern(place: str) -> re.Pattern[str]:
+    """The regular expression of a table's place."""
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(place)))
 
 
 def _source(
     tensor: StoredTensor, goes: Goes, weight_shape: tuple[int, ...], expert: int | None
 ) -> Source:
-    if tensor.dtype not in FLOAT_DTYPES:
+    if tensor.dtype not in DTYPES:
         raise UnsupportedModelError(
             f"{tensor.name} in {tensor.shard} has dtype {tensor.dtype}: quantised checkpoints are "
-            f"not supported, only {', '.join(FLOAT_DTYPES)}"
+            f"not supported, only {', '.join(DTYPES)}"
         )
     i, n = goes.part
     size = weight_shape[-1] // n
@@ -138,20 +151,21 @@ def _check_complete(
     surplus: list[str],
     spellings: set[str],
 ) -> None:
-    missing = []
+    missing: list[str] = []
     for weight, sources in plan.items():
         names = [source.tensor.name for source in sources]
         filled = sum(math.prod(source.tensor.shape) for source in sources)
         size = math.prod(weights[weight])
         if filled > size:
             raise CheckpointError(
-                f"{', '.join(names)} are the same weight: the checkpoint has it twice"
+                f"{', '.join(map(shown, names))} are the same weight: the checkpoint has it twice"
             )
-        if filled < size:
+        if filled < size and len(missing) < MOST_MISSING:
             wanted = _names(table, weight, weights[weight], spellings)
             missing += [name for name in wanted if name not in names]
     faults = [
-        f"{len(names)} {kind} tensor{'s' if len(names) > 1 else ''} ({_some(names)})"
+        f"{len(names)}{' or more' if len(names) >= MOST_MISSING else ''} {kind} "
+        f"tensor{'s' if len(names) > 1 else ''} ({_some(names)})"
         for kind, names in (("missing", missing), ("surplus", surplus))
         if names
     ]
@@ -181,4 +195,6 @@ def _names(table: Table, weight: str, shape: tuple[int, ...], spellings: set[str
 
 def _some(names: list[str], at_most: int = 5) -> str:
     rest = len(names) - at_most
-    return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(name if len(name) < 200 else shown(name) for name in names[:at_most]) + (
+        f" and {rest} more" if rest > 0 else ""
+    )

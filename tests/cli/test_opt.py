@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nspjax.cli import app
 from nspjax.cli.rates_option import parse_rates
-from nspjax.compiler import Pipeline, mlir
+from nspjax.compiler import Pipeline, mlir, passes
 from nspjax.compiler.rates import Rates, rates_of, set_rates
 from nspjax.errors import InvalidArgumentError
 
@@ -30,7 +30,7 @@ def opt(*arguments, **options):
 
 def test_a_function():
     ended = opt(FUNCTION)
-    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert (ended.exit_code, ended.stderr) == (0, "nothing to do for host-dot\n")
     module = mlir.parse(ended.stdout)
     targets = [mlir.call_target(op) for op in mlir.operations(module)]
     assert [name for name in targets if name] == ["nspjax.append", "nspjax.attend"] * 2
@@ -80,7 +80,8 @@ def test_modules_on_the_way(tmp_path):
 
 def test_table():
     ended = opt(FUNCTION, "--table", "--context", 16)
-    head, *lines = [line.split() for line in ended.stderr.splitlines()]
+    head, *lines, idle = [line.split() for line in ended.stderr.splitlines()]
+    assert idle[-1] == "host-dot"
     assert " ".join(head) == "one execution, 16 tokens a row"
     rows = {line[0]: " ".join(line[1:]) for line in lines}
     assert "2 cached_attention" in rows["(input)"]
@@ -89,6 +90,63 @@ def test_table():
         assert "2 append, 2 attend" in rows[name]
         assert " 4.00 KiB 256 B " in rows[name]
     assert "module" in ended.stdout
+
+
+def test_a_row_of_the_table_is_one_line_in_a_file(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    lines = opt(FUNCTION, "--table").stderr.splitlines()
+    assert [line.split()[0] for line in lines[2:-1]] == [
+        "(input)",
+        "offload-kv",
+        "host-dot",
+        "lower-to-ffi",
+    ]
+
+
+def test_passes_that_do_nothing_are_named():
+    """No cache is left for a second offload-kv; host-dot has no product that pays."""
+    ended = opt(FUNCTION, "-p", "offload-kv,offload-kv,host-dot,lower-to-ffi")
+    assert ended.stderr == "nothing to do for offload-kv, host-dot\n"
+    assert opt(FUNCTION, "-p", "offload-kv").stderr == ""
+
+
+PASS_FILE = """
+import dataclasses, typing
+from opt_functions import decode
+from nspjax.compiler import register_pass
+from nspjax.compiler.rates import Rates, set_rates
+
+@register_pass
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    name: typing.ClassVar[str] = "{name}"
+    def run(self, module):
+        set_rates(module, Rates(1.0, 2.0, 3.0))
+        return module
+"""
+
+
+def test_passes_of_files(tmp_path, monkeypatch):
+    """Those of the file whose function is given, and of those that --import names."""
+    monkeypatch.setattr(passes, "_users", dict(passes._users))
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    of_input, imported = tmp_path / "of_input.py", tmp_path / "types.py"  # a name that is taken
+    of_input.write_text(PASS_FILE.format(name="of-input"))
+    imported.write_text(PASS_FILE.format(name="imported"))
+    both = (f"{of_input}:decode", "--import", imported, "--import", of_input)
+    ended = opt(*both, "-p", "of-input,imported")
+    assert ended.exit_code == 0, ended.stderr
+    assert ended.stderr == "nothing to do for imported\n"
+    assert opt(FUNCTION, "-p", "unheard-of").exit_code == 2
+
+
+def test_python_that_ends_the_process_is_refused(tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text("import sys\nsys.exit(0)\n")
+    for arguments in ([f"{file}:f"], [FUNCTION, "--import", file]):
+        ended = opt(*arguments)
+        assert ended.exit_code == 2
+        assert "SystemExit" in ended.stderr
 
 
 def test_table_of_what_cannot_be_counted(tmp_path):
@@ -129,6 +187,14 @@ def test_graph(tmp_path):
         ([FUNCTION, "--graph", "."], "--graph . is a directory"),
         (["test_opt.py", "-o", "test_opt.py"], "is the input or the output"),
         ([FUNCTION, "--dump-dir", "test_opt.py"], "is no directory"),
+        ([FUNCTION, "--dump-dir", "a" * 256], "cannot be made: File name too long"),
+        ([FUNCTION, "--dump-dir", "test_opt.py/a"], "cannot be made: Not a directory"),
+        ([FUNCTION, "-o", "a" * 256], "cannot be written: File name too long"),
+        ([FUNCTION, "--graph", "a" * 256], "cannot be written: File name too long"),
+        (["a" * 256 + ".mlir"], "File name too long"),
+        ([FUNCTION, "--import", "nowhere.py"], "--import nowhere.py: FileNotFoundError"),
+        ([FUNCTION, "--import", "no.such.module"], "--import no.such.module: ModuleNotFound"),
+        ([FUNCTION, "--import", ""], "--import : ValueError"),
     ],
 )
 def test_bad_input_is_refused(arguments, message):

@@ -33,7 +33,8 @@ def rotary_settings(
     """The fields of ModelConfig that Llama and its kin spell alike.
 
     The arguments are what an absent key means, as in the family's transformers class; n_kv_heads:
-    None for the number of heads; head_dim: None for hidden_size / n_heads.
+    None for the number of heads; head_dim: None for hidden_size / n_heads. That is what null means
+    in every family.
     """
     hidden_size, n_heads = settings.integer("hidden_size"), settings.integer("num_attention_heads")
     max_position_tokens = settings.integer("max_position_embeddings", max_position_tokens)
@@ -42,10 +43,10 @@ def rotary_settings(
         "vocab_size": settings.integer("vocab_size"),
         "hidden_size": hidden_size,
         "intermediate_size": settings.integer("intermediate_size"),
-        "n_layers": settings.integer("num_hidden_layers"),
+        "n_layers": settings.layers(),
         "n_heads": n_heads,
-        "n_kv_heads": settings.integer("num_key_value_heads", n_kv_heads or n_heads),
-        "head_dim": settings.integer("head_dim", head_dim or hidden_size // n_heads),
+        "n_kv_heads": settings.integer_or_null("num_key_value_heads", n_kv_heads, n_heads),
+        "head_dim": settings.integer_or_null("head_dim", head_dim, hidden_size // n_heads),
         "max_position_tokens": max_position_tokens,
         "rope_theta": theta,
         "rope_scaling": scaling,
@@ -60,7 +61,7 @@ def window_by_layer(settings: Settings, *, max_window_layers: int) -> dict[str, 
 
     `layer_types` says which; without it, the layers from max_window_layers on.
     """
-    n_layers = settings.integer("num_hidden_layers")
+    n_layers = settings.layers()
     window = settings.window_tokens("sliding_window", 4096)
     if not settings.flag("use_sliding_window", False):
         window = None
@@ -96,5 +97,5 @@ def refuse_layer_types(settings: Settings, window_tokens: int | None) -> None:
     """
     kind = "full_attention" if window_tokens is None else "sliding_attention"
     types = settings.values.get("layer_types")
-    if types is not None and types != [kind] * settings.integer("num_hidden_layers"):
+    if types is not None and types != [kind] * settings.layers():
         raise settings.unsupported("layer_types", f"{kind} in every layer")

@@ -38,6 +38,8 @@ def read(settings: Settings) -> ModelConfig:
         qkv_bias=bias,
         attention_out_bias=bias,
         mlp_bias=settings.flag("mlp_bias", False),
+        bos_token_id=1,
+        eos_token_ids=(2,),
         family="llama",
     )
 

@@ -12,6 +12,8 @@ def read(settings: Settings) -> ModelConfig:
     return ModelConfig(
         **rotary_settings(settings, n_kv_heads=8, max_position_tokens=4096 * 32),
         window_tokens=window,
+        bos_token_id=1,
+        eos_token_ids=(2,),
         family="mistral",
     )
 

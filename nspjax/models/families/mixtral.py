@@ -3,7 +3,7 @@
 from nspjax.models.config import ModelConfig
 from nspjax.models.families import llama
 from nspjax.models.families.family import Family, refuse_layer_types, rotary_settings
-from nspjax.models.settings import Settings
+from nspjax.models.settings import MOST_EXPERTS, Settings
 from nspjax.models.weight_table import Goes, Table
 
 _GATE_UP = "layers.{layer}.mlp.gate_up"
@@ -35,8 +35,10 @@ def read(settings: Settings) -> ModelConfig:
             rope_theta=1e6,
         ),
         window_tokens=window,
-        n_experts=settings.integer("num_local_experts", 8),
+        n_experts=settings.integer("num_local_experts", 8, maximum=MOST_EXPERTS),
         n_experts_per_token=settings.integer("num_experts_per_tok", 2),
+        bos_token_id=1,
+        eos_token_ids=(2,),
         family="mixtral",
     )
 

@@ -47,7 +47,7 @@ def read(settings: Settings) -> ModelConfig:
         vocab_size=settings.integer("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=settings.integer("ffn_dim"),
-        n_layers=settings.integer("num_hidden_layers"),
+        n_layers=settings.layers(),
         n_heads=n_heads,
         n_kv_heads=n_heads,
         head_dim=hidden_size // n_heads,
@@ -65,6 +65,8 @@ def read(settings: Settings) -> ModelConfig:
         attention_out_bias=bias,
         mlp_bias=bias,
         tied_embeddings=settings.flag("tie_word_embeddings", True),
+        bos_token_id=2,
+        eos_token_ids=(2,),
         family="opt",
     )
 
