@@ -97,6 +97,10 @@ class RequestError(NspjaxError, ValueError):
     """A prompt or a sampling parameter that cannot be served."""
 
 
+class NotFiniteError(NspjaxError):
+    """A model's numbers became NaN or infinite, so that a request has no answer."""
+
+
 class BatchFileError(NspjaxError):
     """A batch input or output file that cannot be used as it is."""
 

@@ -7,13 +7,14 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 
-from nspjax.errors import StoreError, StoreFullError
+from nspjax.errors import NotFiniteError, StoreError, StoreFullError
 from nspjax.generate.answer import Answer
 from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import decode_rows, prefill_rows
 from nspjax.generate.outputs import GenerationStats
 from nspjax.generate.prefill_plan import Group, PrefillPlan
+from nspjax.generate.sampler import NOT_FINITE
 from nspjax.generate.shared_prefixes import plan_turns
 from nspjax.generate.slots import Slots
 
@@ -128,8 +129,7 @@ class ContinuousBatch:
         )
         for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
             if piece.last:
-                admitted[piece.row].accept(token)
-                self._progress.add(generated_tokens=1)
+                self._accept(piece.row, admitted[piece.row], [token])
 
     # ---- decode ---------------------------------------------------------------------------------
 
@@ -144,11 +144,7 @@ class ContinuousBatch:
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
         self._progress.add(decode_seconds=seconds, decode_calls=1)
         for row, answer in self._slots.running.items():
-            before = len(answer.token_ids)
-            for token in tokens[row, : counts[row]].tolist():
-                if answer.accept(token):
-                    break
-            self._progress.add(generated_tokens=len(answer.token_ids) - before)
+            self._accept(row, answer, tokens[row, : counts[row]].tolist())
 
     def _leave_at(self) -> int:
         """How many rows must have finished for the loop to return before its last step.
@@ -161,6 +157,18 @@ class ContinuousBatch:
             return self._plan.n_rows + 1
         first_piece = self._plan.pieces(0, len(waiting.prompt))[0]
         return self._plan.rows_per_call(self._plan.bucket_tokens(first_piece.n_tokens))
+
+    def _accept(self, row: int, answer: Answer, tokens: Sequence[int]) -> None:
+        """Give an answer its next tokens, up to the one with which it ends."""
+        before = len(answer.token_ids)
+        for token in tokens:
+            if token == NOT_FINITE:
+                answer.fail(no_logits(answer))
+                self._runner.clear(row)
+            elif not answer.accept(token):
+                continue
+            break
+        self._progress.add(generated_tokens=len(answer.token_ids) - before)
 
     # ---- failures -------------------------------------------------------------------------------
 
@@ -199,6 +207,17 @@ class ContinuousBatch:
     def _restart(self, answer: Answer) -> None:
         self._progress.add(generated_tokens=-len(answer.token_ids))
         answer.restart()
+
+
+def no_logits(answer: Answer) -> NotFiniteError:
+    """Why there is no next token."""
+    done = len(answer.token_ids)
+    tokens = f"{done} token" if done == 1 else f"{done} tokens"
+    return NotFiniteError(
+        f"the model's logits are not finite after a prompt of {len(answer.prompt)} tokens and "
+        f"{tokens} of the answer: some number on the way was too large for its type, or NaN. Try "
+        "wider types of weights and KV cache, such as bfloat16 or float32 in the place of float16"
+    )
 
 
 def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int:

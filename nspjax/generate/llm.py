@@ -145,7 +145,8 @@ class LLM:
 
         params: for all prompts, or one a prompt; None: `SamplingParams()`.
 
-        An answer that a store lost on its device has an `error` instead of outputs.
+        An answer that a store lost on its device, or whose logits are not all finite, has an
+        `error` instead of outputs.
 
         Raises:
           RequestError: one of the requests cannot be served (says which); nothing has run then.

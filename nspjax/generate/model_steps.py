@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from nspjax.generate.sampler import Sampling, sample
+from nspjax.generate.sampler import NOT_FINITE, Sampling, sample
 from nspjax.ops import KVCache
 
 Caches = list[KVCache]
@@ -59,7 +59,8 @@ def prefill(model: Any, caches: Caches, batch: PrefillRows) -> tuple[Caches, Arr
     """Append pieces of prompts to their rows and choose the token after each.
 
     A row begins at `start` whatever it held before: that is how a finished row is used again.
-    Returns the caches and int32 [G]; the token of an unfinished prompt or idle row means nothing.
+    Returns the caches and int32 [G], NOT_FINITE for a row whose logits are not; the token of an
+    unfinished prompt or idle row means nothing.
     """
     rows, idle = batch.rows, batch.n_new == 0
     caches = [
@@ -79,7 +80,8 @@ def decode(
 ) -> tuple[Caches, Array, Array]:
     """Generate up to `n_steps` tokens, at most max_steps, in every active row.
 
-    A row goes on until a stop token or its max_tokens. The loop ends early when no row is active,
+    A row goes on until a stop token, its max_tokens or, in the place of a token, NOT_FINITE: its
+    logits are not finite. The loop ends early when no row is active,
     or `leave_at` rows have finished. Returns the caches, tokens int32 [S, max_steps], and
     int32 [S], how many of them each row generated.
     """
@@ -100,7 +102,7 @@ def decode(
         token = sample(model.logits(hidden[:, 0]), batch.sampling, n_generated)
         token = jnp.where(active, token, last)
         tokens = tokens.at[:, step].set(token)
-        ends = (token[:, None] == batch.stop_tokens).any(-1)
+        ends = (token[:, None] == batch.stop_tokens).any(-1) | (token == NOT_FINITE)
         ends |= n_generated + 1 >= batch.max_tokens
         return step + 1, caches, token, active & ~ends, n_new + active.astype(jnp.int32), tokens
 

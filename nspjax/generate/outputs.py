@@ -45,7 +45,8 @@ class CompletionOutput:
 class RequestOutput:
     """A request's answers, `params.n` of them. prompt: its text, None for a token-id prompt.
 
-    error: why there are none, where the store lost what the request needed; others went on.
+    error: why there are none, where the store lost what the request needed, or the model's numbers
+      became NaN or infinite; others went on.
     """
 
     request_id: str

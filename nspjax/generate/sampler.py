@@ -1,8 +1,10 @@
 """Choosing the next token of every row, inside jit, with each row's own settings.
 
 No row's choice depends on another row: every reduction is over one row's vocabulary, and row r's
-random numbers come from its own key and the number of the token. The vocabulary is never sorted:
-the cut-off of top-k and top-p is found by bisection, which on CPU is several times faster.
+random numbers come from its own key and the number of the token: Threefry (Salmon et al., SC 2011)
+as `jax.random` has it by default, but written out, so that no setting of JAX changes a draw. The
+vocabulary is never sorted: the cut-off of top-k and top-p is found by bisection, which on CPU is
+several times faster.
 """
 
 from __future__ import annotations
@@ -12,8 +14,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.random import threefry2x32_p
 
 from nspjax.generate.sampling_params import GREEDY_BELOW
+
+NOT_FINITE = -1
+"""In the place of a token: the row's logits were not all finite, so there is nothing to choose."""
 
 
 @jax.tree_util.register_dataclass
@@ -33,30 +39,34 @@ class Sampling:
 
 
 def sample(logits: Array, sampling: Sampling, token_index: Array) -> Array:
-    """The next token of each row.
+    """The next token of each row, or NOT_FINITE.
 
     logits: float32 [B, V]; token_index: int32 [B], how many tokens the row has generated before.
     Returns int32 [B].
     """
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     random = sampling.temperature >= GREEDY_BELOW
-    return lax.cond(
+    token = lax.cond(
         random.any(),
         lambda: jnp.where(random, _draw(allowed_logits(logits, sampling), sampling, token_index),
                           greedy),
         lambda: greedy,
     )  # fmt: skip
+    # asked of each logit: XLA folds sums and products that would tell, such as (50 x) * 0
+    return jnp.where(jnp.isfinite(logits).all(-1), token, jnp.int32(NOT_FINITE))
 
 
 def allowed_logits(logits: Array, sampling: Sampling) -> Array:
-    """Logits over temperature, -inf where min-p, top-k or top-p leave a token out. [B, V].
+    """Logits below the largest one, over temperature; -inf where min-p, top-k or top-p leave a
+    token out. [B, V].
 
     In vLLM's order: temperature, min-p, top-k, then top-p over what is left. Tokens that are
     exactly as likely as the last one kept are kept.
     """
-    scaled = logits / jnp.maximum(sampling.temperature, GREEDY_BELOW)[:, None]
-    floor = jnp.log(sampling.min_p)[:, None] + scaled.max(-1, keepdims=True)
-    scaled = jnp.where(scaled >= floor, scaled, -jnp.inf)
+    # the largest is 0 now, so a small temperature overflows to -inf, which is right, but not to inf
+    below = logits - logits.max(-1, keepdims=True)
+    scaled = below / jnp.maximum(sampling.temperature, jnp.float32(GREEDY_BELOW))[:, None]
+    scaled = jnp.where(scaled >= jnp.log(sampling.min_p)[:, None], scaled, -jnp.inf)
 
     limited = sampling.top_k > 0
     scaled = lax.cond(
@@ -75,12 +85,27 @@ def allowed_logits(logits: Array, sampling: Sampling) -> Array:
 
 
 def _draw(logits: Array, sampling: Sampling, token_index: Array) -> Array:
-    def noise(key_words: Array, index: Array) -> Array:
-        key = jax.random.wrap_key_data(key_words, impl="threefry2x32")
-        return jax.random.gumbel(jax.random.fold_in(key, index), logits.shape[-1:])
+    """The Gumbel-max trick: the largest of logits and noise is drawn with softmax's probability."""
+    noise = _gumbel(sampling.key, token_index, logits.shape[-1])
+    return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
 
-    noisy = logits + jax.vmap(noise)(sampling.key, token_index)
-    return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+
+def _gumbel(key: Array, token_index: Array, n: int) -> Array:
+    """jax.random.gumbel(fold_in(key, token_index), [n]) of each row, float32 [B, n]."""
+    index = token_index.astype(jnp.uint32)
+    folded = _threefry(key, jnp.zeros_like(index)[:, None], index[:, None])  # two of [B, 1]
+    count = jnp.broadcast_to(jnp.arange(n, dtype=jnp.uint32), (index.shape[0], n))
+    high, low = _threefry(jnp.concatenate(folded, axis=1), jnp.zeros_like(count), count)
+    # 23 bits as the mantissa of a float in [1, 2)
+    one_to_two = ((high ^ low) >> jnp.uint32(9)) | jnp.uint32(0x3F800000)
+    uniform = lax.bitcast_convert_type(one_to_two, jnp.float32) - jnp.float32(1)
+    return -jnp.log(-jnp.log(jnp.maximum(uniform, jnp.finfo(jnp.float32).tiny)))
+
+
+def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
+    """Two words from the key's two, uint32 [B, 2], and a count's two, [B, n]."""
+    words = [jnp.broadcast_to(key[:, i, None], high.shape) for i in range(2)]
+    return threefry2x32_p.bind(*words, high, low)
 
 
 def _keep_top(x: Array, weight: Array, need: Array, limited: Array) -> Array:
