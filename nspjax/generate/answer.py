@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nspjax.errors import NspjaxError
-from nspjax.generate import tokenization
+from nspjax.errors import NspjaxError, RequestError
 from nspjax.generate.outputs import CompletionOutput
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.stop_texts import StopTexts, StopWatch
+from nspjax.generate.tokenization import answer_text
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 
 class Answer:
     """Answer `index` of a request. `accept` is the one place that decides when it ends.
 
     prompt: its token ids; max_tokens: what params and the context allow; end_tokens: the model's;
-    seed: of the request, to which the index is added.
+    seed: of the request, to which the index is added. tokenizer: None gives answers without text.
+    stops: the request's stop texts, None where it has none.
     """
 
     def __init__(
@@ -31,7 +33,8 @@ class Answer:
         seed: int,
         max_tokens: int,
         end_tokens: Sequence[int],
-        tokenizer: Tokenizer | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        stops: StopTexts | None = None,
     ) -> None:
         self.prompt = prompt
         self.params = params
@@ -41,8 +44,10 @@ class Answer:
         self._index = index
         self._seed = (seed + index) % 2**64
         self._end_tokens = frozenset(() if params.ignore_eos else end_tokens)
-        self._stop_texts = params.stop_texts
         self._tokenizer = tokenizer
+        self._stops = stops
+        self._watch: StopWatch | None = None
+        self._text_before_stop: str | None = None
         self._finish_reason = ""
         self._stop_reason: int | str | None = None
 
@@ -54,7 +59,8 @@ class Answer:
     @property
     def stop_tokens(self) -> list[int]:
         """All tokens that end the answer, the model's end tokens first."""
-        return sorted(self._end_tokens) + sorted({*self.params.stop_token_ids} - self._end_tokens)
+        asked = {*self.params.stop_token_ids, *self._texts_that_are_tokens}
+        return sorted(self._end_tokens) + sorted(asked - self._end_tokens)
 
     @property
     def finished(self) -> bool:
@@ -67,8 +73,10 @@ class Answer:
             self._finish("stop", None)
         elif token in self.params.stop_token_ids:
             self._finish("stop", token)
-        elif (text := self._completed_stop_text()) is not None:
-            self._finish("stop", text)
+        elif token in self._texts_that_are_tokens:
+            self._finish("stop", self._texts_that_are_tokens[token])
+        elif self._completes_stop_text():
+            pass
         elif len(self.token_ids) >= self.max_tokens:
             self._finish("length", None)
         return self.finished
@@ -81,9 +89,14 @@ class Answer:
     def restart(self) -> None:
         """Forget the tokens: the same ones come again."""
         self.token_ids.clear()
+        self._watch = None
 
     def output(self) -> CompletionOutput:
-        """The finished answer."""
+        """The finished answer.
+
+        Raises:
+          RequestError: the tokenizer fails at its tokens.
+        """
         return CompletionOutput(
             self._index,
             self._text(),
@@ -92,10 +105,25 @@ class Answer:
             self._stop_reason,
         )
 
-    def _completed_stop_text(self) -> str | None:
-        if not self._stop_texts or self._tokenizer is None:
-            return None
-        return tokenization.find_stop(self._tokenizer, self.token_ids, self._stop_texts)
+    @property
+    def _texts_that_are_tokens(self) -> Mapping[int, str]:
+        return {} if self._stops is None else self._stops.tokens
+
+    def _completes_stop_text(self) -> bool:
+        if self._stops is None:
+            return False
+        try:
+            if self._watch is None:
+                self._watch = StopWatch(self._stops, self.prompt)
+            found = self._watch.found(self.token_ids)
+        except RequestError as error:
+            self.fail(error)
+            return True
+        if found is None:
+            return False
+        self._text_before_stop, stop_text = found
+        self._finish("stop", stop_text)
+        return True
 
     def _finish(self, reason: str, stop_reason: int | str | None) -> None:
         self._finish_reason, self._stop_reason = reason, stop_reason
@@ -103,12 +131,11 @@ class Answer:
     def _text(self) -> str:
         if self._tokenizer is None:
             return ""
-        if isinstance(self._stop_reason, str):
-            text = tokenization.decode(self._tokenizer, self.token_ids)
-            return tokenization.cut_at_stop(text, self._stop_reason)
+        if self._text_before_stop is not None:
+            return self._text_before_stop
         by_token = self._finish_reason == "stop"
-        return tokenization.decode(
-            self._tokenizer, self.token_ids[:-1] if by_token else self.token_ids
+        return answer_text(
+            self._tokenizer, self.prompt, self.token_ids[:-1] if by_token else self.token_ids
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,21 @@ from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.offloaded_weights import OffloadedWeights
-from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput
+from nspjax.generate.outputs import (
+    CompletionOutput,
+    GenerationStats,
+    Prompt,
+    Request,
+    RequestOutput,
+)
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
-from nspjax.generate.tokenization import encode, load_tokenizer
+from nspjax.generate.tokenization import encode, load_tokenizer, why_missing
 from nspjax.models import Decoder, resolve_checkpoint
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
     from nspjax.compiler import Pipeline
     from nspjax.runtime import Store
@@ -44,8 +50,9 @@ class LLM:
       model: a Hugging Face directory, a hub id, or a Decoder.
       store: where the KV cache lives; None: in JAX's default device's memory. It stays the
         caller's and is not closed.
-      tokenizer: "auto" takes the checkpoint's, if it has one; another text: the directory of one;
-        None: token-id prompts only.
+      tokenizer: "auto" takes the checkpoint's, if it has one; another text or a Path: the directory
+        of one; or a tokenizer of transformers. Its chat template comes with it. None: token-id
+        prompts only.
       dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
         keeps its own.
       weights_resident: in a store, how much of the weights stays in memory, such as "4GiB"; the
@@ -78,7 +85,7 @@ class LLM:
         model: str | Path | Decoder,
         *,
         store: Store | None = None,
-        tokenizer: Tokenizer | str | None = "auto",
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = "auto",
         dtype: str = "auto",
         weights_resident: str | int | None = None,
         kv_dtype: DTypeLike | None = None,
@@ -103,19 +110,18 @@ class LLM:
             interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
         self._offloaded = OffloadedWeights(store, weights_resident)
-        if isinstance(model, str | Path):
-            directory = resolve_checkpoint(model)
+        directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
+        self.tokenizer, no_tokenizer = _tokenizer(tokenizer, directory)
+        if directory is not None:
             decoder = self._offloaded.load(directory, dtype)
         else:
-            directory, decoder = None, self._offloaded.replace(model)
+            decoder = self._offloaded.replace(model)  # pyright: ignore
         self.config = decoder.config
         self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
-        if isinstance(tokenizer, str):
-            tokenizer = _load_tokenizer(tokenizer, directory)
-        self.tokenizer = tokenizer
-        self._chat_template = None if directory is None else ChatTemplate.load(directory)
+        self._chat_template = ChatTemplate(self.tokenizer) if self.tokenizer is not None else None
         self._reader = RequestReader(
-            tokenizer,
+            self.tokenizer,
+            no_tokenizer,
             self.config.vocab_size,
             self.max_model_len,
             tuple(self.config.eos_token_ids),
@@ -180,24 +186,45 @@ class LLM:
         return self._reader.prepare(request).token_ids
 
     def chat_prompt(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
     ) -> dict[str, Any]:
         """A conversation as a prompt, in the checkpoint's chat template.
 
-        messages: [{"role": "user", "content": "..."}, ...]. Returns the text under "prompt", and
-        under "prompt_token_ids" its tokens: the template writes BOS itself, so that the text alone
-        would get a second one.
+        messages: [{"role": "user", "content": "..."}, ...]; content may be a list of text parts.
+        tools: JSON schemas, or Python functions as transformers takes them.
+        documents, chat_template_kwargs: for the template.
+        add_generation_prompt: begin an answer; None: yes, unless
+        continue_final_message: the last message is left open, for the answer to go on with it.
+
+        Returns the text under "prompt", and under "prompt_token_ids" its tokens: the template
+        writes BOS itself, so that the text alone would get a second one. The template runs in a
+        process of its own, within limits (see `nspjax.generate.chat_process`).
 
         Raises:
           RequestError: the checkpoint has no chat template or tokenizer, or the template refuses
-            the messages.
+            the messages, or fails at them.
         """
         if self._chat_template is None or self.tokenizer is None:
-            missing = "tokenizer.json" if self._chat_template else "chat template"
-            raise RequestError(f"the model has no {missing}: give it a prompt, not messages")
-        text = self._chat_template.render(messages, add_generation_prompt=add_generation_prompt)
-        token_ids = encode(self.tokenizer, text, special_tokens=False)
-        return {"prompt": text, "prompt_token_ids": token_ids}
+            raise RequestError(f"no chat template can be used: {self._reader.no_tokenizer}")
+        text = self._chat_template.render(
+            messages,
+            tools=tools,
+            documents=documents,
+            chat_template_kwargs=chat_template_kwargs,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+        return {
+            "prompt": text,
+            "prompt_token_ids": encode(self.tokenizer, text, special_tokens=False),
+        }
 
     def stats(self) -> GenerationStats:
         """The counts so far; may be called from another thread, for a progress line."""
@@ -227,19 +254,15 @@ class LLM:
                 prepared, siblings = pending.pop(answer)
                 if not any(sibling in pending for sibling in siblings):
                     self._progress.add(requests_finished=1)
-                    error = next((each.error for each in siblings if each.error), None)
-                    yield RequestOutput(
-                        prepared.request.request_id,
-                        prepared.text,
-                        prepared.token_ids,
-                        () if error else tuple(sibling.output() for sibling in siblings),
-                        error,
-                    )
+                    yield _request_output(prepared, siblings)
 
     # ---- life time ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give the room of the KV cache and of offloaded weights back. The store stays open."""
+        """Give the room of the KV cache and of offloaded weights back, and end the process that
+        renders chat templates. The store stays open."""
+        if self._chat_template is not None:
+            self._chat_template.close()
         self._runner.close()
         self._offloaded.drop()
 
@@ -250,13 +273,39 @@ class LLM:
         self.close()
 
 
-def _load_tokenizer(name: str, checkpoint: Path | None) -> Tokenizer | None:
-    if name == "auto":
-        return None if checkpoint is None else load_tokenizer(checkpoint)
-    tokenizer = load_tokenizer(Path(name))
-    if tokenizer is None:
-        raise CheckpointError(f"tokenizer={name!r}: there is no {name}/tokenizer.json")
-    return tokenizer
+def _tokenizer(
+    asked: PreTrainedTokenizerBase | str | Path | None, checkpoint: Path | None
+) -> tuple[PreTrainedTokenizerBase | None, str]:
+    """The tokenizer, and what to say where one is needed and there is none."""
+    if asked is None:
+        return None, "this LLM was made with tokenizer=None: give token ids"
+    if asked == "auto":
+        tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
+        return tokenizer, why_missing(checkpoint)
+    if isinstance(asked, str | Path):
+        tokenizer = load_tokenizer(Path(asked))
+        if tokenizer is None:
+            raise CheckpointError(f"there is no {asked}/tokenizer.json: {why_missing(Path(asked))}")
+        return tokenizer, ""
+    if not hasattr(asked, "apply_chat_template"):
+        raise InvalidArgumentError(
+            f"tokenizer must be a directory or a tokenizer of transformers, got {type(asked)}: wrap "
+            "one of the package tokenizers in PreTrainedTokenizerFast(tokenizer_object=...)"
+        )
+    return asked, ""
+
+
+def _request_output(prepared: PreparedRequest, answers: Sequence[Answer]) -> RequestOutput:
+    error = next((answer.error for answer in answers if answer.error), None)
+    outputs: tuple[CompletionOutput, ...] = ()
+    if error is None:
+        try:
+            outputs = tuple(answer.output() for answer in answers)
+        except RequestError as failure:  # the tokenizer's, at what was generated
+            error = failure
+    return RequestOutput(
+        prepared.request.request_id, prepared.text, prepared.token_ids, outputs, error
+    )
 
 
 def _context(max_model_len: int | None, model_limit: int) -> int:

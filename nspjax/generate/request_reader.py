@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ from nspjax.generate import tokenization
 from nspjax.generate.answer import Answer, draw_seed
 from nspjax.generate.outputs import Request
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.stop_texts import StopTexts
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +25,15 @@ class PreparedRequest:
     request: Request
     text: str | None
     token_ids: tuple[int, ...]
+    stops: StopTexts | None
 
 
 @dataclasses.dataclass(frozen=True)
 class RequestReader:
-    """What a request is checked against."""
+    """What a request is checked against. no_tokenizer: why there is none, and what to do then."""
 
-    tokenizer: Tokenizer | None
+    tokenizer: PreTrainedTokenizerBase | None
+    no_tokenizer: str
     vocab_size: int
     max_model_len: int
     end_tokens: tuple[int, ...]
@@ -41,7 +45,7 @@ class RequestReader:
           RequestError: it cannot be served; names the value and what is allowed.
         """
         if not isinstance(request.params, SamplingParams):
-            raise RequestError(f"params must be SamplingParams, got {request.params!r}")
+            raise RequestError(f"params must be SamplingParams, got {reprlib.repr(request.params)}")
         text, token_ids = self._tokens(request.prompt)
         if not token_ids:
             raise RequestError("the prompt is empty: give at least one token")
@@ -60,12 +64,7 @@ class RequestReader:
                     raise RequestError(
                         f"{name} holds {token}: the model's tokens are 0 to {self.vocab_size - 1}"
                     )
-        if request.params.stop_texts and self.tokenizer is None:
-            raise RequestError(
-                f"stop={request.params.stop!r} needs a tokenizer, and the model has none: use "
-                "stop_token_ids"
-            )
-        return PreparedRequest(request, text, token_ids)
+        return PreparedRequest(request, text, token_ids, self._stops(request.params.stop_texts))
 
     def answers(self, prepared: PreparedRequest) -> list[Answer]:
         """The answers to run, `params.n` of them."""
@@ -81,6 +80,7 @@ class RequestReader:
                 max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
                 end_tokens=self.end_tokens,
                 tokenizer=self.tokenizer,
+                stops=prepared.stops,
             )
             for index in range(params.n)
         ]
@@ -90,7 +90,7 @@ class RequestReader:
         if isinstance(prompt, Mapping):
             text = prompt.get("prompt")
             if text is not None and not isinstance(text, str):
-                raise RequestError(f'"prompt" must be text, got {text!r}')
+                raise RequestError(f'"prompt" must be text, got {reprlib.repr(text)}')
             prompt = prompt.get("prompt_token_ids", text)
         if isinstance(prompt, str):
             return prompt, self._encode(prompt)
@@ -99,13 +99,20 @@ class RequestReader:
         ):
             raise RequestError(
                 'a prompt must be a text, a list of token ids, {"prompt": text} or '
-                f'{{"prompt_token_ids": ids}}, got {prompt!r}'
+                f'{{"prompt_token_ids": ids}}, got {reprlib.repr(prompt)}'
             )
         return text, tuple(prompt)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         if self.tokenizer is None:
-            raise RequestError(
-                'the model has no tokenizer.json: give token ids, {"prompt_token_ids": [...]}'
-            )
+            raise RequestError(f'{self.no_tokenizer}, {{"prompt_token_ids": [...]}}')
         return tokenization.encode(self.tokenizer, text, special_tokens=True)
+
+    def _stops(self, texts: Sequence[str]) -> StopTexts | None:
+        if not texts:
+            return None
+        if self.tokenizer is None:
+            raise RequestError(
+                f"stop={reprlib.repr(texts)} needs a tokenizer ({self.no_tokenizer}): use stop_token_ids"
+            )
+        return StopTexts.of(self.tokenizer, texts)

@@ -1,75 +1,190 @@
-"""Text to tokens and back, with a checkpoint's tokenizer.json."""
+"""Text to tokens and back, with the checkpoint's tokenizer as transformers loads it.
+
+transformers is imported when a tokenizer is loaded, not before: it costs start-up time, and token
+ids can be served without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nspjax.errors import CheckpointError
+from nspjax.generate.library_errors import failures_are_the_requests, is_failure, told
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
-_TAIL_TOKENS = 16
-"""Tokens looked at besides those that a stop text may span: special ones decode to nothing, and
-the first characters of a piece of text may decode differently on their own."""
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
+"""Files one of which a tokenizer is made of."""
+_SETTINGS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template*",
+    "additional_chat_templates/*.jinja",
+)
+_LARGEST_FILE_BYTES = 1 << 30
 
 
-def load_tokenizer(directory: Path) -> Tokenizer | None:
-    """The tokenizer of a checkpoint directory, None where it has no tokenizer.json.
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint directory; None: it has none, or transformers is missing.
+
+    Only files of the directory are read: nothing is fetched, and no code of a checkpoint runs.
 
     Raises:
-      CheckpointError: the file cannot be read as a tokenizer, or by nothing installed here.
+      CheckpointError: its files cannot be read as a tokenizer; names the one at fault.
     """
-    path = directory / "tokenizer.json"
-    if not path.exists():
+    files = _tokenizer_files(directory)
+    if not _has_vocabulary(directory):
         return None
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path} needs the package tokenizers: pip install 'nspjax[hf]'"
-        ) from error
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise CheckpointError(f"{path} is no tokenizer that can be read: {error}") from error
+    with _quiet():
+        try:
+            from transformers import AutoTokenizer
+        except ImportError:
+            return None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=False, local_files_only=True
+            )
+            tokenizer.decode([])  # what transformers says at a first decoding is said here, unheard
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise CheckpointError(
+                f"{_culprit(directory, files)} cannot be read as a tokenizer by transformers: "
+                f"{told(error)}"
+            ) from error
+    return tokenizer
 
 
-def encode(tokenizer: Tokenizer, text: str, *, special_tokens: bool) -> tuple[int, ...]:
-    """The tokens of a prompt; `special_tokens`: with those that the tokenizer adds, as BOS."""
-    return tuple(tokenizer.encode(text, add_special_tokens=special_tokens).ids)
+def why_missing(directory: Path | None) -> str:
+    """Why `load_tokenizer` gave None, and what to do about it."""
+    if directory is not None and _has_vocabulary(directory):
+        return "text needs the package transformers: pip install 'nspjax[hf]', or give token ids"
+    return "the model has no tokenizer.json: give token ids"
 
 
-def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
-    """The text of generated tokens without special ones and without an unfinished character.
+def encode(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, special_tokens: bool
+) -> tuple[int, ...]:
+    """All tokens of a prompt; `special_tokens`: with those that the tokenizer adds, as BOS.
 
-    A byte-level token may hold a part of a UTF-8 character; at the end of an answer such a part
-    is dropped, in the middle it stays visible as U+FFFD.
+    Raises:
+      RequestError: the tokenizer fails at this text.
     """
-    text = tokenizer.decode(list(token_ids), skip_special_tokens=True)
-    return text.rstrip("\ufffd")
+    with failures_are_the_requests("the tokenizer cannot encode the text"):
+        text.encode()  # no tokenizer takes half of a surrogate pair; Python's message says where
+        return tuple(
+            tokenizer.encode(
+                text,
+                add_special_tokens=special_tokens,
+                truncation=False,  # whatever tokenizer.json says
+                padding=False,
+                verbose=False,
+            )
+        )
 
 
-def find_stop(
-    tokenizer: Tokenizer, token_ids: Sequence[int], stop_texts: Sequence[str]
-) -> str | None:
-    """The stop text that the last token has completed, None where there is none.
+def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of tokens, special ones left out. A byte-level token may hold a part of a UTF-8
+    character: what is no whole character is U+FFFD.
 
-    Called after every token, so only the end of the text is decoded: a character is at most four
-    byte-level tokens. Of several, the one that begins first in the text.
+    Raises:
+      RequestError: the tokenizer fails at these tokens.
     """
-    n_tail = 4 * max(map(len, stop_texts)) + _TAIL_TOKENS
-    tail = tokenizer.decode(list(token_ids[-n_tail:]), skip_special_tokens=True)
-    return _first(tail, stop_texts)
+    with failures_are_the_requests("the tokenizer cannot decode the tokens"):
+        return tokenizer.decode(list(token_ids), skip_special_tokens=True)  # pyright: ignore
 
 
-def cut_at_stop(text: str, stop_text: str) -> str:
-    """What stands before the stop text."""
-    return text.partition(stop_text)[0]
+def answer_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], answer: Sequence[int]
+) -> str:
+    """What an answer adds to the text of its prompt, all tokens decoded together.
+
+    Together, because text depends on what stands before it: a first space is dropped, a character
+    is begun in the prompt and ended in the answer. Where the answer changes the prompt's text, it
+    has all from the first change on.
+    """
+    return added_text(decode(tokenizer, prompt), decode(tokenizer, [*prompt, *answer]))
 
 
-def _first(text: str, stop_texts: Sequence[str]) -> str | None:
-    found = [(text.find(stop), stop) for stop in stop_texts if stop in text]
-    return min(found)[1] if found else None
+def added_text(before: str, after: str) -> str:
+    """`after` without the beginning that it has in common with `before`."""
+    if after.startswith(before):
+        return after[len(before) :]
+    return after[len(os.path.commonprefix([before, after])) :]
+
+
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The tokens that are left out of text, by their content."""
+    added = tokenizer.added_tokens_decoder.items()
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    return {text: i for text, i in named if i is not None} | {
+        token.content: i for i, token in added if token.special
+    }
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _has_vocabulary(directory: Path) -> bool:
+    return any(any(directory.glob(pattern)) for pattern in _VOCABULARIES)
+
+
+def _tokenizer_files(directory: Path) -> list[Path]:
+    """What transformers may read.
+
+    Raises:
+      CheckpointError: one of them is no ordinary file (a FIFO would block), or absurdly large.
+    """
+    files = sorted(path for each in (*_VOCABULARIES, *_SETTINGS) for path in directory.glob(each))
+    for path in files:
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        if path.is_dir():
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path} must be an ordinary file")
+        if found.st_size > _LARGEST_FILE_BYTES:
+            raise CheckpointError(
+                f"{path} has {found.st_size} bytes: no tokenizer's file is larger than "
+                f"{_LARGEST_FILE_BYTES}"
+            )
+    return files
+
+
+def _culprit(directory: Path, files: Sequence[Path]) -> str:
+    """The file that a failure to load is about: the first that is no JSON object, or all."""
+    for path in files:
+        if path.suffix == ".json":
+            try:
+                if isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+                    continue
+            except (ValueError, OSError, RecursionError):
+                pass
+            return str(path)
+    return f"{directory} ({', '.join(path.name for path in files)})"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No advice on stderr while transformers is imported and loads: what matters is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

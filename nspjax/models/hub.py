@@ -16,8 +16,12 @@ WANTED_FILES = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "tokenizer*",
+    "vocab.*",
+    "merges.txt",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template*",
+    "additional_chat_templates/*",
 )
 
 

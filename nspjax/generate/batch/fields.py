@@ -20,14 +20,22 @@ from nspjax.generate.sampling_params import SamplingParams
 COMPLETIONS = "/v1/completions"
 CHAT_COMPLETIONS = "/v1/chat/completions"
 
-ChatPrompt = Callable[[list[dict[str, Any]]], Prompt]
-"""The prompt that a conversation becomes under the checkpoint's chat template."""
+ChatPrompt = Callable[..., Prompt]
+"""The prompt that a conversation becomes under the checkpoint's chat template: `LLM.chat_prompt`."""
 
 _SAMPLING = {f.name for f in dataclasses.fields(SamplingParams)}
 _COMMON = {"model", "max_tokens", "return_token_ids"} | _SAMPLING
+_TEMPLATE: dict[str, tuple[type, str]] = {
+    "tools": (list, "a list of objects"),
+    "documents": (list, "a list of objects"),
+    "chat_template_kwargs": (dict, "an object"),
+    "add_generation_prompt": (bool, "true or false"),
+    "continue_final_message": (bool, "true or false"),
+}
+"""Fields that are handed to the chat template; the last four are vLLM's."""
 _FIELDS = {
     COMPLETIONS: _COMMON | {"prompt"},
-    CHAT_COMPLETIONS: _COMMON | {"messages", "max_completion_tokens"},
+    CHAT_COMPLETIONS: _COMMON | {"messages", "max_completion_tokens"} | _TEMPLATE.keys(),
 }
 
 _WITHOUT_EFFECT = {
@@ -106,7 +114,7 @@ def parse_request(line: BatchLine, chat_prompt: ChatPrompt, job_seed: int) -> Ba
     body = {name: value for name, value in line.body.items() if value is not None}
     _refuse_unsupported(body, _FIELDS[line.url], line.url)
     chat = line.url == CHAT_COMPLETIONS
-    prompts = (chat_prompt(_messages(body)),) if chat else _prompts(body)
+    prompts = (chat_prompt(_messages(body), **_template(body)),) if chat else _prompts(body)
     ids_asked = not chat and not all(isinstance(prompt, str) for prompt in prompts)
     return BatchRequest(
         prompts,
@@ -170,12 +178,20 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         raise FieldError(f"{where} must be an object, got {shown(message)}", param=where)
     if not isinstance(message.get("role"), str):
         raise FieldError(f'{where} needs a "role", a string such as "user"', param=where)
-    for name in message.keys() - {"role", "content", "name"}:
-        if message[name]:
-            raise FieldError(
-                f'{where}: "{name}" is not supported', code="unsupported_field", param=where
-            )
     return message
+
+
+def _template(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the chat template gets besides the messages. It sees no tools under `tool_choice`
+    "none": only then can the model be relied on to call none."""
+    asked = {
+        name: _typed(body, name, kind, wanted, None)
+        for name, (kind, wanted) in _TEMPLATE.items()
+        if name in body
+    }
+    if body.get("tool_choice") == "none" or not asked.get("tools"):
+        asked.pop("tools", None)
+    return asked
 
 
 # ---- settings -----------------------------------------------------------------------------------
