@@ -136,15 +136,18 @@ class FloatValues {
     template <int N, class Load>
     void add(Vector (*sums)[N], const uint32_t* v, int word, Load load) const {
       const float* weight = weights + word * kPerWord;
+      Vector element[N][kPerWord];
       for (int j = 0; j < N; ++j) {
         const uint32_t* p = v + int64_t{word} * tile.head_dim + j * Simd::kWidth;
         Simd::template prefetch<QB>(p);
-        Vector element[kPerWord];
-        Elements::widen(load(p), element);
-        for (int i = 0; i < QB; ++i) {
-          for (int e = 0; e < kPerWord; ++e) {
-            sums[i][j] =
-                Simd::multiply_add(element[e], Simd::set(weight[i * kBlockTokens + e]), sums[i][j]);
+        Elements::widen(load(p), element[j]);
+      }
+      // one weight at a time: more of them would not find a register
+      for (int i = 0; i < QB; ++i) {
+        for (int e = 0; e < kPerWord; ++e) {
+          const Vector of_query = Simd::set(weight[i * kBlockTokens + e]);
+          for (int j = 0; j < N; ++j) {
+            sums[i][j] = Simd::multiply_add(element[j][e], of_query, sums[i][j]);
           }
         }
       }
