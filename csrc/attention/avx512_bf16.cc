@@ -88,8 +88,9 @@ class BF16PairScores {
 
  private:
   // Scores that are NaN by what they are without the others' terms: in one term, or in float32.
-  static void replace_nan(const TileAttention& a, const TileView& tile, int query,
-                          const int32_t* prepared, const Block& block, float* weights) {
+  [[gnu::noinline]] static void replace_nan(const TileAttention& a, const TileView& tile, int query,
+                                            const int32_t* prepared, const Block& block,
+                                            float* weights) {
     const int begin = block.begin / 16 * 16;
     __mmask16 some = 0;
     for (int t = begin; t < block.end; t += 16) some |= nan_lanes(weights + t);

@@ -4,8 +4,8 @@
 // An element is offset + scale * code. With K the scale belongs to the channel and goes into the
 // query, which is then rounded to 16 bits of its largest; with V it belongs to the token and goes
 // into the weight, which is rounded alike. What the offsets add is a number for each query in K,
-// and in V one for each query and block. What is not finite, in a query or in the scale of a token
-// that it sees, goes into that number as 0 times itself: NaN.
+// and in V one for each query and block. That number is NaN where a query is not finite, and where
+// the offset of a token that it sees is NaN.
 #pragma once
 
 #include "attention/scores.h"
@@ -150,10 +150,8 @@ class CodeValues {
       for (int t = begin; t < block.end; t += Simd::kWidth) {
         const Words scales = load_scales(seen, t);
         const Vector weight = Simd::load(weights + t);
-        const Vector scaled = Simd::multiply(weight, Simd::lower_bf16(scales));
-        most = Simd::max(scaled, most);
+        most = Simd::max(Simd::multiply(weight, Simd::lower_bf16(scales)), most);
         offsets = Simd::multiply_add(weight, Simd::upper_bf16(scales), offsets);
-        offsets = Simd::multiply_add(scaled, Simd::zero(), offsets);
       }
       const float largest = Simd::max_of(most);
       const Vector units = Simd::set(largest > kLeastScaled ? kMost16 / largest : 0.0f);

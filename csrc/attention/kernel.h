@@ -10,7 +10,8 @@
 //
 // Accuracy is float32's, with these exceptions. avx512_bf16 reads subnormal numbers of K as 0 in a
 // bf16 tile: VDPBF16PS does. In int8 and int4 tiles the vector kernels round scaled queries and
-// scaled weights to 16 bits of their largest, far below the error of the codes.
+// scaled weights to 16 bits of their largest, far below the error of the codes; and a query with an
+// infinity may be NaN there where a softcap would bound its scores.
 #pragma once
 
 #include <cstddef>

@@ -44,13 +44,23 @@ class FloatValues {
       if (seen[i].end < common.end) common.end = seen[i].end;
     }
     if (common.begin == block.begin && common.end == block.end) {
-      return add<QB>(a, tile, query, block, weights, correction);
+      add<QB>(a, tile, query, block, weights, correction);
+    } else {
+      run_seen<QB>(a, tile, query, common, seen, weights, correction);
     }
-    if (common.begin >= common.end) common.begin = common.end = block.end;
+  }
+
+ private:
+  // common: what all of the queries see, if anything.
+  template <int QB>
+  [[gnu::noinline]] static void run_seen(const TileAttention& a, const TileView& tile, int query,
+                                         Block common, const Seen* seen, const float* weights,
+                                         const float* correction) {
+    if (common.begin >= common.end) common.begin = common.end = kBlockTokens;
     float rest[QB];
     for (int i = 0; i < QB; ++i) {
       const int end = seen[i].end < common.begin ? seen[i].end : common.begin;
-      const Block before{block.token, seen[i].begin, end};
+      const Block before{common.token, seen[i].begin, end};
       rest[i] = before.begin < before.end ? 1.0f : correction[i];
       if (before.begin < before.end) {
         add<1>(a, tile, query + i, before, weights + i * kBlockTokens, correction + i);
@@ -60,14 +70,13 @@ class FloatValues {
     add<QB>(a, tile, query, common, weights, rest);
     constexpr float kUnchanged = 1.0f;
     for (int i = 0; i < QB; ++i) {
-      const Block behind{block.token, common.end, seen[i].end};
+      const Block behind{common.token, common.end, seen[i].end};
       if (behind.begin < behind.end) {
         add<1>(a, tile, query + i, behind, weights + i * kBlockTokens, &kUnchanged);
       }
     }
   }
 
- private:
   // Over tokens that all of the queries see.
   template <int QB>
   static void add(const TileAttention& a, const TileView& tile, int query, const Block& block,
@@ -127,15 +136,18 @@ class FloatValues {
     template <int N, class Load>
     void add(Vector (*sums)[N], const uint32_t* v, int word, Load load) const {
       const float* weight = weights + word * kPerWord;
+      Vector element[N][kPerWord];
       for (int j = 0; j < N; ++j) {
         const uint32_t* p = v + int64_t{word} * tile.head_dim + j * Simd::kWidth;
         Simd::template prefetch<QB>(p);
-        Vector element[kPerWord];
-        Elements::widen(load(p), element);
-        for (int i = 0; i < QB; ++i) {
-          for (int e = 0; e < kPerWord; ++e) {
-            sums[i][j] =
-                Simd::multiply_add(element[e], Simd::set(weight[i * kBlockTokens + e]), sums[i][j]);
+        Elements::widen(load(p), element[j]);
+      }
+      // one weight at a time: more of them would not find a register
+      for (int i = 0; i < QB; ++i) {
+        for (int e = 0; e < kPerWord; ++e) {
+          const Vector of_query = Simd::set(weight[i * kBlockTokens + e]);
+          for (int j = 0; j < N; ++j) {
+            sums[i][j] = Simd::multiply_add(element[j][e], of_query, sums[i][j]);
           }
         }
       }

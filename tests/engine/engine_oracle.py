@@ -23,20 +23,32 @@ def bits(array: np.ndarray) -> np.ndarray:
 
 
 def attend(q, k, v, first, last, scale, softcap=0.0):
-    """q [n, D], k, v [tokens, D], query i sees the tokens first[i] to last[i] -> out, lse."""
+    """q [n, D], k, v [tokens, D], query i sees the tokens first[i] to last[i] -> out, lse.
+
+    Softmax as it is written down, over what a query sees and nothing else: 0 and -inf for nothing.
+    """
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    scores = scale * q @ k.T
-    if softcap:
-        scores = softcap * np.tanh(scores / softcap)
-    token = np.arange(len(k))
-    seen = (token >= np.asarray(first)[:, None]) & (token < np.asarray(last)[:, None])
-    scores = np.where(seen, scores, -np.inf)
-    most = np.max(scores, axis=1, initial=-np.inf, keepdims=True)
-    weights = np.where(seen, np.exp(scores - np.where(seen.any(1)[:, None], most, 0)), 0)
-    total = weights.sum(1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        lse = most[:, 0] + np.log(total[:, 0])
-    return weights @ v / np.maximum(total, 1e-300), lse
+    out, lse = np.zeros_like(q), np.full(len(q), -np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for i, (begin, end) in enumerate(zip(first, last, strict=True)):
+            seen = slice(max(begin, 0), max(end, 0))
+            if not len(k[seen]):
+                continue
+            scores = scale * _sums(k[seen], q[i][None])
+            if softcap:
+                scores = softcap * np.tanh(scores / softcap)
+            weights = np.exp(scores - scores.max())
+            weights[weights < 2.0**-126] = 0  # as in float32
+            out[i] = _sums(weights[None], v[seen].T) / weights.sum()
+            lse[i] = scores.max() + np.log(weights.sum())
+    return out, lse
+
+
+def _sums(a, b):
+    """a [n, D] · b [1, D] -> [n], or the other way round. BLAS may leave out products with 0."""
+    if np.isfinite(a).all() and np.isfinite(b).all():
+        return (a @ b.T).reshape(-1)
+    return (a * b).sum(1)
 
 
 @dataclasses.dataclass

@@ -109,8 +109,8 @@ def test_codes_are_off_by_half_a_step(kv_type, to_type, head_dim, log_tokens, po
 
 
 @pytest.mark.parametrize("to_type", list(LEVELS))
-def test_what_is_not_finite_stays_by_itself(to_type):
-    """An infinity becomes the outermost code, NaN the offset; neighbours do not notice."""
+def test_what_is_not_finite_is_nan_by_itself(to_type):
+    """A token with such an element in K or V has NaN for V; neighbours do not notice."""
     rng = np.random.default_rng(0)
     k, v = (normal(rng, (16, 8)) for _ in "kv")
 
@@ -119,15 +119,21 @@ def test_what_is_not_finite_stays_by_itself(to_type):
         return unpack("f32", 8, 16, _engine.convert_head(to_type, "f32", 8, 16, tile), 0, 16)
 
     odd_k, odd_v = k.copy(), v.copy()
-    odd_k[3, :3] = odd_v[3, :3] = [np.nan, np.inf, -np.inf]
+    odd_k[3, :3] = [np.nan, np.inf, -np.inf]
+    odd_k[5, 0], odd_v[9, 7], odd_v[15, 0] = -np.inf, np.nan, np.inf
+    odd = [3, 5, 9, 15]
     got_k, got_v = through(odd_k, odd_v)
     assert np.isfinite(got_k).all()
-    assert np.isfinite(got_v).all()
-    assert got_k[3, 1] == got_k[:, 1].max()
-    assert got_v[3, 2] == got_v[3].min()
+    np.testing.assert_array_equal(np.isnan(got_v).all(1), np.isin(np.arange(16), odd))
+    # as if those elements were some of the others
+    odd_k[3, :3], odd_k[5, 0] = k[0, :3], k[0, 0]
+    others = np.delete(np.arange(16), odd)
+    for got, expected in zip((got_k, got_v), through(odd_k, v), strict=True):
+        np.testing.assert_array_equal(got[others], expected[others])
     for bad in (np.full((16, 8), np.nan), np.full((16, 8), -np.inf)):
-        for x in through(bad.astype(np.float32), bad.astype(np.float32)):
-            np.testing.assert_array_equal(x, 0)
+        got_k, got_v = through(bad.astype(np.float32), v)
+        np.testing.assert_array_equal(got_k, 0)
+        assert np.isnan(got_v).all()
     # the largest and the smallest numbers have scales too
     huge = np.where(rng.random((16, 8)) < 0.5, -1e38, 1e38).astype(np.float32)
     tiny = np.full((16, 8), 1e-44, np.float32)

@@ -46,13 +46,23 @@ class Results:
 
     @property
     def out(self) -> np.ndarray:
-        return self.sums / np.maximum(self.sum, 1e-30)[..., None]
+        with np.errstate(invalid="ignore"):
+            return np.where(self.max[..., None] == -np.inf, 0, self.sums / self.sum[..., None])
 
 
 def make_tiles(
-    rng: np.random.Generator, kv_type: str, heads: int, tokens: int, head_dim: int, tile_tokens: int
+    rng: np.random.Generator,
+    kv_type: str,
+    heads: int,
+    tokens: int,
+    head_dim: int,
+    tile_tokens: int,
+    change=lambda rows: rows,
 ) -> Tiles:
-    """Random K and V of whole tiles, packed and converted by the engine."""
+    """Random K and V of whole tiles, packed and converted by the engine.
+
+    change: of a tile's K and V [2, tile_tokens, D] as appended.
+    """
     float_type = kv_type if kv_type in DTYPES else "f32"
     head_bytes = _engine.head_tile_bytes(kv_type, head_dim, tile_tokens)
     head_beats = head_bytes // 64 + HEAD_GAP_BEATS
@@ -63,7 +73,7 @@ def make_tiles(
     for head in range(heads):
         for tile in range(n_tiles):
             rows = rng.standard_normal((2, tile_tokens, head_dim), np.float32)
-            rows = rows.astype(DTYPES[float_type])
+            rows = change(rows.astype(DTYPES[float_type]))
             k, v = rows if float_type == "f32" else rows.view(np.uint16)
             empty = np.zeros(_engine.head_tile_bytes(float_type, head_dim, tile_tokens), np.uint8)
             packed = _engine.pack_head(float_type, tile_tokens, k, v, 0, empty)
@@ -115,13 +125,18 @@ def run(tiles: Tiles, q: np.ndarray, visible: np.ndarray, scale: float, **option
 def attend(tiles: Tiles, q, visible, scale, softcap=0.0, first_token=0):
     """-> max, sum [heads, queries], out [heads, queries, D] in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, tiles.k, tiles.v))
-    scores = scale * q @ k.swapaxes(1, 2)
-    if softcap:
-        scores = softcap * np.tanh(scores / softcap)
     token = first_token + np.arange(k.shape[1])
-    seen = (token >= visible[:, :1]) & (token < visible[:, 1:])
-    scores = np.where(seen, scores, -np.inf)
-    most = scores.max(-1)
-    weights = np.where(seen, np.exp(scores - np.where(np.isfinite(most), most, 0)[..., None]), 0)
-    total = weights.sum(-1)
-    return most, total, weights @ v / np.maximum(total, 1e-300)[..., None]
+    most, total, out = np.full(q.shape[:2], -np.inf), np.zeros(q.shape[:2]), np.zeros(q.shape)
+    for head, i in np.ndindex(*q.shape[:2]):
+        seen = (token >= visible[i, 0]) & (token < visible[i, 1])
+        if not seen.any():
+            continue
+        with np.errstate(invalid="ignore"):
+            scores = scale * (k[head, seen] * q[head, i]).sum(1)
+            if softcap:
+                scores = softcap * np.tanh(scores / softcap)
+            most[head, i] = scores.max()
+            weights = np.exp(scores - most[head, i])
+            total[head, i] = weights.sum()
+            out[head, i] = (weights[:, None] * v[head, seen]).sum(0) / total[head, i]
+    return most, total, out

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_run import BAD_OPERANDS, DONE, KV_TYPES, attend, make_tiles, operands, run
+from kernel_run import BAD_OPERANDS, DONE, DTYPES, KV_TYPES, attend, make_tiles, operands, run
+from not_finite import odd_values, put
 
 from nspjax import _engine
 from nspjax.errors import InvalidArgumentError
@@ -80,6 +81,32 @@ def test_any_run(case):
     )
     q = rng.standard_normal((case["heads"], len(case["visible"]), case["head_dim"]), np.float32)
     check(tiles, q, case["visible"], case["head_dim"] ** -0.5, **case["options"])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # signalling NaNs
+@settings(max_examples=60, deadline=None)
+@given(case=runs(), odd=odd_values, odd_query=odd_values)
+def test_what_is_not_finite(case, odd, odd_query):
+    """As softmax's plain arithmetic has it; what a query does not see adds nothing."""
+    kv_type, visible, options = case["kv_type"], case["visible"], case["options"]
+    dtype = kv_type if kv_type in DTYPES else "f32"
+    if options["softcap"] and kv_type not in DTYPES:
+        odd_query = []  # a code of 0 makes NaN of an infinite query that a softcap would bound
+    rng = np.random.default_rng(case["seed"])
+    tiles = make_tiles(
+        rng, kv_type, case["heads"], case["tokens"], case["head_dim"], case["tile_tokens"],
+        lambda rows: put(rows, dtype, odd),
+    )  # fmt: skip
+    q = rng.standard_normal((case["heads"], len(visible), case["head_dim"]), np.float32)
+    q = put(q, "f32", odd_query)
+    scale = case["head_dim"] ** -0.5
+    got, want = (fn(tiles, q, visible, scale, **options) for fn in (run, attend))
+    np.testing.assert_array_equal(np.isnan(got.out), np.isnan(want[2]))
+    np.testing.assert_allclose(got.out, want[2], **TOLERANCE)
+    nothing = (np.maximum(visible[:, 0], options["first_token"]) >= visible[:, 1]) | (
+        visible[:, 0] >= options["first_token"] + tiles.k.shape[1]
+    )
+    np.testing.assert_array_equal(got.max == -np.inf, np.broadcast_to(nothing, got.max.shape))
 
 
 def test_partial_results_of_two_runs_merge():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from not_finite import assert_plain, odd_values, put, without_subnormals
 
 from nspjax.errors import InvalidArgumentError
 from nspjax.ops import KVCache, blockwise_attention, cached_attention, merge_partials, project_kv
@@ -22,12 +23,15 @@ def attention_oracle(q, k, v, position, length, *, scale, window=0, softcap=0.0)
         seen = (tokens <= at) & ((tokens > at - window) | (window == 0))
         if not seen.any():
             continue
-        scores = k[b, tokens[seen], h // group] @ q[b, t, h] * scale
+        with np.errstate(invalid="ignore"):
+            scores = (k[b, tokens[seen], h // group] * q[b, t, h]).sum(1) * scale
         if softcap:
             scores = softcap * np.tanh(scores / softcap)
-        weights = np.exp(scores - scores.max())
-        out[b, t, h] = weights / weights.sum() @ v[b, tokens[seen], h // group]
-        lse[b, t, h] = scores.max() + np.log(weights.sum())
+        with np.errstate(invalid="ignore"):
+            weights = np.exp(scores - scores.max())
+            weighted = weights[:, None] * v[b, tokens[seen], h // group]
+            out[b, t, h] = weighted.sum(0) / weights.sum()
+            lse[b, t, h] = scores.max() + np.log(weights.sum())
     return out, lse
 
 
@@ -132,6 +136,64 @@ def test_merging_two_halves_is_attention_over_the_whole():
     nothing = np.zeros_like(whole), np.full_like(whole_lse, -np.inf)
     np.testing.assert_allclose(merge_partials(*nothing, whole, whole_lse)[0], whole, atol=1e-6)
     assert np.all(merge_partials(*nothing, *nothing)[1] == -np.inf)
+
+
+attend_blockwise = jax.jit(blockwise_attention, static_argnames=("scale", "window", "softcap"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    n_tokens=st.sampled_from([1, 5]),
+    window=st.sampled_from([0, 3, 530]),
+    lengths=st.lists(st.integers(0, 600), min_size=2, max_size=2),
+    odd=st.tuples(odd_values, odd_values, odd_values),
+    seed=st.integers(0, 99),
+)
+def test_what_is_not_finite(n_tokens, window, lengths, odd, seed):
+    """Where softmax's plain arithmetic has it; what is not seen adds nothing, whatever it is."""
+    rng = np.random.default_rng(seed)
+    q, k, v = normal(rng, 2, n_tokens, 4, 3), *normal(rng, 2, 2, 600, 2, 3)
+    q, k = (put(np.float32(x), "f32", without_subnormals(o)) for x, o in ((q, odd[0]), (k, odd[1])))
+    v = put(np.float32(v), "f32", odd[2])
+    for row, length in enumerate(lengths):
+        k[row, length:] = v[row, length:] = np.nan
+    position = np.maximum(np.array(lengths, np.int32) - n_tokens, 0)
+    options = {"scale": 0.5, "window": window}
+    of_all = (position, np.int32(lengths))
+    expected = attention_oracle(q, k, v, *of_all, **options)
+    assert_plain(attend_blockwise(q, k, v, None, *of_all, **options), expected)
+
+    # in two parts
+    parts = []
+    for begin, end in ((0, 88), (88, 600)):
+        k_part, v_part = (np.roll(x, -begin, 1) for x in (k, v))
+        held = np.int32(np.clip(np.array(lengths) - begin, 0, end - begin))
+        parts.append(attend_blockwise(q, k_part, v_part, None, position - begin, held, **options))
+    out, lse = (np.array(x) for x in merge_partials(*parts[0], *parts[1]))
+    # a part of nothing but scores of -inf, with a V that 0 makes NaN of, is NaN in all channels
+    forgotten = (
+        np.isnan(lse) & ~np.isnan(expected[1]) & (np.isnan(parts[0][1]) | np.isnan(parts[1][1]))
+    )
+    assert np.isnan(expected[0][forgotten]).any(-1).all()
+    out[forgotten], lse[forgotten] = expected[0][forgotten], expected[1][forgotten]
+    assert_plain((out, lse), expected)
+
+
+def test_scores_of_minus_infinity():
+    """All of them: NaN, not what a query gets that sees nothing. A part of them: a weight of 0."""
+    q, k, v = np.ones((1, 1, 1, 2)), np.zeros((1, 4, 1, 2)), np.arange(8.0).reshape(1, 4, 1, 2)
+    k[0, :2] = -np.inf
+    ends = jnp.array([3], jnp.int32), jnp.array([2], jnp.int32)
+    low = blockwise_attention(*map(jnp.float32, (q, k, v)), None, *ends, scale=1.0)
+    assert np.isnan(low[0]).all()
+    assert low[1] == -np.inf
+    nothing = np.zeros_like(low[0]), np.full_like(low[1], -np.inf)
+    high = np.float32(v[:, 3:]), np.zeros_like(low[1])
+    for other, merged in ((nothing, np.nan), (low, np.nan), (high, high[0])):
+        for pair in ((*low, *other), (*other, *low)):
+            np.testing.assert_array_equal(
+                merge_partials(*pair)[0], np.broadcast_to(merged, (1, 1, 1, 2))
+            )
 
 
 def test_marks_survive_lowering():
