@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nspjax.generate.batch.job import BatchJob
     from nspjax.runtime import Store
 
+_MAX_NUM_SEQS = 16
+"""`LLM`'s own, where none is given."""
 _STORED_DTYPES = ("int8", "int4")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -51,6 +53,7 @@ class RunBatch:
     share_prefixes: bool = False
     pipeline: str | None = None
     weights_resident: str | None = None
+    interval_tokens: int | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -91,6 +94,7 @@ class _Run:
             options.output,
             model=served_name(options.model),
             seed=options.seed,
+            settings=answer_settings(options),
             resume=options.resume,
             overwrite=options.overwrite,
         ) as job:
@@ -149,7 +153,7 @@ class _Run:
 
     def what_is_kept(self) -> str:
         """The end of an error message: what there is to resume."""
-        if not self.began or self._job is None:
+        if not self.began or self._job is None or self._job.output_disturbed:
             return ""
         progress = self._job.progress()
         if progress.finished == progress.total:
@@ -177,6 +181,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
             pipeline=options.pipeline,
+            interval_tokens=options.interval_tokens,
         )
         llm = nspjax.LLM(
             options.model,
@@ -186,6 +191,30 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             **sizes,
         )
         yield opened.enter_context(llm), store
+
+
+def answer_settings(options: RunBatch) -> dict[str, object]:
+    """What answers depend on, of what the command line says."""
+    cards = [spec.partition("?")[0] for spec in options.store if spec.startswith("xrt:")]
+    settings: dict[str, object] = {
+        "dtype": options.dtype,
+        "kv_dtype": options.kv_dtype or "auto",
+        "max_model_len": options.max_model_len or "auto",
+        "max_num_seqs": options.max_num_seqs or _MAX_NUM_SEQS,
+        "devices": ",".join(cards) or len(options.store),
+    }
+    if options.store:
+        settings |= {
+            "pipeline": options.pipeline or "default",
+            "interval_tokens": options.interval_tokens or "auto",
+            "share_prefixes": options.share_prefixes,
+            "weights_resident": options.weights_resident or "all",
+        }
+    if cards:  # tiles in host memory are attended there, the others on the cards
+        settings["host_memory"] = options.host_memory or "4GiB"
+    if "XLA_FLAGS" in os.environ:
+        settings["xla_flags"] = ",".join(os.environ["XLA_FLAGS"].split())
+    return settings
 
 
 def served_name(model: str) -> str:
@@ -218,6 +247,8 @@ def _check_options(options: RunBatch) -> None:
         from nspjax.compiler import Pipeline
 
         Pipeline.parse(options.pipeline)
+    if options.interval_tokens is not None and not options.store:
+        raise InvalidArgumentError("--interval-tokens is how a store writes: it needs --store")
     _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):

@@ -13,6 +13,7 @@ from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.chat_template import ChatTemplate
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
+from nspjax.generate.jax_settings import pinned_settings
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.offloaded_weights import OffloadedWeights
@@ -73,6 +74,7 @@ class LLM:
       StoreFullError: max_num_seqs rows of max_model_len tokens do not fit; says what does.
     """
 
+    @pinned_settings()
     def __init__(
         self,
         model: str | Path | Decoder,
