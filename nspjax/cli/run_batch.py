@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_NUM_SEQS = 16
 """`LLM`'s own, where none is given."""
+_MOST_MESSAGE = 4000
 _STORED_DTYPES = ("int8", "int4")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -64,7 +65,7 @@ def execute(options: RunBatch) -> int:
         with raise_on_signals(reporter.say), _warnings_said(reporter):
             return run()
     except Interrupted as stop:
-        reporter.say(f"stopped by {stop}{run.what_is_kept()}")
+        reporter.say(f"stopped by {stop}{_notes(stop)}{run.what_is_kept()}")
         return stop.exit_code
     except Exception as error:
         if options.debug:
@@ -145,10 +146,12 @@ class _Run:
         finally:
             if self._options.trace is not None and store is not None:
                 try:
+                    _check_trace(self._options)  # again: a FIFO that came since would hang it
                     store.save_trace(self._options.trace)
-                except OSError as error:
+                except (OSError, InvalidArgumentError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else error
                     self._reporter.say(
-                        f"warning: cannot write the trace {self._options.trace}: {error.strerror}"
+                        f"warning: cannot write the trace {self._options.trace}: {reason}"
                     )
 
     def what_is_kept(self) -> str:
@@ -210,7 +213,9 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
             "share_prefixes": options.share_prefixes,
             "weights_resident": options.weights_resident or "all",
         }
-    if cards:  # tiles in host memory are attended there, the others on the cards
+    # Tiles in host memory are attended there, the others on cards; and those that are held back
+    # there are not in 8 or 4 bits yet.
+    if cards or (options.kv_dtype in _STORED_DTYPES and options.pipeline):
         settings["host_memory"] = options.host_memory or "4GiB"
     if "XLA_FLAGS" in os.environ:
         settings["xla_flags"] = ",".join(os.environ["XLA_FLAGS"].split())
@@ -218,9 +223,10 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
 
 
 def served_name(model: str) -> str:
-    """The name that results carry: a hub id as it is, a directory's own name."""
+    """The name that results carry: a hub id as it is, a directory's own name, as UTF-8 has it."""
     path = os.path.expanduser(model)
-    return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+    name = os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _check_options(options: RunBatch) -> None:
@@ -289,11 +295,17 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> str:
+    from nspjax.generate.batch.lines import shortened
+
+    said = shortened(str(error), _MOST_MESSAGE)
     if isinstance(error, NspjaxError):
-        return str(error)
-    return (
-        f"{type(error).__name__}: {error}\nThis was not foreseen; --debug shows where it happened"
-    )
+        return said + _notes(error)
+    return f"{type(error).__name__}: {said}\nThis was not foreseen; --debug shows where it happened"
+
+
+def _notes(error: BaseException) -> str:
+    """What went wrong besides."""
+    return "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
 
 
 @contextlib.contextmanager

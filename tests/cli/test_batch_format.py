@@ -123,7 +123,7 @@ def test_what_is_not_json_is_an_error_of_its_request(place: bytes, value: bytes,
     ],
 )
 def test_without_a_custom_id_it_is_an_error_of_the_file(begin: bytes):
-    with pytest.raises(BatchFileError, match="NaN is not a JSON value|not UTF-8"):
+    with pytest.raises(BatchFileError, match=r"NaN is not a JSON value|not UTF-8"):
         parse_line(begin + b', "y": NaN}')
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -143,7 +142,8 @@ class BatchJob:
             try:
                 self.close()
             except BatchFileError as also:
-                warnings.warn(str(also), RuntimeWarning, stacklevel=2)
+                if also is not error and error is not None:
+                    error.add_note(str(also))
 
     def _requests(self, engine: Engine) -> Iterator[Request]:
         """What the engine shall answer, one by one; requests it cannot are finished here."""

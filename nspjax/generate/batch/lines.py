@@ -20,7 +20,7 @@ from nspjax.errors import BatchFileError
 _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 MOST_MESSAGE = 1000
-"""Characters of an error's message that a result line or the terminal gets."""
+"""Characters of an error's message that a result line has."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
 
 
@@ -80,12 +80,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def shortened(text: str) -> str:
-    """A message that may repeat what a request holds, cut to MOST_MESSAGE characters: its begin and
+def shortened(text: str, most: int = MOST_MESSAGE) -> str:
+    """A message that may repeat what a request holds, cut to about `most` characters: its begin and
     its end. It can be encoded in UTF-8."""
-    if len(text) > MOST_MESSAGE:
-        end = MOST_MESSAGE // 4
-        begin = MOST_MESSAGE - end
+    if len(text) > most:
+        end = most // 4
+        begin = most - end
         text = f"{text[:begin]} … ({len(text) - begin - end} characters) … {text[-end:]}"
     return text.encode(errors="backslashreplace").decode()
 
