@@ -211,7 +211,6 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
             "pipeline": options.pipeline or "default",
             "interval_tokens": options.interval_tokens or "auto",
             "share_prefixes": options.share_prefixes,
-            "weights_resident": options.weights_resident or "all",
         }
     # Tiles in host memory are attended there, the others on cards; and those that are held back
     # there are not in 8 or 4 bits yet.

@@ -46,12 +46,11 @@ _REFUSED = {
 values under which they can."""
 
 
-@contextlib.contextmanager
-def pinned_settings() -> Iterator[None]:
-    """Trace and run with JAX's default settings, in this thread.
+def check_settings() -> None:
+    """Before anything is traced.
 
     Raises:
-      InvalidArgumentError: one that cannot be set for a while has another value.
+      InvalidArgumentError: a setting that cannot be pinned has another value than is needed.
     """
     for name, needed in _REFUSED.items():
         value = getattr(jax.config, name, needed)
@@ -60,6 +59,11 @@ def pinned_settings() -> Iterator[None]:
                 f"nspjax cannot generate under JAX's setting {name}={value!r}: leave it at "
                 f"{needed!r}"
             )
+
+
+@contextlib.contextmanager
+def pinned_settings() -> Iterator[None]:
+    """Trace and run with JAX's default settings, in this thread."""
     with contextlib.ExitStack() as settings:
         for name, value in _PINNED.items():
             settings.enter_context(getattr(jax, name)(value))

@@ -27,7 +27,8 @@ class Fingerprint:
         """The fingerprint that `text` is; None for others', and where there is none."""
         if not isinstance(text, str) or not text.startswith(_BEGIN):
             return None
-        return Fingerprint(dict(part.partition("=")[::2] for part in text.split()))
+        parts = (part.partition("=") for part in text.split())
+        return Fingerprint({name: value for name, _, value in parts})
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[str, str]]:
         """name -> this one's value and the other's, of those settings that differ."""

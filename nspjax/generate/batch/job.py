@@ -142,8 +142,7 @@ class BatchJob:
             try:
                 self.close()
             except BatchFileError as also:
-                if also is not error and error is not None:
-                    error.add_note(str(also))
+                error.add_note(str(also))
 
     def _requests(self, engine: Engine) -> Iterator[Request]:
         """What the engine shall answer, one by one; requests it cannot are finished here."""
