@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "attention/merge.h"
 #include "base/crc32c.h"
@@ -59,12 +60,22 @@ class UnitResult {
   std::map<int64_t, Slice> early_;
 };
 
-// Tiles [begin, end) of a pass, the tail among them where the pass has one there.
+// Tiles of a pass that one partial result is made of, the tail among them where the pass has one
+// there. They come in one part, or in several where they are more than a read: in any order, but
+// they are attended in their own, so that it makes no difference to the result.
 struct Segment {
   const AttendPass* pass;
   int64_t index;  // in the pass
-  int64_t begin;
   int64_t end;
+  std::mutex mutex{};
+  int64_t next{};  // the tile that is to be attended next
+  Partial partial{};
+  struct Part {
+    int64_t end;
+    std::shared_ptr<const std::byte> data;  // of a read that begins with first_tile
+    int64_t first_tile;
+  };
+  std::map<int64_t, Part> waiting{};  // by first tile
 };
 
 // Hands the segments of a device to the workers as their tiles arrive.
@@ -89,7 +100,7 @@ class HostScan final : public ScanVisitor {
   void run() {
     const auto next =
         std::span<const TileRange>(call_.next_reads[static_cast<size_t>(device_index_)]);
-    for (const Segment& segment : unread_) attend_later(segment, nullptr, 0);
+    for (const Piece& piece : unread_) attend_later(piece, nullptr, 0);
     device_.scan(ranges_, next, *this);
     tasks_.wait();
     device_.scan({}, next, *this);  // into the buffers that are free now
@@ -97,16 +108,22 @@ class HostScan final : public ScanVisitor {
 
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {
     const Arrival& arrival = arrivals_[index];
-    for (const Segment& segment : arrival.segments) attend_later(segment, data, arrival.begin);
+    for (const Piece& piece : arrival.pieces) attend_later(piece, data, arrival.begin);
   }
   std::optional<std::chrono::steady_clock::time_point> idle_since() const override {
     return tasks_.idle_since();
   }
 
  private:
+  // Tiles [begin, end) of a segment.
+  struct Piece {
+    Segment* segment;
+    int64_t begin;
+    int64_t end;
+  };
   struct Arrival {
     int64_t begin;  // the first tile of the read
-    std::vector<Segment> segments;
+    std::vector<Piece> pieces;
   };
 
   HeadSet heads(const AttendPass& pass) const {
@@ -130,59 +147,80 @@ class HostScan final : public ScanVisitor {
     const int64_t stride = geometry.segment_tiles();
     int64_t index = 0;
     for (int64_t begin = pass.tiles.begin; begin < pass.tiles.end; ++index) {
-      const Segment segment{&pass, index, begin,
-                            std::min(round_down(begin, stride) + stride, pass.tiles.end)};
-      while (read != reads.end() && read->end <= begin) ++read;
-      if (read != reads.end() && read->begin < segment.end) {
-        arrivals_[first + static_cast<size_t>(read - reads.begin())].segments.push_back(segment);
-      } else {
-        unread_.push_back(segment);
+      const int64_t end = std::min(round_down(begin, stride) + stride, pass.tiles.end);
+      Segment& segment = segments_.emplace_back(&pass, index, end);
+      segment.next = begin;
+      while (begin < end) {
+        while (read != reads.end() && read->end <= begin) ++read;
+        const bool has_read = read != reads.end() && read->begin < end;
+        // a segment's last piece has what follows the last read too
+        const bool more = has_read && read->end < end && read + 1 != reads.end();
+        const Piece piece{&segment, begin, more ? std::min(read->end, end) : end};
+        if (has_read) {
+          arrivals_[first + static_cast<size_t>(read - reads.begin())].pieces.push_back(piece);
+        } else {
+          unread_.push_back(piece);
+        }
+        begin = piece.end;
       }
-      begin = segment.end;
     }
   }
 
-  void attend_later(const Segment& segment, std::shared_ptr<const std::byte> data,
-                    int64_t first_tile) {
-    tasks_.run([this, segment, first_tile, data = std::move(data)] {
-      auto partial = std::make_shared<const Partial>(attend(segment, data.get(), first_tile));
-      int64_t first = 0;
-      for (const AttendPass::Member& member : segment.pass->members) {
-        results_[member.unit].add(
-            member.first_segment + segment.index,
-            {partial, heads(*segment.pass), first, segment.pass->n_queries()});
-        first += std::ssize(call_.units[member.unit].first);
+  void attend_later(const Piece& piece, std::shared_ptr<const std::byte> data, int64_t first_tile) {
+    tasks_.run([this, piece, first_tile, data = std::move(data)] {
+      Segment& segment = *piece.segment;
+      std::lock_guard lock(segment.mutex);
+      segment.waiting.emplace(piece.begin, Segment::Part{piece.end, data, first_tile});
+      for (auto it = segment.waiting.find(segment.next); it != segment.waiting.end();
+           it = segment.waiting.find(segment.next)) {
+        const Segment::Part part = std::move(it->second);
+        segment.waiting.erase(it);
+        attend(segment, std::exchange(segment.next, part.end), part);
       }
+      if (segment.next == segment.end) give_result(segment);
     });
   }
 
-  Partial attend(const Segment& segment, const std::byte* data, int64_t first_tile) const {
+  void give_result(Segment& segment) {
+    const auto partial = std::make_shared<const Partial>(std::move(segment.partial));
+    int64_t first = 0;
+    for (const AttendPass::Member& member : segment.pass->members) {
+      results_[member.unit].add(member.first_segment + segment.index,
+                                {partial, heads(*segment.pass), first, segment.pass->n_queries()});
+      first += std::ssize(call_.units[member.unit].first);
+    }
+  }
+
+  // Adds tiles [begin, part.end) to the segment's partial result.
+  void attend(Segment& segment, int64_t begin, const Segment::Part& part) const {
     const AttendPass& pass = *segment.pass;
-    const TraceScope scope(call_.trace, {.bytes = (segment.end - segment.begin) * tile_bytes(pass),
+    const TraceScope scope(call_.trace, {.bytes = (part.end - begin) * tile_bytes(pass),
                                          .device = static_cast<int32_t>(device_index_),
                                          .cache = call_.cache,
                                          .row = static_cast<int32_t>(pass.tiles.region->row),
                                          .kind = TraceKind::kCompute});
     const auto n_results = static_cast<size_t>(heads(pass).count * pass.n_queries());
-    Partial partial{std::vector(n_results, kMinusInfinity), std::vector(n_results, 0.0f),
-                    std::vector(n_results * static_cast<size_t>(call_.padded_dim), 0.0f)};
+    Partial& partial = segment.partial;
+    if (partial.max.empty()) {
+      partial = {std::vector(n_results, kMinusInfinity), std::vector(n_results, 0.0f),
+                 std::vector(n_results * static_cast<size_t>(call_.padded_dim), 0.0f)};
+    }
     const Region& region = *pass.tiles.region;
-    const int64_t arrived = std::clamp(region.pinned_tiles, segment.begin, segment.end);
-    const int64_t tail = std::clamp(pass.stored_tiles, segment.begin, segment.end);
-    for (int64_t t = segment.begin; t < std::min(arrived, tail); ++t) {
+    const int64_t arrived = std::clamp(region.pinned_tiles, begin, part.end);
+    const int64_t tail = std::clamp(pass.stored_tiles, begin, part.end);
+    for (int64_t t = begin; t < std::min(arrived, tail); ++t) {
       const std::byte* tile = pinned_tile(call_.geometry, region, device_index_, t);
       attend_tile(pass, t, call_.geometry.stored(), tile, partial);
     }
     if (arrived < tail) {
-      const std::byte* tiles = data + (arrived - first_tile) * tile_bytes(pass);
+      const std::byte* tiles = part.data.get() + (arrived - part.first_tile) * tile_bytes(pass);
       attend_arrived_({pass, arrived, tail, tiles}, partial);
     }
-    for (int64_t t = tail; t < segment.end; ++t) {
+    for (int64_t t = tail; t < part.end; ++t) {
       const auto offset = call_.geometry.tail_offset(region.row, device_index_);
       const std::byte* tile = pass.tail[static_cast<size_t>(t - pass.stored_tiles)];
       attend_tile(pass, t, call_.geometry.tail(), tile + offset, partial);
     }
-    return partial;
   }
 
   void attend_stored(const ArrivedTiles& tiles, Partial& into) const {
@@ -234,7 +272,8 @@ class HostScan final : public ScanVisitor {
   std::deque<UnitResult> results_;  // [unit]; they stay where they are
   std::vector<TileRange> ranges_;
   std::vector<Arrival> arrivals_;  // of ranges_
-  std::vector<Segment> unread_;    // those that need nothing from the device
+  std::deque<Segment> segments_;
+  std::vector<Piece> unread_;  // those that need nothing from the device
   TaskGroup tasks_;                // last: waits for tasks that use the rest
 };
 

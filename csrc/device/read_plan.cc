@@ -11,10 +11,11 @@ std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& s
   const int64_t tile_bytes = geometry.tile_bytes(region.row, device);
   if (tile_bytes == 0) return reads;
   const int64_t segment = geometry.segment_tiles();
-  const int64_t stride = std::max<int64_t>(1, read_bytes / (segment * tile_bytes)) * segment;
+  const int64_t most = std::max<int64_t>(1, read_bytes / tile_bytes);
+  const int64_t stride = most < segment ? segment : round_down(most, segment);
   const int64_t last = std::min(span.end, stored_tiles);
   for (int64_t begin = std::max(span.begin, region.pinned_tiles); begin < last;) {
-    const int64_t end = std::min(round_down(begin, stride) + stride, last);
+    const int64_t end = std::min({round_down(begin, stride) + stride, begin + most, last});
     reads.push_back(
         {{tile_offset(geometry, region, device, begin), (end - begin) * tile_bytes}, begin, end});
     begin = end;

@@ -16,8 +16,8 @@ struct TileRead {
   int64_t end;
 };
 
-// The reads of what is stored of the span on the device: cut at multiples of segments, each at most
-// `read_bytes` (but a segment at least). Pinned tiles and those from `stored_tiles` on are left
+// The reads of what is stored of the span on the device, each at most `read_bytes` (but a tile at
+// least): of whole segments, or of a part of one where that is larger. Pinned tiles and those from `stored_tiles` on are left
 // out.
 std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& span,
                                  int64_t stored_tiles, int64_t device, int64_t read_bytes);

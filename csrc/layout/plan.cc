@@ -7,7 +7,6 @@ namespace nspjax {
 namespace {
 
 constexpr int64_t kWantedTileBytes = 128 << 10;
-constexpr int64_t kMostSegmentBytes = 1 << 20;
 constexpr int64_t kMostStagingBytes = 256 << 20;  // of a device: a tenth of a second of a fast one
 constexpr int64_t kFewestSlots = 8;
 constexpr int64_t kStagingShare = 4;  // a quarter of host memory at most
@@ -38,21 +37,10 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64
   return budget;
 }
 
-int64_t segment_bytes(const HostBudget& budget) {
-  return std::min(kMostSegmentBytes, budget.slot_bytes);
-}
-
 CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
                        const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens) {
   const auto tile_bytes = [&](int64_t tokens) {
     return largest_tile_bytes(shape, n_devices, tokens);
-  };
-  const auto geometry = [&](int64_t tokens) {
-    return TileGeometry(shape, n_devices, tokens, segment_bytes(budget));
-  };
-  const auto fits = [&](int64_t tokens) {
-    return tile_bytes(tokens) <= budget.slot_bytes &&
-           tail_bytes_of(shape, n_layers, geometry(tokens)) <= free_tail_bytes;
   };
   int64_t tokens = tile_tokens;
   if (tokens == 0) {
@@ -61,10 +49,11 @@ CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devi
                                     kSmallestTileTokens, kLargestTileTokens);
     tokens = kSmallestTileTokens;
     while (tokens < most && tile_bytes(tokens) < kWantedTileBytes) tokens *= 2;
-    while (tokens > kSmallestTileTokens && !fits(tokens)) tokens /= 2;
   }
-  const TileGeometry chosen = geometry(tokens);
-  CacheNeeds needs{tokens, {}, tail_bytes_of(shape, n_layers, chosen), 0, fits(tokens)};
+  const TileGeometry chosen(shape, n_devices, tokens, kSegmentBytes);
+  const int64_t tail_bytes = tail_bytes_of(shape, n_layers, chosen);
+  const bool fits = tile_bytes(tokens) <= budget.slot_bytes && tail_bytes <= free_tail_bytes;
+  CacheNeeds needs{tokens, {}, tail_bytes, 0, fits};
   for (int64_t device = 0; device < n_devices; ++device) {
     needs.device_bytes.push_back(n_layers * chosen.device_bytes(device));
   }

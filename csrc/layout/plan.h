@@ -28,18 +28,18 @@ struct CacheNeeds {
   int64_t tile_tokens;
   std::vector<int64_t> device_bytes;   // [device], all layers
   int64_t tail_bytes;                  // all layers and rows
-  int64_t smallest_host_memory_bytes;  // with which the smallest tiles would do
+  int64_t smallest_host_memory_bytes;  // with which these tiles would do
   bool fits_host;
 };
 
 // Chooses the tile size unless `tile_tokens` says it: a power of two that makes tiles of at least
-// 128 KiB, but not more than a quarter of the capacity, shrunk until the tails of all rows and
-// layers fit in `free_tail_bytes`.
+// 128 KiB, but not more than a quarter of the capacity. It does not depend on the memory there is:
+// where tiles end decides what is added to what, so the last bits of an answer.
 CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
                        const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens);
 
 // What one task attends over: small enough to share a row among workers, and the same on all
-// devices, so that partial results add up alike.
-int64_t segment_bytes(const HostBudget& budget);
+// devices and whatever memory there is, so that partial results add up alike.
+inline constexpr int64_t kSegmentBytes = 1 << 20;
 
 }  // namespace nspjax

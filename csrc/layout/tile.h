@@ -47,7 +47,7 @@ struct HeadSet {
 
 class TileGeometry {
  public:
-  // segment_bytes: the most that one task attends over; at least a tile of this geometry.
+  // segment_bytes: what one task attends over at most, but for a tile that is larger.
   TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
                int64_t segment_bytes);
 

@@ -89,7 +89,8 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
     fail(ErrorKind::kStoreFull, what, " need ", bytes_text(report.needs.tail_bytes),
          " of host memory for their newest tokens and staging buffers of a whole tile: give ",
          "host_memory of at least ", report.needs.smallest_host_memory_bytes, " bytes (",
-         bytes_text(report.needs.smallest_host_memory_bytes), "), or fewer rows", fitting);
+         bytes_text(report.needs.smallest_host_memory_bytes), "), fewer rows, or interval_tokens ",
+         "of less than ", report.needs.tile_tokens, fitting);
   }
   for (size_t d = 0; d < devices_.size(); ++d) {
     if (report.needs.device_bytes[d] <= report.available_bytes[d]) continue;
@@ -100,7 +101,7 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
   }
 
   const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens,
-                              segment_bytes(budget_));
+                              kSegmentBytes);
   for (const auto& device : devices_) device->check_cache(geometry);
   const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers, report.needs.tail_bytes);
 

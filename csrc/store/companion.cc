@@ -54,6 +54,15 @@ Store& Store::open_companion() {
   return *companion_;
 }
 
+// X only goes to the host, so how it is cut into tiles changes no answer: into what fits.
+int64_t Store::fitting_tile_tokens(const CacheShape& shape) const {
+  RoomReport report = room_for(1, shape);
+  while (!report.needs.fits_host && report.needs.tile_tokens > kSmallestTileTokens) {
+    report = room_for(1, shape, report.needs.tile_tokens / 2);
+  }
+  return report.needs.tile_tokens;
+}
+
 Handle Store::x_cache(int32_t cache, int64_t n_heads, int64_t head_dim) {
   std::unique_lock lock(mutex_);
   const CacheShape& of = find(cache).geometry.shape();
@@ -62,7 +71,8 @@ Handle Store::x_cache(int32_t cache, int64_t n_heads, int64_t head_dim) {
   auto known = x_caches_.find(cache);
   if (known == x_caches_.end()) {
     try {
-      const int32_t made = open_companion().create_caches(1, shape)[0];
+      Store& store = open_companion();
+      const int32_t made = store.create_caches(1, shape, store.fitting_tile_tokens(shape))[0];
       known = x_caches_.emplace(cache, XCache{made, shape}).first;
     } catch (const Error& error) {
       fail(error.kind(), "for the X of cache ", cache, " of store ", id_,

@@ -231,6 +231,7 @@ class Store {
   const Cache& find(int32_t id) const;
   Cache& find_current(int32_t id, int32_t version);
   int64_t free_tail_bytes() const;
+  int64_t fitting_tile_tokens(const CacheShape& shape) const;
   CacheNeeds plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const;
   RoomReport room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const;
   void make_regions(Cache& cache, int64_t pinned_tiles);

@@ -71,8 +71,9 @@ void Store::store_tiles(const TileGeometry& geometry, std::span<const NewTiles> 
       std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
       if (std::ssize(checksums) < run.end) checksums.resize(static_cast<size_t>(run.end));
       const bool sums = checksums_ && !devices_[static_cast<size_t>(d)]->in_memory();
+      const int64_t most = std::max<int64_t>(1, budget_.slot_bytes / tile_bytes);
       for (int64_t first = pinned_end; first < run.end;) {
-        const int64_t stop = std::min(first + geometry.segment_tiles(), run.end);
+        const int64_t stop = std::min({first + geometry.segment_tiles(), first + most, run.end});
         const auto pack = [=, &run, &checksums](std::byte* to) {
           for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
             run.pack(d, tile, to);

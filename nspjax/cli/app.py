@@ -152,6 +152,15 @@ def run_batch(
             "nspjax opt takes them.",
         ),
     ] = None,
+    interval_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --store: tokens a row gains between two writes, a power of two; chosen by "
+            "the model's shape if not given.",
+        ),
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +212,7 @@ def run_batch(
             share_prefixes,
             pipeline,
             weights_resident,
+            interval_tokens,
         )
     )
     raise typer.Exit(code)

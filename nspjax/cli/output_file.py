@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 
 from nspjax.errors import InvalidArgumentError
@@ -24,8 +25,17 @@ def check_output(option: str, path: str | None, *, other_than: Sequence[str] = (
         why = error.strerror if isinstance(error, OSError) else error
         raise InvalidArgumentError(f"{option} {path} cannot be written: {why}") from error
     folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(folder):
-        what = "is a directory" if os.path.isdir(path) else f"has no directory {folder}"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidArgumentError(f"{option} {path} cannot be written: {reason}") from error
+    if not stat.S_ISREG(mode) or not os.path.isdir(folder):
+        what = f"has no directory {folder}"
+        if not stat.S_ISREG(mode):
+            what = "is a directory" if stat.S_ISDIR(mode) else "is no ordinary file"
         raise InvalidArgumentError(f"{option} {path} {what}: give a file to write")
     if os.path.realpath(path) in map(os.path.realpath, other_than):
         raise InvalidArgumentError(f"{option} {path} is the input or the output")

@@ -131,6 +131,8 @@ class ProgressReporter:
             self._shown = ""
 
     def _print(self, text: str) -> None:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)  # paths may be any bytes
         with contextlib.suppress(OSError):  # a job does not end because nobody listens any more
             self._stream.write(text)
             self._stream.flush()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nspjax.generate.batch.job import BatchJob
     from nspjax.runtime import Store
 
+_MAX_NUM_SEQS = 16
+"""`LLM`'s own, where none is given."""
+_MOST_MESSAGE = 4000
 _STORED_DTYPES = ("int8", "int4")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -51,6 +54,7 @@ class RunBatch:
     share_prefixes: bool = False
     pipeline: str | None = None
     weights_resident: str | None = None
+    interval_tokens: int | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -61,7 +65,7 @@ def execute(options: RunBatch) -> int:
         with raise_on_signals(reporter.say), _warnings_said(reporter):
             return run()
     except Interrupted as stop:
-        reporter.say(f"stopped by {stop}{run.what_is_kept()}")
+        reporter.say(f"stopped by {stop}{_notes(stop)}{run.what_is_kept()}")
         return stop.exit_code
     except Exception as error:
         if options.debug:
@@ -91,6 +95,7 @@ class _Run:
             options.output,
             model=served_name(options.model),
             seed=options.seed,
+            settings=answer_settings(options),
             resume=options.resume,
             overwrite=options.overwrite,
         ) as job:
@@ -141,15 +146,17 @@ class _Run:
         finally:
             if self._options.trace is not None and store is not None:
                 try:
+                    _check_trace(self._options)  # again: a FIFO that came since would hang it
                     store.save_trace(self._options.trace)
-                except OSError as error:
+                except (OSError, InvalidArgumentError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else error
                     self._reporter.say(
-                        f"warning: cannot write the trace {self._options.trace}: {error.strerror}"
+                        f"warning: cannot write the trace {self._options.trace}: {reason}"
                     )
 
     def what_is_kept(self) -> str:
         """The end of an error message: what there is to resume."""
-        if not self.began or self._job is None:
+        if not self.began or self._job is None or self._job.output_disturbed:
             return ""
         progress = self._job.progress()
         if progress.finished == progress.total:
@@ -177,6 +184,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
             pipeline=options.pipeline,
+            interval_tokens=options.interval_tokens,
         )
         llm = nspjax.LLM(
             options.model,
@@ -188,10 +196,36 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
         yield opened.enter_context(llm), store
 
 
+def answer_settings(options: RunBatch) -> dict[str, object]:
+    """What answers depend on, of what the command line says."""
+    cards = [spec.partition("?")[0] for spec in options.store if spec.startswith("xrt:")]
+    settings: dict[str, object] = {
+        "dtype": options.dtype,
+        "kv_dtype": options.kv_dtype or "auto",
+        "max_model_len": options.max_model_len or "auto",
+        "max_num_seqs": options.max_num_seqs or _MAX_NUM_SEQS,
+        "devices": ",".join(cards) or len(options.store),
+    }
+    if options.store:
+        settings |= {
+            "pipeline": options.pipeline or "default",
+            "interval_tokens": options.interval_tokens or "auto",
+            "share_prefixes": options.share_prefixes,
+        }
+    # Tiles in host memory are attended there, the others on cards; and those that are held back
+    # there are not in 8 or 4 bits yet.
+    if cards or (options.kv_dtype in _STORED_DTYPES and options.pipeline):
+        settings["host_memory"] = options.host_memory or "4GiB"
+    if "XLA_FLAGS" in os.environ:
+        settings["xla_flags"] = ",".join(os.environ["XLA_FLAGS"].split())
+    return settings
+
+
 def served_name(model: str) -> str:
-    """The name that results carry: a hub id as it is, a directory's own name."""
+    """The name that results carry: a hub id as it is, a directory's own name, as UTF-8 has it."""
     path = os.path.expanduser(model)
-    return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+    name = os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _check_options(options: RunBatch) -> None:
@@ -218,6 +252,8 @@ def _check_options(options: RunBatch) -> None:
         from nspjax.compiler import Pipeline
 
         Pipeline.parse(options.pipeline)
+    if options.interval_tokens is not None and not options.store:
+        raise InvalidArgumentError("--interval-tokens is how a store writes: it needs --store")
     _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):
@@ -258,11 +294,17 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> str:
+    from nspjax.generate.batch.lines import shortened
+
+    said = shortened(str(error), _MOST_MESSAGE)
     if isinstance(error, NspjaxError):
-        return str(error)
-    return (
-        f"{type(error).__name__}: {error}\nThis was not foreseen; --debug shows where it happened"
-    )
+        return said + _notes(error)
+    return f"{type(error).__name__}: {said}\nThis was not foreseen; --debug shows where it happened"
+
+
+def _notes(error: BaseException) -> str:
+    """What went wrong besides."""
+    return "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
 
 
 @contextlib.contextmanager

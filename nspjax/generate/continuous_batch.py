@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from nspjax.errors import NotFiniteError, StoreError, StoreFullError
 from nspjax.generate.answer import Answer
 from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
+from nspjax.generate.jax_settings import pinned_settings
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import decode_rows, prefill_rows
 from nspjax.generate.outputs import GenerationStats
@@ -172,6 +173,7 @@ class ContinuousBatch:
 
     # ---- failures -------------------------------------------------------------------------------
 
+    @pinned_settings()
     def _attempt(self, step: Callable[[], None]) -> None:
         """Run a step. If the store fails, it costs the answers concerned; the rest is run again."""
         try:

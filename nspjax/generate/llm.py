@@ -13,6 +13,7 @@ from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.chat_template import ChatTemplate
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
+from nspjax.generate.jax_settings import check_settings, pinned_settings
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.offloaded_weights import OffloadedWeights
@@ -80,6 +81,7 @@ class LLM:
       StoreFullError: max_num_seqs rows of max_model_len tokens do not fit; says what does.
     """
 
+    @pinned_settings()
     def __init__(
         self,
         model: str | Path | Decoder,
@@ -97,6 +99,7 @@ class LLM:
         prefill_budget_tokens: int = 2048,
         steps_per_call: int = 32,
     ) -> None:
+        check_settings()
         for name, value in (("max_num_seqs", max_num_seqs), ("steps_per_call", steps_per_call)):
             if value < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
@@ -240,6 +243,7 @@ class LLM:
             self._busy = False
 
     def _outputs(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
+        check_settings()
         pending: dict[Answer, tuple[PreparedRequest, list[Answer]]] = {}
 
         def answers() -> Iterator[Answer]:
@@ -258,6 +262,7 @@ class LLM:
 
     # ---- life time ------------------------------------------------------------------------------
 
+    @pinned_settings()
     def close(self) -> None:
         """Give the room of the KV cache and of offloaded weights back, and end the process that
         renders chat templates. The store stays open."""

@@ -3,17 +3,22 @@
 import errno
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nspjax.errors import BatchFileError, RequestError
+from nspjax.errors import BatchFileError, NotFiniteError, RequestError, StorageIOError
+from nspjax.generate.batch.fields import FieldError
+from nspjax.generate.batch.fingerprint import Fingerprint
 from nspjax.generate.batch.input import BatchInput, InputEntry
 from nspjax.generate.batch.lines import parse_line
-from nspjax.generate.batch.output import BatchOutput, finished_ids, open_output
+from nspjax.generate.batch.output import finished_ids, open_output
 from nspjax.generate.batch.results import error_line
+
+MADE_WITH = Fingerprint({"nspjax": "1", "dtype": "bfloat16", "seed": "0"})
 
 
 def request(custom_id: str, prompt: str = "x"):
@@ -40,7 +45,7 @@ def path(tmp_path: Path) -> str:
 
 def resumed(path: str, batch: BatchInput) -> list[str]:
     with open_output(path, keep=True, replace=False) as output:
-        return list(finished_ids(output, batch, "m"))
+        return list(finished_ids(output, batch, "m", MADE_WITH))
 
 
 def resume_refused(path: str, batch: BatchInput) -> str:
@@ -158,8 +163,148 @@ def test_the_answers_of_another_model(path: str):
 
 def test_lines_are_synced_now_and_then(path: str, monkeypatch: pytest.MonkeyPatch):
     synced = []
-    monkeypatch.setattr(BatchOutput, "sync", lambda self: synced.append(self.size()))
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
     monkeypatch.setattr("nspjax.generate.batch.output.SYNC_SECONDS", 0.0)
     with open_output(path, keep=False, replace=False) as output:
         output.append(result("a"))
-    assert synced == [len(result("a"))]
+        assert synced == [len(result("a"))]
+    assert synced == [len(result("a"))] * 2
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+def answered(system_fingerprint: object) -> str:
+    body = {"model": "m", "system_fingerprint": system_fingerprint}
+    return json.dumps({"custom_id": "a", "response": {"body": body}, "error": None}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "difference"),
+    [
+        ("nspjax=1 dtype=float16 seed=0", "dtype was float16 and is bfloat16"),
+        ("nspjax=0.9 dtype=bfloat16 seed=7", "nspjax was 0.9 and is 1, seed was 7 and is 0"),
+        ("nspjax=1 dtype=bfloat16", "seed was none and is 0"),
+        ("nspjax=1 dtype=bfloat16 seed=0 kernel=avx2", "kernel was avx2 and is none"),
+    ],
+)
+def test_answers_under_other_settings(path: str, before: str, difference: str):
+    Path(path).write_text(answered(before))
+    assert difference in resume_refused(path, batch_of("a"))
+
+
+@pytest.mark.parametrize("before", [str(MADE_WITH), None, "fp_44709d6fcb", 3])
+def test_answers_under_the_same_settings_or_none_of_ours(path: str, before: object):
+    Path(path).write_text(answered(before))
+    assert resumed(path, batch_of("a")) == ["a"]
+
+
+# ---- what others do to the file while a job runs ------------------------------------------------
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def move_its_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+
+
+@pytest.mark.parametrize("disturb", [remove, replace, move_its_folder])
+@pytest.mark.parametrize("when", ["in the middle", "at the end"])
+def test_a_file_that_is_gone_is_noticed_and_its_results_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturb, when: str
+):
+    path = tmp_path / "folder" / "out.jsonl"
+    path.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    output = open_output(str(path), keep=False, replace=False)
+    output.append(result("a"))
+    disturb(path)
+    if when == "in the middle":
+        monkeypatch.setattr("nspjax.generate.batch.output.SYNC_SECONDS", 0.0)
+        with pytest.raises(BatchFileError, match="removed or replaced while the job ran") as error:
+            output.append(result("b"))
+        output.close()  # says it once
+    else:
+        output.append(result("b"))
+        with pytest.raises(BatchFileError, match="removed or replaced while the job ran") as error:
+            output.close()
+    assert output.disturbed
+    copy = str(error.value).partition(" are in ")[2].partition(": give it")[0]
+    assert Path(copy).read_bytes() == result("a") + result("b")
+    with open_output(copy, keep=True, replace=False) as kept:
+        assert list(finished_ids(kept, batch_of("a", "b"), "m", MADE_WITH)) == ["a", "b"]
+
+
+def test_a_file_that_was_cut_is_not_written_on(path: str):
+    with open_output(path, keep=False, replace=False) as output:
+        output.append(result("a"))
+        output.append(result("b"))
+        os.truncate(path, len(result("a")) + 5)
+        with pytest.raises(BatchFileError, match=r"was cut from \d+ to \d+ bytes"):
+            output.append(result("c"))
+    assert resumed(path, batch_of("a", "b", "c")) == ["a"]
+
+
+def test_a_file_that_somebody_else_writes(path: str):
+    output = open_output(path, keep=False, replace=False)
+    output.append(result("a"))
+    with open(path, "ab") as file:
+        file.write(b"mine\n")
+    with pytest.raises(BatchFileError, match="has 5 bytes that somebody else appended") as error:
+        output.close()
+    assert f"cut it to {len(result('a'))} bytes" in str(error.value)
+
+
+def test_a_file_that_was_moved_back_in_time_is_the_same(path: str):
+    with open_output(path, keep=False, replace=False) as output:
+        os.rename(path, path + ".moved")
+        os.symlink(path + ".moved", path)
+        output.append(result("a"))
+    assert resumed(path, batch_of("a")) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link to a fifo", "link to a device"])
+def test_what_is_no_ordinary_file_is_not_even_opened(path: str, kind: str):
+    if "fifo" in kind:
+        os.mkfifo(target := path + ".fifo")
+    else:
+        target = "/dev/null"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(path)
+    elif kind == "fifo":
+        path = target
+    else:
+        os.symlink(target, path)
+    with pytest.raises(BatchFileError, match="must be an ordinary file"):
+        open_output(path, keep=True, replace=True)
+
+
+# ---- messages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [RequestError, StorageIOError, NotFiniteError])
+def test_a_message_of_any_error_is_cut_to_a_sane_length(kind: type):
+    stops = [f"stop {i}" for i in range(100_000)]
+    line = error_line(request("a"), kind(f"the begin {stops!r} the end"))
+    assert len(line) < 3000
+    value = json.loads(line)
+    for message in (value["error"]["message"], value["response"]["body"]["error"]["message"]):
+        assert message.startswith("the begin ['stop 0', ")
+        assert message.endswith("'stop 99999'] the end")
+        assert "characters) …" in message
+
+
+def test_a_field_s_name_is_cut_too_and_no_message_fails_to_be_written():
+    line = error_line(request("a"), FieldError("half \ud800", param="x" * 10**6))
+    assert len(line) < 3000
+    assert json.loads(line)["error"]["message"] == "half \\ud800"

@@ -2,8 +2,12 @@
 
 import contextlib
 import functools
+import inspect
+import io
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +19,9 @@ from typer.testing import CliRunner, Result
 
 from nspjax import errors
 from nspjax.cli import app
+from nspjax.cli.progress import ProgressReporter, ProgressStyle
+from nspjax.cli.run_batch import _MAX_NUM_SEQS
+from nspjax.generate import LLM
 from nspjax.generate.batch.output import open_output
 
 Run = Callable[..., Result]
@@ -91,6 +98,103 @@ def test_overwrite(run: Run):
     run()
     assert run("--overwrite").exit_code == 0
     assert n_results() == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--dtype", "float16"], "dtype was auto and is float16"),
+        (["--kv-dtype", "bfloat16"], "kv_dtype was auto and is bfloat16"),
+        (["--max-num-seqs", "4"], "max_num_seqs was 16 and is 4"),
+        (["--max-model-len", "99"], "max_model_len was auto and is 99"),
+        (["--seed", "7"], "seed was 0 and is 7"),
+        (["--store", "memory:"], "devices was 0 and is 1"),
+        (["--store", "memory:", "--share-prefixes"], "share_prefixes was none and is True"),
+        (["--store", "memory:", "--pipeline", "ans"], "pipeline was none and is ans"),
+        (["--store", "memory:", "--interval-tokens", "16"], "interval_tokens was none and is 16"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_resume_with_other_settings(run: Run, options: list[str], difference: str):
+    run(fail_after=1, failure=errors.StorageIOError("EIO"))
+    before = Path("out.jsonl").read_bytes()
+    result = run("--resume", *options)
+    assert result.exit_code == 2
+    assert difference in result.stderr
+    assert Path("out.jsonl").read_bytes() == before
+    assert run("--resume", "--progress", "none", "--max-num-seqs", "16").exit_code == 0
+
+
+def test_settings_that_change_no_answer_are_not_compared(run: Run):
+    run("--store", "memory:", fail_after=1, failure=errors.StorageIOError("EIO"))
+    options = ("--store", "elsewhere", "--host-memory", "1MiB", "--weights-resident", "0")
+    assert run("--resume", *options).exit_code == 0
+
+
+def test_flags_of_xla_are_compared(run: Run, monkeypatch: pytest.MonkeyPatch):
+    run(fail_after=1, failure=errors.StorageIOError("EIO"))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1  --xla_b=2")
+    assert "xla_flags was none and is --xla_a=1,--xla_b=2" in run("--resume").stderr
+
+
+def test_the_default_is_the_engines():
+    assert inspect.signature(LLM).parameters["max_num_seqs"].default == _MAX_NUM_SEQS
+
+
+def test_the_output_is_removed_while_the_job_runs(run: Run):
+    class Removing(StubEngine):
+        def stream(self, requests):
+            for output in super().stream(requests):
+                Path("out.jsonl").unlink(missing_ok=True)
+                yield output
+
+    result = run(load=functools.partial(loaded, Removing()))
+    assert result.exit_code == 1
+    assert "the output out.jsonl was removed or replaced while the job ran" in result.stderr
+    assert "are finished in" not in result.stderr
+    (copy,) = Path().glob("nspjax-results-*.jsonl")
+    assert len(copy.read_text().splitlines()) == 2
+    copy.rename("out.jsonl")
+    assert run("--resume").exit_code == 0
+
+
+def test_a_stop_with_a_disturbed_output_says_so(run: Run):
+    class Removing(StubEngine):
+        def stream(self, requests):
+            yield next(iter(super().stream(requests)))
+            Path("out.jsonl").write_text("")
+            raise errors.StorageIOError("EIO")
+
+    result = run(load=functools.partial(loaded, Removing()))
+    assert result.exit_code == 1
+    assert re.search(r"error: EIO\nthe output .* was cut from \d+ to 0 bytes", result.stderr)
+
+
+def test_a_line_that_is_not_json_after_all(run: Run):
+    Path("in.jsonl").write_text(line("a") + line("b").replace(": 4", ": NaN") + line("c"))
+    result = run()
+    assert result.exit_code == 3
+    results = Path("out.jsonl").read_text().splitlines()
+    found = {value["custom_id"]: value for value in map(json.loads, results)}
+    assert found.keys() == {"a", "b", "c"}
+    assert found["b"]["error"]["message"] == "not JSON: NaN is not a JSON value"
+    assert "nothing to do" in run("--resume").stderr
+
+
+def test_paths_of_any_bytes(run: Run):
+    names = [os.fsdecode(b"in\xe9"), os.fsdecode(b"out\xe9"), os.fsdecode(b"m\xe9")]
+    os.rename("in.jsonl", names[0])
+    os.rename("model", names[2])
+    options = ("-i", names[0], "-o", names[1], "--model", names[2])
+    assert run(*options).exit_code == 0
+    assert len(Path(names[1]).read_bytes().splitlines()) == 2
+    assert "nothing to do" in run(*options, "--resume").stderr
+
+
+def test_a_message_that_the_terminal_cannot_show():
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", "strict")
+    ProgressReporter(ProgressStyle.plain, stream).say("out\udce9 … é")
+    assert stream.buffer.getvalue() == b"out\\udce9 \\u2026 \\xe9\n"  # pyright: ignore
 
 
 def test_quiet(run: Run):
@@ -176,7 +280,20 @@ def test_bad_options(refused: Callable[..., str]):
     assert "it needs --store" in refused("--host-memory", "1GiB")
     assert "--max-num-seqs" in refused("--max-num-seqs", "0")
     assert "--dtype" in refused("--dtype", "int8")
+    assert "it needs --store" in refused("--interval-tokens", "16")
     assert "--progress" in refused("--progress", "loud")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "/dev/null", "socket", "long"])
+def test_a_trace_that_is_no_ordinary_file(refused: Callable[..., str], kind: str):
+    os.mkfifo("fifo")
+    os.symlink("fifo", "link")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("socket")
+    path, reason = kind, "is no ordinary file"
+    if kind == "long":
+        path, reason = "x" * 256, "File name too long"
+    assert reason in refused("--store", "memory:", "--trace", path)
 
 
 def test_what_the_store_refuses(run: Run):

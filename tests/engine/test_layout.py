@@ -7,7 +7,7 @@ import pytest
 from engine_oracle import append, bits, fill, int32, normal
 
 from nspjax import _engine
-from nspjax.errors import InvalidArgumentError
+from nspjax.errors import InvalidArgumentError, StoreFullError
 
 PAGE = 4096
 
@@ -130,7 +130,7 @@ def test_counters(open_store):
 
 
 def test_tile_size_is_chosen(open_store):
-    """Large enough for 128 KiB, at most a quarter of the capacity, small where memory is short."""
+    """Large enough for 128 KiB, at most a quarter of the capacity, whatever memory there is."""
     store = open_store(1, host_memory=64 << 20)
     sizes = {
         (1, 1, 1 << 20, 8, 128): 32,
@@ -138,23 +138,24 @@ def test_tile_size_is_chosen(open_store):
         (1, 1, 1 << 20, 32, 128): 16,
         (1, 1, 100, 8, 128): 16,
         (1, 1, 1 << 20, 2, 128): 128,
-        (8, 64, 1 << 12, 2, 128): 64,
-        (16, 64, 1 << 12, 2, 128): 32,
     }
     for (layers, *shape), tokens in sizes.items():
         caches = store.create_caches(layers, *shape, "bf16")
         assert [store.tile_tokens(cache) for cache in caches] == [tokens] * layers
         for cache in caches:
             store.drop_cache(cache)
+    with pytest.raises(StoreFullError, match="fewer rows, or interval_tokens of less than 128;"):
+        store.create_caches(8, 64, 1 << 12, 2, 128, "bf16")
+    store.create_caches(8, 64, 1 << 12, 2, 128, "bf16", 64)
     with pytest.raises(InvalidArgumentError, match="power of two"):
         store.create_caches(1, 1, 64, 1, 16, "f32", 24)
 
 
 def test_host_memory_stays_in_its_budget(open_store):
     """Tails of every row of every layer, and the staging buffers."""
-    budget = 4 << 20
+    budget = 8 << 20
     store = open_store(1, host_memory=budget)
-    caches = store.create_caches(4, 8, 1000, 4, 64, "bf16")
+    caches = store.create_caches(4, 4, 1000, 4, 64, "bf16")
     for cache in caches:
         store.fill_synthetic(cache, 999)
     assert budget / 4 < store.stats()["host_bytes"] <= budget

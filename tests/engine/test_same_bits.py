@@ -42,7 +42,7 @@ def test_memory_files_io_and_threads(open_store, options):
         {"n_directories": 1, "fault": "read:short", "threads": 3},
         {"n_directories": 1, "fault": "write:short", "threads": 2},
     ]:
-        # little host memory: a row is many segments
+        # little host memory: a segment is many reads
         store = open_store(**setting, host_memory=2 << 20)
         cache, version = filled(store, k, v, LENGTHS)
         results.append(attend(store, cache, version, q, range(ROWS), LENGTHS, **options))
@@ -50,6 +50,24 @@ def test_memory_files_io_and_threads(open_store, options):
             assert store.stats()["n_reads"] >= ROWS * 3
     for other in results[1:]:
         assert_same(results[0], other)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 300}])
+def test_host_memory_is_not_seen(open_store, options):
+    """Where it is short, a segment of 1 MiB comes in reads of one tile, or of two."""
+    k, v, q = contents()
+    results, n_reads = [], []
+    for n_directories, host_memory, pinned in [
+        (0, 64 << 20, 0), (1, 64 << 20, 0), (1, 4 << 20, 0), (1, 9 << 20, 0), (1, 6 << 20, 500_000),
+    ]:  # fmt: skip
+        store = open_store(n_directories, host_memory=host_memory, pinned_bytes=pinned)
+        (cache,) = store.create_caches(1, ROWS, TOKENS, HEADS, D, "bf16")
+        version = fill(store, cache, k, v, LENGTHS)
+        results.append(attend(store, cache, version, q, range(ROWS), LENGTHS, **options))
+        n_reads.append(store.stats()["n_reads"])
+    for other in results[1:]:
+        assert_same(results[0], other)
+    assert n_reads[2] > n_reads[3] > n_reads[1]
 
 
 def test_several_devices_agree(open_store):

@@ -105,6 +105,8 @@ def parse_request(line: BatchLine, chat_prompt: ChatPrompt, job_seed: int) -> Ba
       RequestError: an unknown endpoint, a field of a wrong type or value, or one that nspjax
         does not have; `FieldError` where the field is known.
     """
+    if line.problem is not None:
+        raise FieldError(line.problem, code="invalid_json")
     if line.url not in _FIELDS:
         raise FieldError(
             f"no endpoint {shown(line.url)}: nspjax has {COMPLETIONS} and {CHAT_COMPLETIONS}",

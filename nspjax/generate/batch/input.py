@@ -77,8 +77,9 @@ def scan_input(path: str) -> BatchInput:
                 by_id[line.custom_id] = InputEntry(
                     line.custom_id, number, offset, len(text), line.digest
                 )
-    except OSError as error:
-        raise BatchFileError(f"cannot read the input {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BatchFileError(f"cannot read the input {path}: {reason}") from error
     if problems:
         raise BatchFileError(f"the input {path} was refused:\n" + _listed(problems))
     if not by_id:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
+from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.input import BatchInput, scan_input
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.batch.output import BatchOutput, finished_ids, open_output
@@ -62,6 +62,7 @@ class BatchJob:
       overwrite: throw the output's content away, once `run` begins.
       model: the name under which answers are given; a resumed output must be of the same.
       seed: requests without a seed of their own draw from this and their custom_id.
+      settings: what else answers depend on; a resumed output must be of the same.
 
     Raises:
       BatchFileError: one of the files cannot be used as it is.
@@ -74,6 +75,7 @@ class BatchJob:
         *,
         model: str,
         seed: int = 0,
+        settings: Mapping[str, object] | None = None,
         resume: bool = False,
         overwrite: bool = False,
     ):
@@ -84,11 +86,12 @@ class BatchJob:
         self._input: BatchInput = scan_input(input_path)
         self._output: BatchOutput = open_output(output_path, keep=resume, replace=overwrite)
         try:
-            done = finished_ids(self._output, self._input, model) if resume else {}
+            made_with = fingerprint({"seed": seed, **(settings or {})})
+            done = finished_ids(self._output, self._input, model, made_with) if resume else {}
         except BaseException:
             self._output.close()
             raise
-        self._model, self._seed = model, seed
+        self._model, self._seed, self._fingerprint = model, seed, made_with
         self._finished_before = done.keys()
         answered, total = sum(done.values()), len(self._input.by_id)
         self._progress = BatchProgress(total, answered, len(done) - answered, len(done))
@@ -99,6 +102,11 @@ class BatchJob:
     def progress(self) -> BatchProgress:
         """How far the job is; may be called from another thread."""
         return self._progress
+
+    @property
+    def output_disturbed(self) -> bool:
+        """Whether others removed, replaced or changed the output while the job ran."""
+        return self._output.disturbed
 
     def run(self, engine: Engine) -> BatchProgress:
         """Answer every request that has no result yet.
@@ -130,9 +138,11 @@ class BatchJob:
     ) -> None:
         if error is None:
             self.close()
-        else:  # the error that ended the job is the one to tell
-            with contextlib.suppress(BatchFileError):
+        else:  # the error that ended the job is the one to raise
+            try:
                 self.close()
+            except BatchFileError as also:
+                error.add_note(str(also))
 
     def _requests(self, engine: Engine) -> Iterator[Request]:
         """What the engine shall answer, one by one; requests it cannot are finished here."""
@@ -173,7 +183,12 @@ class BatchJob:
             return
         self._output.append(
             answer_line(
-                finished.line, request, outputs, model=self._model, created=int(time.time())
+                finished.line,
+                request,
+                outputs,
+                model=self._model,
+                created=int(time.time()),
+                fingerprint=str(self._fingerprint),
             )
         )
         self._count(answered=self._progress.answered + 1)

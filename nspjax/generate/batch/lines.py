@@ -1,7 +1,8 @@
 """One line of a batch input file: OpenAI's `{custom_id, method, url, body}`.
 
-What is wrong with the line itself is an error of the file; what is wrong inside `body` concerns
-that request alone and is found by `batch.fields`.
+A line that is no request is an error of the file. Where it is one, by its brackets and its
+custom_id, but holds what JSON does not have, or no program reads alike, that is an error of the
+request; and so is what is wrong inside `body`, which `batch.fields` finds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from typing import Any
 
 import orjson
@@ -17,16 +19,25 @@ from nspjax.errors import BatchFileError
 
 _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
+MOST_MESSAGE = 1000
+"""Characters of an error's message that a result line has."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchLine:
-    """A well-formed line. digest: of its content; spaces and the order of keys do not count."""
+    """A line that can be answered. digest: of its content; spaces and the order of keys do not
+    count. problem: why the answer can only be an error; then there are no url and body."""
 
     custom_id: str
     url: str
     body: dict[str, Any]
     digest: str
+    problem: str | None = None
+
+
+class _NotPlainJSONError(BatchFileError):
+    """JSON's brackets and commas, but with something in it that is not to be read."""
 
 
 def parse_line(text: bytes) -> BatchLine:
@@ -35,7 +46,14 @@ def parse_line(text: bytes) -> BatchLine:
     Raises:
       BatchFileError: not JSON, or not the four fields; the message names no line number.
     """
-    value = _object(text)
+    try:
+        value = _object(text)
+        digest = _digest(value)
+    except _NotPlainJSONError as error:
+        custom_id = _custom_id(text)
+        if custom_id is None:
+            raise BatchFileError(str(error)) from None
+        return BatchLine(custom_id, "", {}, _hash(text), problem=str(error))
     for name, kind, example in (
         ("custom_id", str, '"request-1"'),
         ("method", str, '"POST"'),
@@ -53,13 +71,23 @@ def parse_line(text: bytes) -> BatchLine:
         raise BatchFileError('"custom_id" is empty: it must tell the request from all others')
     if value["method"] != "POST":
         raise BatchFileError(f'"method" must be "POST", got {shown(value["method"])}')
-    return BatchLine(value["custom_id"], value["url"], value["body"], _digest(value))
+    return BatchLine(value["custom_id"], value["url"], value["body"], digest)
 
 
 def shown(value: object) -> str:
     """`value` as JSON, cut to a length that fits a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def shortened(text: str, most: int = MOST_MESSAGE) -> str:
+    """A message that may repeat what a request holds, cut to about `most` characters: its begin and
+    its end. It can be encoded in UTF-8."""
+    if len(text) > most:
+        end = most // 4
+        begin = most - end
+        text = f"{text[:begin]} … ({len(text) - begin - end} characters) … {text[-end:]}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -70,13 +98,13 @@ def _object(text: bytes) -> dict[str, Any]:
         )
     except UnicodeDecodeError as error:
         byte, at = text[error.start], error.start + 1
-        raise BatchFileError(f"not UTF-8: byte 0x{byte:02x} at column {at}") from None
+        raise _NotPlainJSONError(f"not UTF-8: byte 0x{byte:02x} at column {at}") from None
     except json.JSONDecodeError as error:
         raise BatchFileError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
-        raise BatchFileError("not usable JSON: nested too deep") from None
+        raise _NotPlainJSONError("not usable JSON: nested too deep") from None
     except ValueError as error:  # a number of thousands of digits
-        raise BatchFileError(f"not usable JSON: {error}") from None
+        raise _NotPlainJSONError(f"not usable JSON: {error}") from None
     if not isinstance(value, dict):
         raise BatchFileError(f"must be a JSON object, got {shown(value)}")
     return value
@@ -87,17 +115,46 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise BatchFileError(f"not usable JSON: the key {shown(twice)} appears twice")
+        raise _NotPlainJSONError(f"not usable JSON: the key {shown(twice)} appears twice")
     return unique
 
 
 def _no_constant(name: str) -> None:
-    raise BatchFileError(f"not JSON: {name} is not a JSON value")
+    raise _NotPlainJSONError(f"not JSON: {name} is not a JSON value")
+
+
+def _custom_id(text: bytes) -> str | None:
+    """The custom_id of an object that no parser reads, if it has exactly one and that is text."""
+    found, depth, path = [], 0, ("", "")
+    for token in _TOKEN.findall(text.decode(errors="surrogateescape")):
+        if depth == 1 and path == ('"custom_id"', ":"):
+            found.append(token)
+        depth += (token in "[{") - (token in "]}")
+        path = (path[1], token)
+    try:
+        (literal,) = found
+        custom_id = json.loads(literal)
+        custom_id.encode()
+    except (ValueError, AttributeError):
+        return None
+    return custom_id or None
 
 
 def _digest(value: dict[str, Any]) -> str:
     try:
-        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:  # a lone surrogate, or an integer beyond 64 bits
-        raise BatchFileError(f"not usable JSON: {error}") from None
-    return hashlib.blake2b(canonical, digest_size=12).hexdigest()
+        return _hash(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits, or deep nesting
+        pass
+    try:
+        return _hash(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
+    except UnicodeEncodeError as error:
+        lone = ord(error.object[error.start])
+        raise _NotPlainJSONError(
+            f"not usable JSON: \\u{lone:04x} is half of a character, a surrogate without the other"
+        ) from None
+    except RecursionError:
+        raise _NotPlainJSONError("not usable JSON: nested too deep") from None
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=12).hexdigest()

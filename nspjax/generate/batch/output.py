@@ -2,6 +2,7 @@
 
 A result is one `write()` of one whole line to a file opened with O_APPEND. What the process wrote
 survives its death; against a power cut the file is synced at most once a second, and at the end.
+Then it is also looked after whether others have removed, replaced or changed the file.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
+import tempfile
 import time
 from types import TracebackType
+from typing import BinaryIO
 
 import orjson
 
 from nspjax.errors import BatchFileError
+from nspjax.generate.batch.fingerprint import Fingerprint
 from nspjax.generate.batch.input import BatchInput
-from nspjax.generate.batch.lines import shown
+from nspjax.generate.batch.lines import shortened, shown
 from nspjax.generate.batch.results import ID_PREFIX, LINE_BEGIN, result_id
 
 SYNC_SECONDS = 1.0
@@ -29,30 +34,41 @@ class BatchOutput:
 
     def __init__(self, path: str, fd: int):
         self.path = path
+        self.disturbed = False
+        """whether somebody else did something to the file, so that it is not what was written"""
         self._fd = fd
+        self._size = os.fstat(fd).st_size
         self._synced_at = time.monotonic()
 
-    def size(self) -> int:
-        return os.fstat(self._fd).st_size
+    def reader(self) -> BinaryIO:
+        """The file from its begin, whatever name it has now."""
+        file = os.fdopen(os.dup(self._fd), "rb")
+        file.seek(0)
+        return file
 
     def truncate(self, size: int = 0) -> None:
         """Cut the file after its first `size` bytes."""
         os.ftruncate(self._fd, size)
+        self._size = size
 
     def append(self, line: bytes) -> None:
         """Write one result line, all of it or, where that fails, nothing.
 
         Raises:
-          BatchFileError: the write failed, for example because the disk is full.
+          BatchFileError: the write failed, for example because the disk is full, or somebody else
+            removed, replaced or changed the file.
         """
-        start = self.size()
+        self._check_size()
+        start = self._size
         try:
             written = os.write(self._fd, line)
             while written < len(line):  # the disk is nearly full: the next write says so
                 written += os.write(self._fd, line[written:])
+            self._size += written
             if time.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self.sync()
         except OSError as error:
+            self._size = start
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, start)
             raise BatchFileError(
@@ -63,17 +79,66 @@ class BatchOutput:
         """Wait until what was written is on the disk."""
         os.fsync(self._fd)
         self._synced_at = time.monotonic()
+        self._check_name()
+        self._check_size()
 
     def close(self) -> None:
-        """Sync the file and give up its lock."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            try:
-                os.fsync(fd)
-            except OSError as error:
-                raise BatchFileError(f"cannot sync {self.path}: {error.strerror}") from error
-            finally:
-                os.close(fd)
+        """Sync the file and give up its lock.
+
+        Raises:
+          BatchFileError: it cannot be synced, or is not what was written.
+        """
+        if self._fd < 0:
+            return
+        try:
+            if not self.disturbed:
+                self.sync()
+        except OSError as error:
+            raise BatchFileError(f"cannot sync {self.path}: {error.strerror}") from error
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _check_name(self) -> None:
+        """Whether the path still leads to the file that is written."""
+        ours = os.fstat(self._fd)
+        with contextlib.suppress(OSError):
+            found = os.stat(self.path)
+            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+        self.disturbed = True
+        copy = self._copy()
+        raise BatchFileError(
+            f"the output {self.path} was removed or replaced while the job ran. All results until "
+            f"now are in {copy}: give it the output's name, and --resume answers the rest"
+        )
+
+    def _check_size(self) -> None:
+        found = os.fstat(self._fd).st_size
+        if found == self._size:
+            return
+        self.disturbed = True
+        what = (
+            f"was cut from {self._size} to {found} bytes while the job ran: the results after that "
+            "are lost, and --resume answers them again"
+            if found < self._size
+            else f"has {found - self._size} bytes that somebody else appended while the job ran: "
+            f"cut it to {self._size} bytes, and --resume answers the rest"
+        )
+        raise BatchFileError(f"the output {self.path} {what}")
+
+    def _copy(self) -> str:
+        """What was written, in a new file beside the output or, if need be, elsewhere."""
+        folder = os.path.dirname(self.path)
+        for where in (folder if os.path.isdir(folder) else ".", tempfile.gettempdir()):
+            with contextlib.suppress(OSError):
+                fd, copy = tempfile.mkstemp(".jsonl", "nspjax-results-", where)
+                with os.fdopen(fd, "wb") as file, self.reader() as written:
+                    shutil.copyfileobj(written, file)
+                    file.flush()
+                    os.fsync(fd)
+                return copy
+        return f"/proc/{os.getpid()}/fd/{self._fd}, until this process ends"
 
     def __enter__(self) -> BatchOutput:
         return self
@@ -97,6 +162,7 @@ def open_output(path: str, *, keep: bool, replace: bool) -> BatchOutput:
         neither `keep` nor `replace` is said.
     """
     try:
+        _check_regular(path)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
         folder = os.path.dirname(path) or "."
@@ -112,10 +178,15 @@ def open_output(path: str, *, keep: bool, replace: bool) -> BatchOutput:
     return BatchOutput(path, fd)
 
 
+def _check_regular(path: str) -> None:
+    """Before it is opened: that alone does something to a FIFO or a device."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise BatchFileError(f"the output {path} must be an ordinary file")
+
+
 def _check_fresh(path: str, fd: int, keep: bool, replace: bool) -> None:
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise BatchFileError(f"the output {path} must be an ordinary file")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -129,18 +200,24 @@ def _check_fresh(path: str, fd: int, keep: bool, replace: bool) -> None:
         )
 
 
-def finished_ids(output: BatchOutput, batch: BatchInput, model: str) -> dict[str, bool]:
+def finished_ids(
+    output: BatchOutput, batch: BatchInput, model: str, made_with: Fingerprint
+) -> dict[str, bool]:
     """custom_id -> whether it was answered (False: an error line), of the results in `output`.
+
+    An answer that has no fingerprint of ours counts as finished: nobody can tell what made it.
 
     A last line that a crash left torn is cut off.
 
     Raises:
-      BatchFileError: the file holds other things than results of this input by this model.
+      BatchFileError: the file holds other things than results of this input, by this model and
+        under these settings.
     """
     done: dict[str, bool] = {}
     numbers: dict[str, int] = {}
-    offset, total = 0, output.size()
-    with open(output.path, "rb") as file:
+    offset = 0
+    with output.reader() as file:
+        total = os.fstat(file.fileno()).st_size
         for number, raw in enumerate(file, 1):
             where = f"line {number} of the output {output.path}"
             result = _result(raw)
@@ -156,6 +233,7 @@ def finished_ids(output: BatchOutput, batch: BatchInput, model: str) -> dict[str
                 )
             _check_same_request(result, batch, where)
             _check_same_model(result, model, where)
+            _check_same_settings(result, made_with, where)
             numbers[custom_id] = number
             done[custom_id] = result.get("error") is None
             offset += len(raw)
@@ -204,4 +282,16 @@ def _check_same_model(result: dict, model: str, where: str) -> None:
         raise BatchFileError(
             f"{where} was answered by {shown(answered_by)}, and this job's model is "
             f"{shown(model)}: choose another output, or --overwrite"
+        )
+
+
+def _check_same_settings(result: dict, made_with: Fingerprint, where: str) -> None:
+    body = result["response"].get("body")
+    before = Fingerprint.parse(body.get("system_fingerprint")) if isinstance(body, dict) else None
+    changed = before.differences(made_with) if before else {}
+    if changed:
+        said = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changed.items())
+        raise BatchFileError(
+            f"{where} was answered under other settings, under which answers may differ: "
+            f"{shortened(said)}. Resume with the same ones, choose another output, or --overwrite"
         )

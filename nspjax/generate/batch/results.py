@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from nspjax.errors import NspjaxError, RequestError
+from nspjax.errors import NotFiniteError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest
-from nspjax.generate.batch.lines import BatchLine
+from nspjax.generate.batch.lines import BatchLine, shortened
 from nspjax.generate.outputs import CompletionOutput, RequestOutput
 
 ID_PREFIX = "batch_req_"
@@ -33,6 +33,7 @@ def answer_line(
     *,
     model: str,
     created: int,
+    fingerprint: str,
 ) -> bytes:
     """The result line of a finished request. outputs: one for each of its prompts, in order."""
     choices = [
@@ -47,6 +48,7 @@ def answer_line(
         "object": "chat.completion" if request.chat else "text_completion",
         "created": created,
         "model": model,
+        "system_fingerprint": fingerprint,
         "choices": choices,
         "usage": {
             "prompt_tokens": prompt_tokens,
@@ -63,18 +65,24 @@ def error_line(line: BatchLine, error: NspjaxError) -> bytes:
     OpenAI's clients read `response`, vLLM's read `error`: both say it.
     """
     asked_wrong = isinstance(error, RequestError)
-    code = getattr(error, "code", "invalid_request" if asked_wrong else "storage_error")
+    param = getattr(error, "param", None)
+    code = getattr(error, "code", _code(error))
+    message = shortened(str(error))
     body = {
         "error": {
-            "message": str(error),
+            "message": message,
             "type": "invalid_request_error" if asked_wrong else "server_error",
-            "param": getattr(error, "param", None),
+            "param": None if param is None else shortened(param),
             "code": code,
         }
     }
-    return _result_line(
-        line, 400 if asked_wrong else 500, body, {"code": code, "message": str(error)}
-    )
+    return _result_line(line, 400 if asked_wrong else 500, body, {"code": code, "message": message})
+
+
+def _code(error: NspjaxError) -> str:
+    if isinstance(error, RequestError):
+        return "invalid_request"
+    return "not_finite" if isinstance(error, NotFiniteError) else "storage_error"
 
 
 def _choice(
