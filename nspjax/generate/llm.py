@@ -27,7 +27,7 @@ from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.tokenization import encode, load_tokenizer, why_missing
-from nspjax.models import Decoder, resolve_checkpoint
+from nspjax.models import Decoder, load_config, resolve_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,6 +111,8 @@ class LLM:
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
         self._offloaded = OffloadedWeights(store, weights_resident)
         directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
+        if directory is not None:
+            load_config(directory)  # whatever is wrong with it is said before the tokenizer's part
         self.tokenizer, no_tokenizer = _tokenizer(tokenizer, directory)
         if directory is not None:
             decoder = self._offloaded.load(directory, dtype)
