@@ -74,7 +74,8 @@ class ChatTemplate:
         for name in kwargs:
             if name in ours - {"kwargs"} or name in ("messages", "conversations"):
                 raise RequestError(
-                    f"chat_template_kwargs holds {name[:60]!r}, which is no variable of a template's own"
+                    f"chat_template_kwargs holds {name[:60]!r}, which is not a variable of the "
+                    "template's own"
                 )
         return kwargs
 

@@ -290,8 +290,9 @@ def _tokenizer(
         return tokenizer, ""
     if not hasattr(asked, "apply_chat_template"):
         raise InvalidArgumentError(
-            f"tokenizer must be a directory or a tokenizer of transformers, got {type(asked)}: wrap "
-            "one of the package tokenizers in PreTrainedTokenizerFast(tokenizer_object=...)"
+            "tokenizer must be a directory or a tokenizer of transformers, got "
+            f"{type(asked).__name__}: wrap one of the package tokenizers in "
+            "PreTrainedTokenizerFast(tokenizer_object=...)"
         )
     return asked, ""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
@@ -122,7 +121,8 @@ def added_text(before: str, after: str) -> str:
     """`after` without the beginning that it has in common with `before`."""
     if after.startswith(before):
         return after[len(before) :]
-    return after[len(os.path.commonprefix([before, after])) :]
+    n_common = next(i for i, (a, b) in enumerate(zip(before, after + "\0", strict=False)) if a != b)
+    return after[n_common:]
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

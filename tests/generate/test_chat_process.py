@@ -104,7 +104,7 @@ def test_a_conversation_that_kills_the_process_is_named(shared, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(chat_process, "send", send_and_kill)
-        with pytest.raises(RequestError, match="ended its process.*SIGKILL.*1024 MiB"):
+        with pytest.raises(RequestError, match=r"ended its process.*SIGKILL.*1024 MiB"):
             render(shared, ENDLESS)
     assert len(killed) == 2
     assert render(shared, GOOD) == "x"

@@ -1,7 +1,6 @@
 """Answers' texts and stop texts, against transformers' decoding of all tokens."""
 
 import functools
-import os
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +44,7 @@ def decoded(form, ids):
 
 
 def common(a, b):
-    return len(os.path.commonprefix([a, b]))
+    return max(n for n in range(len(a) + 1) if b.startswith(a[:n]))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -113,7 +112,7 @@ X = ids_of("metaspace", "x")
 @pytest.mark.parametrize(
     ("form", "prompt", "answer", "text"),
     [
-        ("metaspace", ids_of("metaspace", "<s>", "▁hello"), ids_of("metaspace", "▁world"), " world"),
+        ("metaspace", ids_of("metaspace", "▁hello"), ids_of("metaspace", "▁world"), " world"),
         ("metaspace", ids_of("metaspace", "<s>"), ids_of("metaspace", "▁hello"), "hello"),
         ("metaspace", [], ids_of("metaspace", "▁▁", "x"), " x"),
         ("metaspace", ids_of("metaspace", "x"), ids_of("metaspace", "▁▁", "x"), "  x"),
@@ -178,7 +177,7 @@ def test_a_token_costs_the_same_however_long_the_answer_is(monkeypatch):
     monkeypatch.setattr(
         tokenizer, "decode", lambda ids, **kw: (lengths.append(len(ids)), decode(ids, **kw))[1]
     )
-    prompt, answer = bytes_of("😀€ hello") * 100, (bytes_of("😀\n€") + [2]) * 200
+    prompt, answer = bytes_of("😀€ hello") * 100, [*bytes_of("😀\n€"), 2] * 200
     assert streamed(form, prompt, answer, ["END", "never"]) is None
     assert max(lengths) <= 2 * (4 * len("never") + 16)
     assert len(lengths) < 1.5 * len(answer)

@@ -141,25 +141,35 @@ def test_token_ids_are_served_without_transformers(tmp_path, monkeypatch):
 # ---- files that are not what they seem ----------------------------------------------------------
 
 GOOD = json_of(byte_level())
+NO_OBJECT = ["", "{", "[]", "null", "3", "[" * 100_000]
+WRONG_TOKENIZERS = [
+    {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}},
+    {"model": GOOD["model"] | {"merges": [["zz", "yy"]]}},
+    {"added_tokens": [{**END, "id": 2**40}]},
+    {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated",
+                       "invert": False}},
+]  # fmt: skip
+WRONG_SETTINGS = [
+    {"tokenizer_class": 3},
+    {"bos_token": 3},
+    {"bos_token": {"a": 1}},
+    {"added_tokens_decoder": {"x": END}},
+    {"added_tokens_decoder": [1]},
+    {"extra_special_tokens": 3},
+    {"model_max_length": "x"},
+    {"chat_template": 3},
+    {"chat_template": [{"name": "x"}]},
+    {"split_special_tokens": "x"},
+    {"self": 1},
+    {"tokenizer_class": "Other", "auto_map": {"AutoTokenizer": ["other.Other", None]}},
+    {"tokenizer_class": "Other", "auto_map": {"AutoTokenizer": ["a/b--other.Other", None]}},
+]
 BROKEN = {
-    "tokenizer": ["", "{", "{}", "[]", "null", "3", "[" * 100_000, '{"version": "1.0"}']
-    + [GOOD | {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}},
-       GOOD | {"model": GOOD["model"] | {"merges": [["zz", "yy"]]}},
-       GOOD | {"added_tokens": [{**END, "id": 2**40}]},
-       GOOD | {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("},
-                                 "behavior": "Isolated", "invert": False}}],
-    "tokenizer_config": ["", "{", "[]", "null", "3", "[" * 100_000]
-    + [PLAIN | wrong for wrong in (
-        {"tokenizer_class": 3}, {"bos_token": 3}, {"bos_token": {"a": 1}},
-        {"added_tokens_decoder": {"x": END}}, {"added_tokens_decoder": [1]},
-        {"extra_special_tokens": 3}, {"model_max_length": "x"}, {"chat_template": 3},
-        {"chat_template": [{"name": "x"}]}, {"split_special_tokens": "x"}, {"self": 1},
-        {"tokenizer_class": "Other", "auto_map": {"AutoTokenizer": ["other.Other", None]}},
-        {"tokenizer_class": "Other", "auto_map": {"AutoTokenizer": ["a/b--other.Other", None]}},
-    )],
+    "tokenizer": [*NO_OBJECT, "{}", *(GOOD | wrong for wrong in WRONG_TOKENIZERS)],
+    "tokenizer_config": [*NO_OBJECT, *(PLAIN | wrong for wrong in WRONG_SETTINGS)],
     "special_tokens_map": ["{", "[]", "[" * 100_000, {"bos_token": 3}],
     "added_tokens": ["{", "[]", {"<q>": "x"}],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
