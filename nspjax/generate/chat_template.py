@@ -84,7 +84,7 @@ def _schemas(tools: Any) -> Any:
     """The tools with Python functions described as transformers does it."""
     if not isinstance(tools, list | tuple) or not any(map(callable, tools)):
         return tools
-    from transformers.utils import get_json_schema
+    from transformers.utils.chat_template_utils import get_json_schema
 
     with failures_are_the_requests("a tool cannot be described"):
         return [get_json_schema(tool) if callable(tool) else tool for tool in tools]
