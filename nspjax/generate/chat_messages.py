@@ -39,9 +39,7 @@ def checked_objects(name: str, objects: Any) -> list[Any] | None:
 
 def _message(where: str, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise RequestError(
-            f'{where} must be an object with a "role", got {reprlib.repr(message)}'
-        )
+        raise RequestError(f'{where} must be an object with a "role", got {reprlib.repr(message)}')
     content = message.get("content")
     if isinstance(content, list | tuple):
         _check_parts(f"{where}.content", content)

@@ -118,7 +118,7 @@ class _Worker:
                     # -P: a file beside which we run must not pass for a module
                     [sys.executable, "-P", "-Wignore", "-m", "nspjax.generate.chat_worker",
                      str(os.getpid())],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C is ours to hear

@@ -74,7 +74,8 @@ class ChatTemplate:
         for name in kwargs:
             if name in ours - {"kwargs"} or name in ("messages", "conversations"):
                 raise RequestError(
-                    f"chat_template_kwargs holds {name[:60]!r}, which is no variable of a template's own"
+                    f"chat_template_kwargs holds {name[:60]!r}, which is not a variable of the "
+                    "template's own"
                 )
         return kwargs
 
@@ -83,7 +84,7 @@ def _schemas(tools: Any) -> Any:
     """The tools with Python functions described as transformers does it."""
     if not isinstance(tools, list | tuple) or not any(map(callable, tools)):
         return tools
-    from transformers.utils import get_json_schema
+    from transformers.utils.chat_template_utils import get_json_schema
 
     with failures_are_the_requests("a tool cannot be described"):
         return [get_json_schema(tool) if callable(tool) else tool for tool in tools]

@@ -45,7 +45,9 @@ def receive(connection: socket.socket, most_bytes: int | None = None) -> bytes |
     if head is None:
         return None
     n_bytes = int.from_bytes(head, "little")
-    return None if most_bytes is not None and n_bytes > most_bytes else _exactly(connection, n_bytes)
+    if most_bytes is not None and n_bytes > most_bytes:
+        return None
+    return _exactly(connection, n_bytes)
 
 
 def _exactly(connection: socket.socket, n_bytes: int) -> bytes | None:

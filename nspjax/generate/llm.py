@@ -28,7 +28,7 @@ from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.tokenization import encode, load_tokenizer, why_missing
-from nspjax.models import Decoder, resolve_checkpoint
+from nspjax.models import Decoder, load_config, resolve_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,6 +114,8 @@ class LLM:
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
         self._offloaded = OffloadedWeights(store, weights_resident)
         directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
+        if directory is not None:
+            load_config(directory)  # whatever is wrong with it is said before the tokenizer's part
         self.tokenizer, no_tokenizer = _tokenizer(tokenizer, directory)
         if directory is not None:
             decoder = self._offloaded.load(directory, dtype)
@@ -294,8 +296,9 @@ def _tokenizer(
         return tokenizer, ""
     if not hasattr(asked, "apply_chat_template"):
         raise InvalidArgumentError(
-            f"tokenizer must be a directory or a tokenizer of transformers, got {type(asked)}: wrap "
-            "one of the package tokenizers in PreTrainedTokenizerFast(tokenizer_object=...)"
+            "tokenizer must be a directory or a tokenizer of transformers, got "
+            f"{type(asked).__name__}: wrap one of the package tokenizers in "
+            "PreTrainedTokenizerFast(tokenizer_object=...)"
         )
     return asked, ""
 

@@ -113,6 +113,7 @@ class RequestReader:
             return None
         if self.tokenizer is None:
             raise RequestError(
-                f"stop={reprlib.repr(texts)} needs a tokenizer ({self.no_tokenizer}): use stop_token_ids"
+                f"stop={reprlib.repr(texts)} needs a tokenizer ({self.no_tokenizer}): use "
+                "stop_token_ids"
             )
         return StopTexts.of(self.tokenizer, texts)

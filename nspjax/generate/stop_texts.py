@@ -63,12 +63,15 @@ class StopWatch:
 
     Right is what decoding all tokens after each one would find. Only a window of the newest ones
     is decoded; it begins with a whole character, and what is found in it is checked against all.
+    (One thing differs: where bytes that are no text spoil a run of byte tokens longer than the
+    window, as tokenizers with byte fallback decode them, a stop text of U+FFFD may not be seen.)
     """
 
     def __init__(self, stops: StopTexts, prompt: Sequence[int]) -> None:
         self._stops = stops
         self._prompt = prompt
-        self._n_window = _CHARACTER_TOKENS * max(map(len, stops.texts)) + _CONTEXT_TOKENS
+        self._n_longest = max(map(len, stops.texts))
+        self._n_window = _CHARACTER_TOKENS * self._n_longest + _CONTEXT_TOKENS
         end = itertools.islice(filter(self._is_text, reversed(prompt)), 2 * self._n_window)
         self._window = list(end)[::-1]
         self._n_prompt = len(self._window)  # tokens of the window that are the prompt's
@@ -86,8 +89,10 @@ class StopWatch:
         if len(self._window) > 2 * self._n_window:
             self._shorten()
         tokenizer = self._stops.tokenizer
-        newest = added_text(self._before, decode(tokenizer, self._window))
-        if self._stops.first_in(_whole_characters(newest)) is None:
+        text = _whole_characters(added_text(self._before, decode(tokenizer, self._window)))
+        n_new = len(added_text(self._searched, text))
+        self._searched = text
+        if self._stops.first_in(text[max(0, len(text) - n_new - self._n_longest) :]) is None:
             return None
         text = _whole_characters(answer_text(tokenizer, self._prompt, answer))
         first = self._stops.first_in(text)
@@ -109,6 +114,7 @@ class StopWatch:
         self._window = self._window[start:]
         self._n_prompt = max(0, self._n_prompt - start)
         self._before = decode(self._stops.tokenizer, self._window[: self._n_prompt])
+        self._searched = ""
 
     def _begins_a_character(self, at: int) -> bool:
         for n_tokens in range(1, _CHARACTER_TOKENS + 1):

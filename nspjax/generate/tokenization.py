@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ _SETTINGS = (
     "merges.txt",
     "chat_template*",
     "additional_chat_templates/*.jinja",
+    "config.json",
 )
 _LARGEST_FILE_BYTES = 1 << 30
 
@@ -55,7 +55,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
             tokenizer = AutoTokenizer.from_pretrained(
                 directory, trust_remote_code=False, local_files_only=True
             )
-            tokenizer.decode([])  # what transformers says at a first decoding is said here, unheard
+            _check(tokenizer)
         except BaseException as error:
             if not is_failure(error):
                 raise
@@ -121,7 +121,8 @@ def added_text(before: str, after: str) -> str:
     """`after` without the beginning that it has in common with `before`."""
     if after.startswith(before):
         return after[len(before) :]
-    return after[len(os.path.commonprefix([before, after])) :]
+    n_common = next(i for i, (a, b) in enumerate(zip(before, after + "\0", strict=False)) if a != b)
+    return after[n_common:]
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -131,6 +132,16 @@ def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {text: i for text, i in named if i is not None} | {
         token.content: i for i, token in added if token.special
     }
+
+
+def _check(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let settings of a wrong type be found now. What transformers says at a first use is said
+    here too, unheard."""
+    tokenizer.decode(tokenizer.encode("", verbose=False))
+    templates = tokenizer.chat_template or {}
+    for template in templates.values() if isinstance(templates, dict) else [templates]:
+        if not isinstance(template, str):
+            raise TypeError(f"chat_template must be text, got {type(template).__name__}")
 
 
 # ---- files --------------------------------------------------------------------------------------

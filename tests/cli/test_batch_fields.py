@@ -160,10 +160,56 @@ def test_wrong_values(field: dict[str, Any]):
 
 @pytest.mark.parametrize(
     "messages",
-    [None, [], "hi", ["hi"], [{"content": "hi"}], [{**HELLO[0], "tool_calls": [{"id": "1"}]}]],
+    [None, [], "hi", ["hi"], [{"content": "hi"}]],
 )
 def test_what_is_no_conversation(messages: Any):
     assert "messages" in str(refusal({"messages": messages}, CHAT))
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def test_what_is_for_the_chat_template_is_handed_on():
+    asked: list[dict[str, Any]] = []
+
+    def chat_prompt(messages: Any, **for_template: Any) -> str:
+        asked.append(for_template)
+        return "prompt"
+
+    def ask(**fields: Any) -> dict[str, Any]:
+        line = BatchLine("a", CHAT, {"messages": HELLO, **fields}, "0")
+        parse_request(line, chat_prompt, job_seed=0)
+        return asked.pop()
+
+    given = {
+        "tools": TOOLS,
+        "documents": [{"title": "t", "text": "x"}],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+    }
+    assert ask(**given) == given
+    assert ask() == ask(tools=None, documents=None) == ask(tools=[]) == {}
+    assert ask(tools=TOOLS, tool_choice="auto") == {"tools": TOOLS}
+    assert ask(tools=TOOLS, tool_choice="none") == {}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"tools": {}},
+        {"documents": "x"},
+        {"chat_template_kwargs": []},
+        {"add_generation_prompt": 1},
+        {"continue_final_message": "content"},
+        {"tool_choice": "required"},
+        {"tool_choice": TOOLS[0]},
+        {"chat_template": "{{ 1 }}"},
+    ],
+)
+def test_what_a_chat_template_cannot_get(field: dict[str, Any]):
+    (name,) = field
+    assert f'"{name}"' in str(refusal({"messages": HELLO, **field}, CHAT))
 
 
 def test_unknown_endpoint():

@@ -1,6 +1,5 @@
 """`LLM` over checkpoints of real architectures, as they lie in a Hugging Face directory."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -30,9 +29,8 @@ def test_greedy_answers_are_those_of_the_plainest_loop(family):
 def checkpoint(tmp_path):
     """A checkpoint with a tokenizer and a chat template. Its vocabulary is smaller than bytes."""
     shutil.copytree(GOLDENS / "llama", tmp_path, dirs_exist_ok=True)
-    byte_tokenizer(add_bos=True).save(str(tmp_path / "tokenizer.json"))
-    config = {"bos_token": "<s>", "chat_template": "{{ bos_token }}{{ messages[0].content }}:"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    template = "{{ bos_token }}{{ messages[0].content }}:"
+    byte_tokenizer(add_bos=True, chat_template=template).save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -43,7 +41,7 @@ def test_the_tokenizer_and_the_chat_template_come_with_the_checkpoint(checkpoint
         assert prompt["prompt_token_ids"] == (BOS, *"hé:".encode())
     with LLM(checkpoint, tokenizer=None, **OPTIONS) as llm:
         assert llm.tokenizer is None
-        with pytest.raises(RequestError, match=r"no tokenizer\.json"):
+        with pytest.raises(RequestError, match="made with tokenizer=None: give token ids"):
             llm.chat_prompt([{"role": "user", "content": "hi"}])
 
 
@@ -58,7 +56,7 @@ def test_a_directory_without_tokenizer_serves_token_ids(tmp_path):
 
 def test_a_tokenizer_may_lie_elsewhere(checkpoint, tmp_path_factory):
     with LLM(GOLDENS / "llama", tokenizer=str(checkpoint), **OPTIONS) as llm:
-        assert llm.tokenizer.encode("!").ids == [BOS, ord("!")]
+        assert llm.tokenizer.encode("!") == [BOS, ord("!")]
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(CheckpointError, match=r"there is no .*/tokenizer\.json"):
         LLM(GOLDENS / "llama", tokenizer=str(empty), **OPTIONS)

@@ -21,7 +21,7 @@ COMPLETIONS = "/v1/completions"
 CHAT_COMPLETIONS = "/v1/chat/completions"
 
 ChatPrompt = Callable[..., Prompt]
-"""The prompt that a conversation becomes under the checkpoint's chat template: `LLM.chat_prompt`."""
+"""`LLM.chat_prompt`: what a conversation becomes under the checkpoint's chat template."""
 
 _SAMPLING = {f.name for f in dataclasses.fields(SamplingParams)}
 _COMMON = {"model", "max_tokens", "return_token_ids"} | _SAMPLING
