@@ -409,7 +409,8 @@ class Store:
     @functools.cached_property
     def rates(self) -> Rates:
         """What the devices, the link and the compute device do a second; measured once."""
-        return measure_rates(self)
+        with jax.transfer_guard("allow"):  # nothing of the caller's is transferred
+            return measure_rates(self)
 
     def trace(self) -> np.ndarray:
         """The newest events, an array of `runtime.trace.TRACE_DTYPE`, as they began."""
