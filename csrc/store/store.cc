@@ -274,7 +274,7 @@ Cache& Store::find_current(int32_t id, int32_t version) {
   if (cache.version != version) {
     fail(ErrorKind::kStaleHandle, "this KV cache handle was used twice: cache ", id,
          " is at version ", cache.version, ", the handle is from version ", version,
-         "; use the cache returned by the last call");
+         "; use the cache returned by the last call, and with_lengths to undo what it appended");
   }
   return cache;
 }

@@ -12,6 +12,10 @@ _CARRIES = ("stablehlo.while", "stablehlo.optimization_barrier")
 _BRANCHES = ("stablehlo.if", "stablehlo.case")
 _CACHE_OPERANDS = (3, 4)  # of a cached_attention mark: cache.k, cache.v
 _CACHE_RESULTS = (1, 2)
+_BETWEEN_CALLS = (
+    "between calls, reorder rows (beams) with Store.share_prefix, roll them back with "
+    "with_lengths, read a stored cache with Store.fetch"
+)
 _UNMARKED = "a model that does not call it needs raise-attention as the first pass of its pipeline"
 
 
@@ -122,7 +126,7 @@ def _made_elsewhere(op: mlir.Operation) -> OffloadError:
         how = "a KV cache is a constant of the function, closed over or made of NumPy's zeros"
     return OffloadError(
         f"{how}; inside near_storage a cache must come in as an argument: make it with "
-        f"Store.kv_cache; {_UNMARKED}"
+        f"Store.kv_cache; {_BETWEEN_CALLS}; {_UNMARKED}"
     )
 
 
@@ -130,7 +134,6 @@ def _read_elsewhere(op: mlir.Operation) -> OffloadError:
     return OffloadError(
         f"a KV cache is read by {op.name} at {mlir.source_line(op)}; inside near_storage only "
         "nspjax.ops.cached_attention may use cache.k and cache.v: keep other arrays beside the "
-        "cache, and caches in a list, one a layer (not stacked for lax.scan over layers); between "
-        "calls, reorder rows (beams) with Store.share_prefix, roll them back with with_lengths, "
-        f"read a stored cache with Store.fetch; {_UNMARKED}"
+        "cache, and caches in a list, one a layer (not stacked for lax.scan over layers); "
+        f"{_BETWEEN_CALLS}; {_UNMARKED}"
     )

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 from nspjax.compiler import mlir
-from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated
+from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated, uses_up
 from nspjax.errors import OffloadError
 from nspjax.ops.attention import CACHED_ATTENTION
 
@@ -26,7 +26,7 @@ def check_used_once(module: mlir.Module, caches: Iterable[mlir.Value]) -> None:
     functions = mlir.functions(module)
     for value in caches:
         uses = [(use.owner.operation, use.operand_number) for use in value.uses]
-        takers = [op for op, number in uses if _takes(op, number, functions)]
+        takers = [op for op, number in uses if uses_up(op, number, functions, _takes)]
         for op in takers:
             if is_repeated(op, value):
                 raise OffloadError(
@@ -50,20 +50,8 @@ def check_used_once(module: mlir.Module, caches: Iterable[mlir.Value]) -> None:
                         )
 
 
-def _takes(op: mlir.Operation, number: int, functions: dict[str, mlir.Operation]) -> bool:
-    """Whether an operation uses up a cache that it has for an operand: a loop or a function may
-    only pass it on."""
-    if op.name == "func.call":
-        blocks = [functions[mlir.symbol(op.attributes["callee"])].regions[0].blocks[0]]
-    elif op.name == "stablehlo.while":
-        blocks = [region.blocks[0] for region in op.regions]
-    else:
-        return mlir.composite_name(op) == CACHED_ATTENTION
-    return any(
-        _takes(use.owner.operation, use.operand_number, functions)
-        for block in blocks
-        for use in block.arguments[number].uses
-    )
+def _takes(op: mlir.Operation, _: int) -> bool:
+    return mlir.composite_name(op) == CACHED_ATTENTION
 
 
 def _what(op: mlir.Operation) -> str:

@@ -79,18 +79,16 @@ class CallArguments:
 
 
 def _check_stored(store: Store, value: StoredKVCache | StoredArray | StoredWeight) -> None:
+    handles = (value.k, value.v) if isinstance(value, StoredKVCache) else (value.handle,)
+    for handle in handles:
+        check_handle(handle)
     if isinstance(value, StoredKVCache):
-        handles = (value.k, value.v)
         lengths = value.lengths
         if lengths.shape != (value.batch,) or lengths.dtype != "int32":
             raise InvalidArgumentError(
                 f"the lengths of a stored cache of {value.batch} rows are int32 [{value.batch}], "
                 f"got {lengths.dtype} {list(lengths.shape)}: set them with with_lengths"
             )
-    else:
-        handles = (value.handle,)
-    for handle in handles:
-        check_handle(handle)
     if all(isinstance(handle, Array) and not isinstance(handle, core.Tracer) for handle in handles):
         store.check_owns(value)
 

@@ -97,7 +97,7 @@ class NearStorage:
     _programs: dict[Any, Program] = dataclasses.field(default_factory=dict, compare=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if jax.config.jax_disable_jit:
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             raise CompilerError(
                 "near_storage has to compile, and jax.disable_jit is on: turn it off around this "
                 "call, or call the function itself with its cache in memory"

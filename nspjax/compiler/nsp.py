@@ -1,9 +1,9 @@
 """The `nsp` operations: what the passes speak of between offload-kv and lower-to-ffi.
 
-A handle is int32 [3], of K and of V alike. An operation that takes handles and gives handles is the
-only user of those that it takes. Every operation may have further operands of any type behind its
-own, which are never read: they say what must have happened before (`after`). A token is int32 [1],
-and means nothing but that.
+A handle is int32 [4], of K or of V, and opaque: see `nspjax.runtime.handle`. An operation that
+takes handles and gives handles is the only user of those that it takes. Every operation may have
+further operands of any type behind its own, which are never read: they say what must have happened
+before (`after`). A token is int32 [1], and means nothing but that.
 
 Operations that take handles say beside their own attributes what cache is behind them, for passes
 and tools: `cache_shape`, i64 [S, C, Hkv, D], and `cache_dtype`, as MLIR spells it. A pass that

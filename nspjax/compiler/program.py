@@ -25,7 +25,7 @@ class Program:
     """one a result: a KVCache of avals where the result is a cache, a StoredResult where it is an
     array of one, else an aval"""
     tree: Any
-    _compiled: dict[jax.Device, Any] = dataclasses.field(default_factory=dict)
+    _compiled: dict[SingleDeviceSharding, Any] = dataclasses.field(default_factory=dict)
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """The results for concrete arguments, when they are there.
@@ -59,11 +59,11 @@ class Program:
         )
         return self.unflatten(call(*leaves))
 
-    def compiled(self, device: jax.Device) -> Any:
+    def compiled(self, device: SingleDeviceSharding) -> Any:
         """The program on a device. Not jax.jit's, which compiles twice: for the first caches, and
         for those that a call returns, which are committed to their device."""
         if device not in self._compiled:
-            call = jax.jit(self.exported.call, in_shardings=SingleDeviceSharding(device))
+            call = jax.jit(self.exported.call, in_shardings=device)
             self._compiled[device] = call.lower(*self.exported.in_avals).compile()
             _return_compiler_memory()
         return self._compiled[device]
@@ -100,7 +100,7 @@ def program(exported: export.Exported, results: Any) -> Program:
     return Program(exported, tuple(templates), tree)
 
 
-def device_of(values: Sequence[Any]) -> jax.Device:
+def device_of(values: Sequence[Any]) -> SingleDeviceSharding:
     """The device that jax.jit would run on: what is committed decides.
 
     Raises:
@@ -108,11 +108,11 @@ def device_of(values: Sequence[Any]) -> jax.Device:
     """
     arrays = [value for value in values if isinstance(value, Array)]
     shardings = {array.sharding for array in arrays if array.committed}
-    devices: set[jax.Device] = set()
+    devices: set[Any] = set()
     for sharding in shardings:
         devices |= sharding.device_set
     if len(devices) == 1:
-        return devices.pop()
+        return SingleDeviceSharding(devices.pop())
     if devices:
         for array in arrays:
             if array.committed and len(array.sharding.device_set) > 1:
@@ -125,9 +125,10 @@ def device_of(values: Sequence[Any]) -> jax.Device:
             f"{', '.join(sorted(map(str, devices)))}; put all on one with jax.device_put"
         )
     for array in arrays:
-        return next(iter(array.sharding.device_set))
-    default = jax.config.jax_default_device
-    return default if isinstance(default, jax.Device) else jax.devices(default)[0]
+        return SingleDeviceSharding(next(iter(array.sharding.device_set)))
+    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    named = default is None or isinstance(default, str)
+    return SingleDeviceSharding(jax.devices(default)[0] if named else default)
 
 
 def _several_devices(array: Any, how: str) -> InvalidArgumentError:

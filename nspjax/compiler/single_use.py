@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nspjax.compiler import mlir
 
 RETURNS = ("func.return", "stablehlo.return")
 _BRANCHES = ("stablehlo.if", "stablehlo.case")
 _LOOPS = ("stablehlo.while",)
+
+
+def uses_up(
+    op: mlir.Operation,
+    number: int,
+    functions: dict[str, mlir.Operation],
+    takes: Callable[[mlir.Operation, int], bool],
+) -> bool:
+    """Whether an operation uses its operand up: by itself, as `takes` says, or in what it calls or
+    carries the operand through. A loop or a function may only pass it on."""
+    if op.name == "func.call":
+        blocks = [functions[mlir.symbol(op.attributes["callee"])].regions[0].blocks[0]]
+    elif op.name == "stablehlo.while":
+        blocks = [region.blocks[0] for region in op.regions]
+    else:
+        return takes(op, number)
+    return any(
+        uses_up(use.owner.operation, use.operand_number, functions, takes)
+        for block in blocks
+        for use in block.arguments[number].uses
+    )
 
 
 def is_repeated(op: mlir.Operation, value: mlir.Value) -> bool:

@@ -418,7 +418,8 @@ class Store:
     def rates(self) -> Rates | None:
         """What the devices, the link and the compute device do a second, measured once. None, with
         a warning that says why: how fast a device is read is not known."""
-        return measure_rates(self)
+        with jax.transfer_guard("allow"):  # nothing of the caller's is transferred
+            return measure_rates(self)
 
     def trace(self) -> np.ndarray:
         """The newest events, an array of `runtime.trace.TRACE_DTYPE`, as they began."""

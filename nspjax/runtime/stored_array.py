@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NoReturn
 
 import jax
 import numpy as np
 
+from nspjax.errors import InvalidArgumentError
 from nspjax.ops.cache import CacheArray
 
 
@@ -28,6 +30,13 @@ class StoredArray:
     handle: jax.Array
     shape: tuple[int, ...]
     dtype: np.dtype
+
+    def __jax_array__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            "a StoredArray stands for the keys or values of a cache in a store, and has no "
+            "elements here: give it, as an argument and not closed over, to a near_storage "
+            "function with raise-attention in its pipeline"
+        )
 
     @property
     def ndim(self) -> int:

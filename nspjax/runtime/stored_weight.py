@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,12 @@ class StoredWeight:
     handle: jax.Array
     shape: tuple[int, ...]
     dtype: np.dtype
+
+    def __jax_array__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            "a StoredWeight stands for a weight in a store, and has no elements here: give it, as "
+            "an argument and not closed over, to a near_storage function"
+        )
 
     def spec(self) -> jax.ShapeDtypeStruct:
         """The array that this one stands for, as shape and dtype."""

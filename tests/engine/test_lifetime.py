@@ -143,31 +143,31 @@ def test_a_forgotten_store_in_a_compiled_program():
     register_targets()
     store = _engine.Store(["memory:"], 4 << 20)
     cache, version = filled(store)
-    handle = jnp.array([store.id, cache, version], jnp.int32)
+    keys, values = map(jnp.asarray, store.cache_handles(cache, version))
     q, one = jnp.ones((1, 1, HEADS, D)), jnp.array([0], jnp.int32)
 
     @jax.jit
-    def call(handle, q, length):
+    def call(keys, values, q, length):
         results = [
             jax.ShapeDtypeStruct(q.shape, jnp.float32),
             jax.ShapeDtypeStruct(q.shape[:3], jnp.float32),
-            handle, handle,
+            keys, values,
         ]  # fmt: skip
         attributes = {
             "scale": np.float32(0.1), "window": 0, "softcap": np.float32(0), "read_ahead": 1,
         }  # fmt: skip
         return jax.ffi.ffi_call("nspjax.attend", results)(
-            handle, handle, q, one, length, length, **attributes
+            keys, values, q, one, length, length, **attributes
         )
 
-    out, lse, *handles = call(handle, q, jnp.array([TOKENS], jnp.int32))
+    out, lse, *handles = call(keys, values, q, jnp.array([TOKENS], jnp.int32))
     expected = attend(store, cache, version)
     np.testing.assert_array_equal(out, expected[0])
     np.testing.assert_array_equal(lse, expected[1])
-    np.testing.assert_array_equal(handles, [handle, handle])
+    np.testing.assert_array_equal(handles, [keys, values])
     del store
     gc.collect()
     # once a program ran well, jit's fast path reports failures as ValueError
     failures = (jax.errors.JaxRuntimeError, ValueError)
     with pytest.raises(failures, match=r"\[nspjax:StoreClosed\] store \d+"):
-        jax.block_until_ready(call(handle, q, jnp.array([TOKENS], jnp.int32)))
+        jax.block_until_ready(call(keys, values, q, jnp.array([TOKENS], jnp.int32)))

@@ -268,5 +268,6 @@ def test_a_tensor_of_another_size_is_refused():
         message = "has 24 bytes, and a tensor of 48"
         with pytest.raises(InvalidArgumentError, match=message), engine_errors():
             jax.block_until_ready(load(weight.handle, (3, 4), "int32"))
+        store.drop_weight(weight)
         with pytest.raises(StoreClosedError), engine_errors():
-            jax.block_until_ready(load(jnp.array([10**6, 0, 0], jnp.int32), (1,), "int8"))
+            jax.block_until_ready(load(weight.handle, (3, 4), "int16"))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from nspjax.compiler import handles, mlir, nsp
 from nspjax.compiler.dependence import Dependence
-from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated
+from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated, uses_up
 from nspjax.errors import ScheduleError
 
 
@@ -32,6 +32,7 @@ class VerifySchedule:
     name: ClassVar[str] = "verify-schedule"
 
     def run(self, module: mlir.Module) -> mlir.Module:
+        functions = mlir.functions(module)
         blocks: dict[mlir.Block, list[mlir.Operation]] = {}
         for op in mlir.operations(module):
             kind = nsp.kind(op)
@@ -40,7 +41,7 @@ class VerifySchedule:
             blocks.setdefault(op.block, []).append(op)
             for name in ("handle_k", "handle_v"):
                 if name in kind.operands:
-                    _check_taken_once(nsp.operand(op, name))
+                    _check_taken_once(nsp.operand(op, name), functions)
             if kind is nsp.ATTEND_START:
                 _check_waited_once(op)
         for block, ops in blocks.items():
@@ -53,8 +54,8 @@ class VerifySchedule:
 # ---- handles ------------------------------------------------------------------------------------
 
 
-def _check_taken_once(handle: mlir.Value) -> None:
-    takers = [user for user, number in _uses(handle) if _takes(user, number)]
+def _check_taken_once(handle: mlir.Value, functions: dict[str, mlir.Operation]) -> None:
+    takers = [user for user, n in _uses(handle) if uses_up(user, n, functions, _takes)]
     for op in takers:
         if is_repeated(op, handle):
             raise _refused(op, "uses up, in a loop, a handle that the loop does not carry")
@@ -113,8 +114,10 @@ def _check_reads(ops: list[mlir.Operation]) -> None:
     for read in ops:
         if nsp.kind(read) in nsp.READS and mlir.tensor(nsp.operand(read, "q"))[0][1] == 1:
             key = handles.root(read), nsp.operand(read, "position")
-            for append in appends.get(key, ()):
-                if is_before(read, append):
+            same = appends.get(key, ())
+            for append in same:
+                # after a rollback another append has the same start
+                if is_before(read, append) and not any(is_before(a, read) for a in same):
                     raise _refused(read, f"reads the token that {_named(append)} adds later")
 
 
