@@ -6,6 +6,7 @@ import re
 
 from nspjax.errors import InvalidArgumentError
 
+_MOST = 2**63 - 1
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
@@ -15,7 +16,7 @@ def parse_bytes(size: str | int, *, least: int = 1) -> int:
     """Bytes in `size`: an int, or a number with an optional unit (B, KB, KiB, MB, MiB, …).
 
     Raises:
-      InvalidArgumentError: not a size, or below `least`.
+      InvalidArgumentError: not a size, below `least`, or not in 63 bits.
     """
     if isinstance(size, int):
         n_bytes = size
@@ -23,7 +24,10 @@ def parse_bytes(size: str | int, *, least: int = 1) -> int:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
         if found is None or found[2].upper() not in _UNITS:
             raise InvalidArgumentError(f'{size!r} is no size: write for example "512MiB" or "8GB"')
-        n_bytes = int(float(found[1]) * _UNITS[found[2].upper()])
+        exact = float(found[1]) * _UNITS[found[2].upper()]
+        n_bytes = int(exact) if exact <= _MOST else _MOST + 1
+    if n_bytes > _MOST:
+        raise InvalidArgumentError(f"a size of {str(size)[:40]} is more than there can be")
     if n_bytes < least:
         raise InvalidArgumentError(f"a size must be at least {least}, got {size!r}")
     return n_bytes
