@@ -32,8 +32,11 @@ void in_child(const std::function<void()>& fn) {
 }
 
 std::shared_ptr<Store> open(const std::string& directory, const std::string& io) {
-  return open_store(
-      {.devices = {directory}, .host_memory_bytes = 8 << 20, .io = io, .pinned_bytes = 0});
+  return open_store({.devices = {directory},
+                     .host_memory_bytes = 8 << 20,
+                     .io = io,
+                     .pinned_bytes = 0,
+                     .fault = {}});
 }
 
 std::vector<float> contents(Store& store, int32_t cache) {

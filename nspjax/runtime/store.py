@@ -390,7 +390,7 @@ class Store:
 
     def drop_weight(self, weight: StoredWeight) -> None:
         """Give its room back; programs that load it are refused from now on."""
-        self._engine.drop_weight(int(weight.handle[1]))
+        self._engine.drop_weight(int(np.asarray(weight.handle)[1]))
 
     # ---- the store itself -----------------------------------------------------------------------
 
@@ -456,4 +456,4 @@ class Store:
 
 
 def _cache_id(cache: StoredKVCache | StoredArray) -> int:
-    return int(cache.handle[1])
+    return int(np.asarray(cache.handle)[1])  # by NumPy: JAX would compile, or hang in a fork's child

@@ -205,6 +205,7 @@ def api(directory):
             "trace": traced,
             "rates": lambda: store.rates,
             "offload": lambda: store.offload_weights({"a": jnp.ones((4, 4))}, resident=0),
+            "drop": lambda: store.drop(cache),
             "drop_weight": lambda: store.drop_weight(weight),
             "stats": store.stats,
         }
