@@ -11,9 +11,14 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from nspjax.path_text import printable
+
 
 class NspjaxError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Its text can be printed, whatever bytes a path has."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
 
 
 # ---- the store ----------------------------------------------------------------------------------

@@ -3,9 +3,16 @@ surrogates, which cannot be printed and be no part of JSON."""
 
 from __future__ import annotations
 
-import os
+import re
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def printable(path: str) -> str:
+def printable(text: str) -> str:
     """With "\\xe9" for a byte that is no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _SURROGATE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

@@ -75,7 +75,10 @@ def mount_of(path: str, mountinfo: str) -> tuple[str, str]:
     best = ("/", "unknown")
     for line in mountinfo.splitlines():
         mount, _, source = line.partition(" - ")
-        point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), mount.split()[4])
+        fields = mount.split()
+        if len(fields) < 5 or not source.strip():
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best[0]):  # of two at one place the later one is seen
             best = (point, source.split()[0])

@@ -32,7 +32,7 @@ def new_file(path: Path) -> Iterator[tuple[int, Path]]:
       StorePathError, StoreFullError, StorageIOError: the file cannot be made, synced or renamed.
       StoreBusyError: another one is being written for this name.
     """
-    if not path.name or path.is_dir():
+    if not path.name:
         raise StorePathError(f"{path} is a directory: give the name of a file")
     _mode_for(path)
     _remove_stale(path.parent)

@@ -74,7 +74,7 @@ def measure_rates(store: Store) -> Rates | None:
 
 
 def _drive_bytes_per_s(file: str) -> float | None:
-    """As kept beside the store's file, or measured and kept; None, and why, where it is not known."""
+    """As kept beside the store's file, or measured and kept; None, with a warning: not known."""
     from nspjax import _engine
 
     directory = os.path.dirname(file)

@@ -302,8 +302,8 @@ class Store:
           InvalidArgumentError: the prefix is of another `model`, or of caches of another shape,
             dtype, kv_dtype or interval_tokens; names both sides.
           StoreDamagedError: the file is cut, damaged or not ours; says where.
-          StorePathError, StorageIOError, StoreFullError: it cannot be read, is no plain file of this
-            user (a link, say), or the row cannot be written.
+          StorePathError, StorageIOError, StoreFullError: it cannot be read, or is no plain file of
+            this user (a link, say); or the row cannot be written.
           StaleHandleError: a cache has been appended to since.
         """
         from nspjax.runtime.saved_prefix import load_prefix

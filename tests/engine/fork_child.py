@@ -1,6 +1,6 @@
 """Run by test_fork.py: a process with stores that forks. Prints one JSON object of what came of it.
 
-    fork_child.py JOB DIRECTORY
+fork_child.py JOB DIRECTORY
 """
 
 import json
@@ -69,57 +69,61 @@ def attended(store, cache, version):
 
 
 def engine(directory):
-    """Stores of both kinds of queue; children that end in several ways; stores of their own."""
-    result = {}
-    for io in ("auto", "pread"):
-        store, cache, version = filled(directory / io, io=io)
-        number = store.put_weight(np.arange(100_000, dtype=np.uint8))
-        file = directory / io / "nspjax.kv"
-        before, size = contents(store, cache), file.stat().st_size
-        a = np.zeros((1, 1, HEADS, D), np.float32)
-        uses = {
-            "append": lambda: store.append(cache, version, a, a, int32(0), int32(TOKENS), int32(0)),
-            "attend": lambda: attended(store, cache, version),
-            "attend_wait": lambda: store.attend_wait(1),
-            "read": lambda: store.read(cache, 0, 0, 10),
-            "fetch": lambda: store.fetch(cache, version, int32(0), 0, int32(10), 10),
-            "stats": store.stats,
-            "trace": store.trace,
-            "devices": store.devices,
-            "lengths": lambda: store.lengths(cache),
-            "create": lambda: store.create_caches(1, 1, 64, 1, 64, "f32"),
-            "drop": lambda: store.drop_cache(cache),
-            "x_cache": lambda: store.x_cache(cache, 1, 64),
-            "export": lambda: store.export_tiles(cache, version, 0, 0, 1),
-            "writeback": lambda: store.writeback(cache, 1),
-            "flush": store.flush,
-            "put_weight": lambda: store.put_weight(np.zeros(10, np.uint8)),
-            "load_weight": lambda: store.load_weight(number),
-            "load_weight_ahead": lambda: store.load_weight_ahead(number),
-            "drop_weights": store.drop_weights,
-        }
-        result[f"{io} uses"] = {name: in_child(use) for name, use in uses.items()}
-        result[f"{io} closed"] = in_child(lambda: (store.close(), store.closed, store.close())[1])
+    """Stores with both kinds of queue."""
+    told = {io: used_by_children(directory / io, io) for io in ("auto", "pread")}
+    print(json.dumps(told))
 
-        def grandchild():
-            return in_child(lambda: store.read(cache, 0, 0, 1))
 
-        result[f"{io} grandchild"] = in_child(grandchild)
+def used_by_children(directory, io):
+    """Children that use the store, end in several ways, and open stores of their own."""
+    store, cache, version = filled(directory, io=io)
+    number = store.put_weight(np.arange(100_000, dtype=np.uint8))
+    file = directory / "nspjax.kv"
+    before, size = contents(store, cache), file.stat().st_size
+    a = np.zeros((1, 1, HEADS, D), np.float32)
+    uses = {
+        "append": lambda: store.append(cache, version, a, a, int32(0), int32(TOKENS), int32(0)),
+        "attend": lambda: attended(store, cache, version),
+        "attend_wait": lambda: store.attend_wait(1),
+        "read": lambda: store.read(cache, 0, 0, 10),
+        "fetch": lambda: store.fetch(cache, version, int32(0), 0, int32(10), 10),
+        "stats": store.stats,
+        "trace": store.trace,
+        "devices": store.devices,
+        "lengths": lambda: store.lengths(cache),
+        "create": lambda: store.create_caches(1, 1, 64, 1, 64, "f32"),
+        "drop": lambda: store.drop_cache(cache),
+        "x_cache": lambda: store.x_cache(cache, 1, 64),
+        "export": lambda: store.export_tiles(cache, version, 0, 0, 1),
+        "writeback": lambda: store.writeback(cache, 1),
+        "flush": store.flush,
+        "put_weight": lambda: store.put_weight(np.zeros(10, np.uint8)),
+        "load_weight": lambda: store.load_weight(number),
+        "load_weight_ahead": lambda: store.load_weight_ahead(number),
+        "drop_weights": store.drop_weights,
+    }
 
-        def elsewhere():
-            other, number, _ = filled(directory / f"{io} in a child")
-            same = bool((contents(other, number) == before).all())
-            other.close()
-            return same
+    def elsewhere():
+        other, cache, _ = filled(directory / "in a child")
+        same = bool((contents(other, cache) == before).all())
+        other.close()
+        return same
 
-        result[f"{io} own"] = in_child(elsewhere)
-        result[f"{io} same"] = in_child(lambda: _engine.Store([str(directory / io)], 8 << 20))
-        result[f"{io} kept"] = file.stat().st_size == size
-        result[f"{io} data"] = bool((contents(store, cache) == before).all())
-        result[f"{io} weight"] = bool((store.load_weight(number) == np.arange(100_000) % 256).all())
-        store.close()
-        result[f"{io} free"] = met(lambda: _engine.Store([str(directory / io)], 8 << 20).close())
-    print(json.dumps(result))
+    def again():
+        return _engine.Store([str(directory)], 8 << 20).close()
+
+    result = {
+        "uses": {name: in_child(use) for name, use in uses.items()},
+        "closed": in_child(lambda: (store.close(), store.closed, store.close())[1]),
+        "grandchild": in_child(lambda: in_child(uses["read"])),
+        "own": in_child(elsewhere),
+        "same": in_child(again),
+        "kept": file.stat().st_size == size,
+        "data": bool((contents(store, cache) == before).all()),
+        "weight": bool((store.load_weight(number) == np.arange(100_000) % 256).all()),
+    }
+    store.close()
+    return result | {"free": met(again)}
 
 
 def busy(directory):
@@ -184,7 +188,7 @@ def api(directory):
 
         def traced():
             with nspjax.trace(store, directory / "trace"):
-                return None
+                pass
 
         uses = {
             "near_storage": lambda: near(q, q, q, cache),
@@ -201,6 +205,7 @@ def api(directory):
             "trace": traced,
             "rates": lambda: store.rates,
             "offload": lambda: store.offload_weights({"a": jnp.ones((4, 4))}, resident=0),
+            "drop": lambda: store.drop(cache),
             "drop_weight": lambda: store.drop_weight(weight),
             "stats": store.stats,
         }

@@ -1,5 +1,6 @@
 """How a store names cards, and what is said where there are none."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -108,3 +109,14 @@ class TestXclbin:
     def test_something_else(self, tmp_path):
         with pytest.raises(AcceleratorError, match="is no sound xclbin"):
             Store(f"xrt:0?xclbin={sys.executable}&path={tmp_path}")
+
+
+@pytest.mark.skipif(not _engine.build_info()["xrt"], reason="nspjax was built without XRT")
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, None])
+def test_an_xclbin_that_is_no_file(tmp_path, make):
+    """Refused at once: a FIFO is not waited for."""
+    xclbin = tmp_path / "a\udce9.xclbin"
+    if make is not None:
+        make(xclbin)
+    with pytest.raises(AcceleratorError, match=r"a\\xe9\.xclbin (is no file|cannot be read)"):
+        _engine.card_info(f"xrt:0?xclbin={xclbin}&path={tmp_path}")

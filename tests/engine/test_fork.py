@@ -41,16 +41,15 @@ def assert_refused(children):
 
 def test_what_a_child_can_do(tmp_path):
     """Nothing with its parent's store, whatever queue that has; as ever with its own."""
-    told = told_by("engine", tmp_path)
-    for io in ("auto", "pread"):
-        assert_refused(told[f"{io} uses"])
-        assert told[f"{io} closed"] == ["returned True", 0]
-        assert REFUSED in told[f"{io} grandchild"][0]
-        assert told[f"{io} own"] == ["returned True", 0]
-        assert told[f"{io} same"][0].startswith("StoreBusyError: ")
+    for told in told_by("engine", tmp_path).values():
+        assert_refused(told["uses"])
+        assert told["closed"] == ["returned True", 0]
+        assert REFUSED in told["grandchild"][0]
+        assert told["own"] == ["returned True", 0]
+        assert told["same"][0].startswith("StoreBusyError: ")
         for what in ("kept", "data", "weight"):
-            assert told[f"{io} {what}"] is True, what
-        assert told[f"{io} free"] == "returned None", "closed by its own process"
+            assert told[what] is True, what
+        assert told["free"] == "returned None", "closed by its own process"
 
 
 def test_forks_while_it_is_used(tmp_path):

@@ -215,13 +215,16 @@ def test_paths_that_cannot_be(tmp_path):
         caches = filled(store, LENGTHS)
         (tmp_path / "file").write_bytes(b"")
         (tmp_path / "directory").mkdir()
-        for name in ("missing/prefix", "file/prefix", "directory", "x" * 250):
+        for name in ("missing/prefix", "file/prefix", "directory", "x" * 256):
             with pytest.raises(StorePathError) as error:
                 store.save_prefix(tmp_path / name, caches, 0, model=MODEL)
             assert str(tmp_path) in str(error.value)
-        for name in ("missing", "directory"):
-            with pytest.raises(StorePathError, match=rf"opening .*{name}"):
+        for name, why in (("missing", "opening .*missing"), ("directory", "is a directory")):
+            with pytest.raises(StorePathError, match=why):
                 store.load_prefix(tmp_path / name, caches, 0, model=MODEL)
+        longest = "é" + "x" * 253
+        store.save_prefix(tmp_path / longest, caches, 0, model=MODEL)
+        assert store.load_prefix(tmp_path / longest, caches, 1, model=MODEL)[1] == LENGTHS[0]
         assert not list(tmp_path.rglob(f"*{TEMPORARY_SUFFIX}"))
 
 
