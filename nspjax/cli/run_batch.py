@@ -191,7 +191,8 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
 def served_name(model: str) -> str:
     """The name that results carry: a hub id as it is, a directory's own name."""
     path = os.path.expanduser(model)
-    return os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+    name = os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
+    return name.encode(errors="backslashreplace").decode()  # a path may be no UTF-8, JSON is
 
 
 def _check_options(options: RunBatch) -> None:

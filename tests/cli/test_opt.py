@@ -1,5 +1,7 @@
 """`nspjax opt`: inputs, what it shows, what it refuses."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -124,6 +126,30 @@ class Mark:
         set_rates(module, Rates(1.0, 2.0, 3.0))
         return module
 """
+
+
+def test_paths_that_are_no_utf8(tmp_path):
+    """In a C locale, in which Python takes text for ASCII."""
+    module, odd = tmp_path / "module.mlir", os.fsdecode(b"\xe9")
+    assert opt(FUNCTION, "-p", "offload-kv", "-o", module).exit_code == 0
+    os.rename(module, tmp_path / f"{odd}.mlir")
+    (tmp_path / f"{odd}.py").write_text("def f(): return (lambda x: x), (1.0,)")
+
+    def opt_in_c(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "nspjax", "opt", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            capture_output=True,
+        )
+
+    ended = opt_in_c(f"{odd}.mlir", "-o", f"{odd}.out", "--dump-dir", f"{odd}.d", "-p", "host-dot")
+    assert ended.returncode == 0, ended.stderr
+    assert os.path.exists(tmp_path / f"{odd}.d" / "01-host-dot.mlir")
+    assert (tmp_path / f"{odd}.out").read_text() == (tmp_path / f"{odd}.mlir").read_text()
+    ended = opt_in_c(f"{odd}.py:f")
+    assert ended.returncode == 2
+    assert b"is no path in UTF-8" in ended.stderr
 
 
 def test_passes_of_files(tmp_path, monkeypatch):
