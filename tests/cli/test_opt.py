@@ -166,6 +166,16 @@ def test_passes_of_files(tmp_path, monkeypatch):
     assert opt(FUNCTION, "-p", "unheard-of").exit_code == 2
 
 
+@pytest.mark.parametrize(("begin", "end"), [("tuple<", ">"), ("(", ")"), ("tuple<() -> ", ">")])
+def test_a_module_that_is_nested_too_deeply(tmp_path, begin, end):
+    """At ten times that depth MLIR's parser ends the process."""
+    file = tmp_path / "deep.mlir"
+    file.write_text(f"func.func @main(%a: {begin * 200_000}f32{end * 200_000}) {{ return }}")
+    ended = opt(file)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "is no valid module: it is nested too deeply" in ended.stderr
+
+
 def test_python_that_ends_the_process_is_refused(tmp_path):
     file = tmp_path / "script.py"
     file.write_text("import sys\nsys.exit(0)\n")
