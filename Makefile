@@ -69,7 +69,8 @@ lint: $(VENV)/lint-tools
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc hls_kernels tests -name '*.cc' -o -name '*.cpp' -o -name '*.h')
 	$(BIN)/cmake -S . -B build/lint -G Ninja -DNSPJAX_WERROR=ON -DNSPJAX_CPP_TESTS=ON \
-	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >build/lint.log || { cat build/lint.log; exit 1; }
+	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	    >build/lint.log || { cat build/lint.log; exit 1; }
 	$(BIN)/cmake --build build/lint
 
 format: $(VENV)/lint-tools

@@ -91,7 +91,8 @@ class PipelineError(NspjaxError, ValueError):
 
 
 class CheckpointError(NspjaxError):
-    """A checkpoint with a missing file, or a missing, surplus or misshapen tensor."""
+    """A checkpoint with a missing or malformed file, or a tensor that is missing, surplus,
+    misshapen or not finite."""
 
 
 class UnsupportedModelError(CheckpointError):

@@ -16,11 +16,13 @@ constexpr int64_t kQueryHeads = kHeads * kGroup;
 
 // The scalar kernel: the others round queries to 16 bits for int8, the card does not.
 StoreOptions options(const std::vector<std::string>& devices, int64_t pinned_bytes = 0) {
-  return {.devices = devices,
-          .host_memory_bytes = 4 << 20,
-          .threads = 2,
-          .kernel = "scalar",
-          .pinned_bytes = pinned_bytes};
+  StoreOptions made;
+  made.devices = devices;
+  made.host_memory_bytes = 4 << 20;
+  made.threads = 2;
+  made.kernel = "scalar";
+  made.pinned_bytes = pinned_bytes;
+  return made;
 }
 
 std::vector<float> random_floats(int64_t n, unsigned seed) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ from nspjax.cli.python_module import python_module, why
 from nspjax.compiler import mlir
 from nspjax.compiler.marked_module import marked_module
 from nspjax.errors import InvalidArgumentError
+
+MOST_NESTING = 5000
+_STEPS = {**dict.fromkeys("([{<", 1), **dict.fromkeys(")]}>", -1)}
 
 
 def module_reader(source: str) -> Callable[[], mlir.Module]:
@@ -44,6 +48,8 @@ def module_of_file(path: str) -> mlir.Module:
         raise InvalidArgumentError(
             f"cannot read {path}: {reason}; give an .mlir file, or module:function"
         ) from error
+    if _nesting(text) > MOST_NESTING:  # which would end the process: the parser calls itself
+        raise InvalidArgumentError(f"{path} is no valid module: it is nested too deeply")
     try:
         module = mlir.parse(text)
     except Exception as error:  # MLIR's own error class is not public
@@ -80,6 +86,15 @@ def _text(path: str) -> str:
     # a pipe is as good as a file: nspjax opt <(…)
     with open(path, encoding="utf-8") as file:
         return file.read()
+
+
+def _nesting(text: str) -> int:
+    """How deep brackets stand in one another, those in strings too."""
+    depth = most = 0
+    for bracket in re.finditer(r"->|[(\[{<]|[)\]}>]", text):
+        depth = max(0, depth + _STEPS.get(bracket[0], 0))
+        most = max(most, depth)
+    return most
 
 
 def _fn_and_args(name: str, made: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from nspjax.errors import InvalidArgumentError
+from nspjax.errors import InvalidArgumentError, NspjaxError
 
 
 def python_module(name: str) -> ModuleType:
@@ -17,12 +17,22 @@ def python_module(name: str) -> ModuleType:
 
     Python looks for modules in the current directory first, or in that of the file. What it raises
     is not caught.
+
+    Raises:
+      InvalidArgumentError: a path that JAX cannot use.
     """
     if not name.endswith(".py"):
         if "" not in sys.path:
             sys.path.insert(0, "")
         return importlib.import_module(name)
     path = Path(name).resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"{path} is no path in UTF-8, and JAX cannot note where its functions are from: copy "
+            "the file to one that is"
+        ) from error
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
@@ -59,4 +69,6 @@ def import_all(names: Sequence[str]) -> None:
 
 def why(error: BaseException) -> str:
     """What a user's code raised, for a message."""
+    if isinstance(error, NspjaxError):
+        return str(error)
     return f"{type(error).__name__}: {error}; --debug shows where"

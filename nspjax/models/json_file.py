@@ -59,6 +59,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         for key, each in pairs:
-            if shown(value[key]) != shown(each):
+            if value[key] is not each and value[key] != each:
                 raise ValueError(f"{shown(key)} is both {shown(each)} and {shown(value[key])}")
     return value

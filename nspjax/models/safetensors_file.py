@@ -63,7 +63,7 @@ class StoredTensor:
                     raise CheckpointError(
                         f"{self.shard} was changed while it was loaded ({file.n_bytes} bytes now)"
                     )
-                file.read_into(memoryview(values.reshape(-1).view(np.uint8)), self.offset)
+                file.read_into(values.reshape(-1).view(np.uint8).data, self.offset)
         except FileNotFoundError as error:
             raise CheckpointError(f"{self.shard} was removed while it was loaded") from error
         return values

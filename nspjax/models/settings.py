@@ -14,8 +14,8 @@ from nspjax.models.json_file import shown
 MOST_SIZE = 2**31 - 1
 MOST_LAYERS = 10_000
 MOST_EXPERTS = 10_000
-LEAST_NUMBER, MOST_NUMBER = 2.0**-126, 2.0**127
-"""Numbers are used as normal float32."""
+LEAST_NUMBER, MOST_NUMBER = 1e-30, 1e30
+"""Numbers, and what is computed of them, are float32."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -57,12 +57,12 @@ class Settings:
         return self.integer(key, absent)
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
-        """A number above 0 that is finite and not 0 in float32."""
+        """A finite number above 0, of a size that float32 has room for."""
         value = self._get(key, default)
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise self._wrong(key, value, "a finite number above 0")
         if not LEAST_NUMBER <= value <= MOST_NUMBER:
-            raise self._wrong(key, value, f"from {LEAST_NUMBER:.3g} to {MOST_NUMBER:.3g}")
+            raise self._wrong(key, value, f"from {LEAST_NUMBER:g} to {MOST_NUMBER:g}")
         return float(value)
 
     def layers(self) -> int:

@@ -1,5 +1,7 @@
 """`nspjax opt`: inputs, what it shows, what it refuses."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -126,6 +128,30 @@ class Mark:
 """
 
 
+def test_paths_that_are_no_utf8(tmp_path):
+    """In a C locale, in which Python takes text for ASCII."""
+    module, odd = tmp_path / "module.mlir", os.fsdecode(b"\xe9")
+    assert opt(FUNCTION, "-p", "offload-kv", "-o", module).exit_code == 0
+    os.rename(module, tmp_path / f"{odd}.mlir")
+    (tmp_path / f"{odd}.py").write_text("def f(): return (lambda x: x), (1.0,)")
+
+    def opt_in_c(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "nspjax", "opt", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            capture_output=True,
+        )
+
+    ended = opt_in_c(f"{odd}.mlir", "-o", f"{odd}.out", "--dump-dir", f"{odd}.d", "-p", "host-dot")
+    assert ended.returncode == 0, ended.stderr
+    assert os.path.exists(tmp_path / f"{odd}.d" / "01-host-dot.mlir")
+    assert (tmp_path / f"{odd}.out").read_text() == (tmp_path / f"{odd}.mlir").read_text()
+    ended = opt_in_c(f"{odd}.py:f")
+    assert ended.returncode == 2
+    assert b"is no path in UTF-8" in ended.stderr
+
+
 def test_passes_of_files(tmp_path, monkeypatch):
     """Those of the file whose function is given, and of those that --import names."""
     monkeypatch.setattr(passes, "_users", dict(passes._users))
@@ -138,6 +164,16 @@ def test_passes_of_files(tmp_path, monkeypatch):
     assert ended.exit_code == 0, ended.stderr
     assert ended.stderr == "nothing to do for imported\n"
     assert opt(FUNCTION, "-p", "unheard-of").exit_code == 2
+
+
+@pytest.mark.parametrize(("begin", "end"), [("tuple<", ">"), ("(", ")"), ("tuple<() -> ", ">")])
+def test_a_module_that_is_nested_too_deeply(tmp_path, begin, end):
+    """At ten times that depth MLIR's parser ends the process."""
+    file = tmp_path / "deep.mlir"
+    file.write_text(f"func.func @main(%a: {begin * 200_000}f32{end * 200_000}) {{ return }}")
+    ended = opt(file)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "is no valid module: it is nested too deeply" in ended.stderr
 
 
 def test_python_that_ends_the_process_is_refused(tmp_path):

@@ -88,6 +88,73 @@ def test_defaults_of_absent_keys_are_the_familys(tmp_path: Path) -> None:
     assert (qwen3.head_dim, qwen3.qkv_bias, qwen3.qk_norm) == (128, False, True)
 
 
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "opt": "OPTForCausalLM",
+}
+# what AutoConfig of transformers 5.24 makes of hidden_size 256, 64 heads; the two of qwen3's
+# head_dim and mistral's and mixtral's KV heads that are null it refuses, its __post_init__ does not
+ABSENT_AND_NULL = [
+    ("n_kv_heads", "num_key_value_heads", "llama", 64, 64),
+    ("n_kv_heads", "num_key_value_heads", "mistral", 8, 64),
+    ("n_kv_heads", "num_key_value_heads", "mixtral", 8, 64),
+    ("n_kv_heads", "num_key_value_heads", "qwen2", 32, 64),
+    ("n_kv_heads", "num_key_value_heads", "qwen3", 32, 64),
+    ("head_dim", "head_dim", "llama", 4, 4),
+    ("head_dim", "head_dim", "mistral", 4, 4),
+    ("head_dim", "head_dim", "mixtral", 4, 4),
+    ("head_dim", "head_dim", "qwen2", 4, 4),
+    ("head_dim", "head_dim", "qwen3", 128, 4),
+    ("window_tokens", "sliding_window", "mistral", 4096, None),
+    ("window_tokens", "sliding_window", "mixtral", None, None),
+    ("window_tokens", "sliding_window", "qwen2", 4096, None),
+    ("window_tokens", "sliding_window", "qwen3", 4096, None),
+    ("windowed_layers", "layer_types", "qwen2", (1,), (1,)),
+    ("rope_scaling", "rope_scaling", "llama", None, None),
+    ("rope_theta", "rope_parameters", "llama", 1e4, 1e4),
+    ("rope_theta", "rope_parameters", "mixtral", 1e6, 1e6),
+    ("tied_embeddings", "tie_word_embeddings", "llama", False, False),
+    ("tied_embeddings", "tie_word_embeddings", "qwen3", False, False),
+    ("tied_embeddings", "tie_word_embeddings", "opt", True, True),
+    ("embedding_size", "word_embed_proj_dim", "opt", 256, 256),
+    ("bos_token_id", "bos_token_id", "llama", 1, None),
+    ("bos_token_id", "bos_token_id", "mistral", 1, None),
+    ("bos_token_id", "bos_token_id", "mixtral", 1, None),
+    ("bos_token_id", "bos_token_id", "qwen2", None, None),
+    ("bos_token_id", "bos_token_id", "qwen3", None, None),
+    ("bos_token_id", "bos_token_id", "opt", 2, None),
+    ("eos_token_ids", "eos_token_id", "llama", (2,), ()),
+    ("eos_token_ids", "eos_token_id", "mistral", (2,), ()),
+    ("eos_token_ids", "eos_token_id", "mixtral", (2,), ()),
+    ("eos_token_ids", "eos_token_id", "qwen2", (), ()),
+    ("eos_token_ids", "eos_token_id", "qwen3", (), ()),
+    ("eos_token_ids", "eos_token_id", "opt", (2,), ()),
+]
+
+
+@pytest.mark.parametrize(("field", "key", "name", "absent", "null"), ABSENT_AND_NULL)
+def test_a_key_that_is_absent_or_null(tmp_path: Path, field, key, name, absent, null) -> None:
+    settings = {
+        "hidden_size": 256,
+        "num_attention_heads": 64,
+        "ffn_dim": 24,
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+        **family(ARCHITECTURES[name]),
+    }
+    assert getattr(read(tmp_path, **settings, **{key: ...}), field) == absent
+    assert getattr(read(tmp_path, **settings, **{key: None}), field) == null
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_no_quantisation(tmp_path: Path, nothing) -> None:
+    assert read(tmp_path, quantization_config=nothing) == read(tmp_path)
+
+
 def test_model_type_where_architectures_is_absent(tmp_path: Path) -> None:
     assert read(tmp_path, architectures=..., model_type="qwen2").family == "qwen2"
 
@@ -108,7 +175,10 @@ def test_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "generation", "expected"),
     [
-        (..., None, ()),
+        (..., None, (2,)),
+        (..., {"eos_token_id": None}, ()),
+        (None, None, ()),
+        ([], None, ()),
         (3, None, (3,)),
         ([3, 4], None, (3, 4)),
         (3, {"eos_token_id": [5, 6]}, (5, 6)),
@@ -199,6 +269,7 @@ def test_setting_we_do_not_have(tmp_path: Path, architecture, settings, message:
         ({"num_attention_heads": True}, "num_attention_heads in .*, got True"),
         ({"num_key_value_heads": 3}, r"n_heads \(4\) must be a multiple of n_kv_heads \(3\)"),
         ({"head_dim": 5}, "even head_dim, got 5"),
+        ({"num_attention_heads": 32}, "head_dim in .* at least 1, got 0"),
         ({"rms_norm_eps": 0}, "rms_norm_eps in .* above 0, got 0"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings in .* true or false, got 'yes'"),
         ({"rope_scaling": 3}, "rope_scaling in .* object or null, got 3"),
@@ -219,7 +290,17 @@ def test_malformed_generation_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"n_layers": 0}, {"window_tokens": 0}, {"n_experts": 1}, {"n_kv_heads": 3}]
+    "settings",
+    [
+        {"n_layers": 0},
+        {"window_tokens": 0},
+        {"n_experts": 1},
+        {"n_kv_heads": 3},
+        {"rope_theta": float("inf")},
+        {"rope_theta": 0.0},
+        {"norm_eps": float("nan")},
+        {"norm_eps": -1e-6},
+    ],
 )
 def test_model_config_checks_itself(settings) -> None:
     sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "max_position_tokens": 8}
