@@ -274,7 +274,7 @@ class HostScan final : public ScanVisitor {
   std::vector<Arrival> arrivals_;  // of ranges_
   std::deque<Segment> segments_;
   std::vector<Piece> unread_;  // those that need nothing from the device
-  TaskGroup tasks_;                // last: waits for tasks that use the rest
+  TaskGroup tasks_;            // last: waits for tasks that use the rest
 };
 
 }  // namespace

@@ -100,8 +100,7 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
          ") free", fitting);
   }
 
-  const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens,
-                              kSegmentBytes);
+  const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens, kSegmentBytes);
   for (const auto& device : devices_) device->check_cache(geometry);
   const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers, report.needs.tail_bytes);
 

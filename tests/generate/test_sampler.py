@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nspjax.generate.sampler import Sampling, allowed_logits, sample
+from nspjax.generate.sampler import Sampling, _gumbel, allowed_logits, sample
 
 VOCABULARY = 40
 ROWS = 3
@@ -114,3 +114,14 @@ def test_greedy_rows_take_the_first_of_the_most_likely_tokens():
     logits = jnp.array([[0.0, 2.0, 2.0], [5.0, -1.0, 5.0], [-3e38, 0.0, -3e38]])
     tokens = sample(logits, settings_of(3, temperature=0.0), jnp.zeros(3, jnp.int32))
     assert tokens.tolist() == [1, 0, 1]
+
+
+def test_the_noise_is_that_of_jax_random_as_it_is_by_default():
+    keys = np.array([[0, 7], [3, 2**32 - 1], [2**31, 5]], np.uint32)
+    index = np.array([0, 1, 2**31 - 1], np.int32)
+    found = _gumbel(jnp.asarray(keys), jnp.asarray(index), 1001)
+    with jax.threefry_partitionable(True):
+        for row, words, at in zip(found, keys, index, strict=True):
+            key = jax.random.wrap_key_data(words, impl="threefry2x32")
+            right = jax.random.gumbel(jax.random.fold_in(key, at), (1001,), jnp.float32)
+            np.testing.assert_allclose(row, right, rtol=1e-5, atol=1e-6)
