@@ -98,9 +98,9 @@ void unpack_head(const HeadTile& tile, const std::byte* from, int64_t begin, int
 void copy_head_tokens(const HeadTile& tile, const std::byte* from, int64_t n, std::byte* to);
 // A full tile from one type to another: float -> int8, int4 quantises, back dequantises, float ->
 // float rounds; the same type: a copy. Codes are the nearest, so an element is off by half a scale
-// at most. A token of which an element of K or V is not finite has NaN for its V's scale and offset,
-// so its V is NaN and so is what sees it; the tile's other tokens do not notice, since such elements
-// do not count for K's scales. Numbers beyond 1e38 may come back as infinities.
+// at most. A token of which an element of K or V is not finite has NaN for its V's scale and
+// offset, so its V is NaN and so is what sees it; the tile's other tokens do not notice, since such
+// elements do not count for K's scales. Numbers beyond 1e38 may come back as infinities.
 void convert_head(const HeadTile& from, const std::byte* data, const HeadTile& to, std::byte* into);
 
 }  // namespace nspjax

@@ -113,7 +113,7 @@ def _query_block(
     shape = (b, hkv, hq // hkv, t)
     carry = (
         jnp.zeros((*shape, d), jnp.float32),
-        jnp.full(shape, jnp.finfo(jnp.float32).min),  # finite: a score can be -inf
+        jnp.full(shape, jnp.finfo(jnp.float32).min, jnp.float32),  # finite: a score can be -inf
         jnp.zeros(shape, jnp.float32),
     )
     lower = begin.min() // kv_block
