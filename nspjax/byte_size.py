@@ -8,7 +8,6 @@ from fractions import Fraction
 
 from nspjax.errors import InvalidArgumentError
 
-_MOST = 2**63 - 1
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
