@@ -1,8 +1,4 @@
-"""One file of a checkpoint, which may be anything: it is looked at before it is read.
-
-Files are read with pread and not mapped: of a file that somebody cuts while it is read, a mapping
-gives SIGBUS, a read an error.
-"""
+"""One file of a checkpoint, which may be anything: it is looked at before it is read."""
 
 from __future__ import annotations
 
@@ -36,6 +32,11 @@ class ModelFile:
         self.version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         """Differs where the file was changed or replaced in between."""
         self._descriptor = descriptor
+
+    @property
+    def same_file(self) -> str:
+        """A path to what was opened, whatever has its name by now."""
+        return f"/proc/self/fd/{self._descriptor}"
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill a buffer of bytes from the file's byte `offset` on.

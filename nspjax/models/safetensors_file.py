@@ -1,15 +1,14 @@
-"""Safetensors files: the tensors that a header names, and their values.
+"""Safetensors files: the tensors that a header names and their values, read by `safetensors`.
 
-A file is: the header's length (8 bytes, little endian), the header, a JSON object {name: {dtype,
-shape, data_offsets}}, and the values, without gaps
-(https://github.com/huggingface/safetensors#format). The `safetensors` package maps the file, which
-`model_file` does not want; what it checks of a header is checked here.
+The package maps the file. So it is looked at first, and again before each tensor: of a file that
+was cut, a mapping gives SIGBUS.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import ml_dtypes
 import numpy as np
 
 from nspjax.errors import CheckpointError
-from nspjax.models.json_file import parse_json, shown
 from nspjax.models.model_file import ModelFile, opened
 
 DTYPES = {
@@ -27,26 +25,21 @@ DTYPES = {
     "F64": np.dtype(np.float64),
 }
 """Those whose values are read, by safetensors' names."""
-
-MOST_HEADER_BYTES = 100_000_000  # the format's own limit
-MOST_AXES = 16
-LENGTH_BYTES = 8
+_MOST_SHOWN = 300
+"""Characters of the package's message that ours repeats: it may name a tensor at any length."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
     """One tensor of a shard, not read yet. dtype as safetensors spells it, e.g. "BF16".
 
-    offset: of its first byte in the shard, n_bytes: all of them. version: the shard's, when its
-    header was read.
+    version: the shard's, when its header was read.
     """
 
     name: str
     shard: Path
     shape: tuple[int, ...]
     dtype: str
-    offset: int
-    n_bytes: int
     version: tuple[int, ...]
 
     def read(self) -> np.ndarray:
@@ -55,18 +48,17 @@ class StoredTensor:
         Raises:
           CheckpointError: the file cannot be read any more, or is another one by now.
         """
-        values = np.empty(self.shape, DTYPES[self.dtype])
-        # opened anew for each tensor: a checkpoint can have more shards than a process has files
+        # The shard is opened anew for each tensor, so that its pages are given back with it.
         try:
             with opened(self.shard) as file:
                 if file.version != self.version:
                     raise CheckpointError(
                         f"{self.shard} was changed while it was loaded ({file.n_bytes} bytes now)"
                     )
-                file.read_into(values.reshape(-1).view(np.uint8).data, self.offset)
+                with _mapped(file) as tensors:
+                    return tensors.get_tensor(self.name)
         except FileNotFoundError as error:
             raise CheckpointError(f"{self.shard} was removed while it was loaded") from error
-        return values
 
 
 def shard_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -76,65 +68,29 @@ def shard_tensors(path: Path) -> dict[str, StoredTensor]:
       FileNotFoundError: there is no such file.
       CheckpointError: it is truncated or damaged, or no safetensors file.
     """
-    with opened(path) as file:
-        try:
-            return _tensors(file)
-        except _DamagedError as error:
-            raise CheckpointError(
-                f"{path} ({file.n_bytes} bytes) is truncated or damaged, or no safetensors file: "
-                f"{error}. Download it again"
-            ) from error
+    found = {}
+    with opened(path) as file, _mapped(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+            view = tensors.get_slice(name)
+            shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
+            found[name] = StoredTensor(name, path, shape, dtype, file.version)
+    return found
 
 
-class _DamagedError(Exception):
-    """What is wrong with a header."""
-
-
-def _tensors(file: ModelFile) -> dict[str, StoredTensor]:
-    if file.n_bytes < LENGTH_BYTES:
-        raise _DamagedError("it has no header")
-    header_bytes = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    begin = LENGTH_BYTES + header_bytes
-    if header_bytes > MOST_HEADER_BYTES or begin > file.n_bytes:
-        raise _DamagedError(f"its header would have {header_bytes} bytes")
+@contextlib.contextmanager
+def _mapped(file: ModelFile) -> Iterator[Any]:
+    """The file as `safetensors.safe_open` gives it; what it complains about, in our words."""
     try:
-        header = parse_json(file.read(header_bytes, LENGTH_BYTES), "its header")
-    except CheckpointError as error:
-        raise _DamagedError(str(error)) from error
-    header.pop("__metadata__", None)
-    tensors = {name: _tensor(name, entry, begin, file) for name, entry in header.items()}
-    end = begin
-    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.n_bytes)):
-        if tensor.offset != end:
-            where = "before" if tensor.offset < end else "behind"
-            raise _DamagedError(
-                f"{shown(tensor.name)} begins {where} the end of the tensor before it"
-            )
-        end += tensor.n_bytes
-    if end != file.n_bytes:
-        raise _DamagedError(f"its tensors end at byte {end}")
-    return tensors
-
-
-def _tensor(name: str, entry: Any, begin: int, file: ModelFile) -> StoredTensor:
-    entry = entry if isinstance(entry, dict) else {}
-    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if (
-        not isinstance(dtype, str)
-        or not _are_sizes(shape)
-        or not _are_sizes(offsets)
-        or len(shape) > MOST_AXES
-        or len(offsets) != 2
-        or offsets[0] > offsets[1]
-        or math.prod(size or 1 for size in shape) >= 2**63
-    ):
-        raise _DamagedError(f"it describes {shown(name)} as {shown(entry)}")
-    n_bytes = offsets[1] - offsets[0]
-    if dtype in DTYPES and n_bytes != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise _DamagedError(f"{shown(name)}, {dtype} {shown(shape)}, has {n_bytes} bytes")
-    offset = begin + offsets[0]
-    return StoredTensor(name, file.path, tuple(shape), dtype, offset, n_bytes, file.version)
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise CheckpointError(
+            "reading a checkpoint needs safetensors: pip install 'nspjax[hf]'"
+        ) from error
+    try:
+        with safe_open(file.same_file, framework="numpy") as tensors:
+            yield tensors
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file.path} ({file.n_bytes} bytes) is truncated or damaged, or no safetensors file: "
+            f"{str(error)[:_MOST_SHOWN]}. Download it again"
+        ) from error

@@ -57,10 +57,10 @@ def test_without_huggingface_hub(monkeypatch) -> None:
 
 
 def test_without_safetensors(tmp_path: Path, monkeypatch) -> None:
-    """Files in that format are read without the package."""
     directory = tiny_checkpoint.write(tmp_path)
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    load_decoder(directory)
+    with pytest.raises(CheckpointError, match=r"pip install 'nspjax\[hf\]'"):
+        load_decoder(directory)
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere", "a/b/c", "~/nowhere", Path("a/b"), ""])
