@@ -456,4 +456,4 @@ class Store:
 
 
 def _cache_id(cache: StoredKVCache | StoredArray) -> int:
-    return int(np.asarray(cache.handle)[1])  # by NumPy: JAX would compile, or hang in a fork's child
+    return int(np.asarray(cache.handle)[1])  # JAX would hang in a fork's child
