@@ -64,7 +64,7 @@ def _printable(info: Info) -> Info:
     """With paths as text, whatever bytes they have."""
     stores = []
     for store in info.stores:
-        texts = {
+        texts: dict[str, Any] = {
             field.name: printable(value)
             for field in dataclasses.fields(store)
             if isinstance(value := getattr(store, field.name), str)

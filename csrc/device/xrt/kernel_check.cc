@@ -73,8 +73,8 @@ xrt::xclbin read_xclbin(const std::string& path) {
   if (::access(path.c_str(), R_OK) != 0) {
     fail(ErrorKind::kAccelerator, "the xclbin ", path, " cannot be read: ", errno_text(errno));
   }
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {  // a FIFO would be waited for
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) {  // a FIFO would be waited for
     fail(ErrorKind::kAccelerator, "the xclbin ", path, " is no file");
   }
   check_size(path);
