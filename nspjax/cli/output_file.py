@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from nspjax.errors import InvalidArgumentError
 
 
-def check_output(option: str, path: str | None, *, other_than: Sequence[str] = ()) -> None:
+def check_output(
+    option: str, path: str | None, *, other_than: Sequence[str] = (), ordinary: bool = False
+) -> None:
     """Refuse a path that cannot be written, or that is one of the command's other files.
+
+    ordinary: refuse FIFOs and devices too: one that is opened at the end of a job may hang it.
 
     Raises:
       InvalidArgumentError: so it is.
@@ -32,10 +36,14 @@ def check_output(option: str, path: str | None, *, other_than: Sequence[str] = (
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidArgumentError(f"{option} {path} cannot be written: {reason}") from error
-    if not stat.S_ISREG(mode) or not os.path.isdir(folder):
+    what = None
+    if stat.S_ISDIR(mode):
+        what = "is a directory"
+    elif ordinary and not stat.S_ISREG(mode):
+        what = "is no ordinary file"
+    elif not os.path.isdir(folder):
         what = f"has no directory {folder}"
-        if not stat.S_ISREG(mode):
-            what = "is a directory" if stat.S_ISDIR(mode) else "is no ordinary file"
+    if what is not None:
         raise InvalidArgumentError(f"{option} {path} {what}: give a file to write")
     if os.path.realpath(path) in map(os.path.realpath, other_than):
         raise InvalidArgumentError(f"{option} {path} is the input or the output")

@@ -271,7 +271,8 @@ def _check_trace(options: RunBatch) -> None:
         return
     if not options.store:
         raise InvalidArgumentError("--trace shows what a store does: it needs --store")
-    check_output("--trace", options.trace, other_than=(options.input, options.output))
+    others = (options.input, options.output)
+    check_output("--trace", options.trace, other_than=others, ordinary=True)
 
 
 def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:

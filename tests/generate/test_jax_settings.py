@@ -46,9 +46,12 @@ NOT_OURS = {
     "jax_distributed_debug": "prints every program",
     "jax_explain_cache_misses": "logs every tracing",
     "jax_log_compiles": "logs every compilation",
-    "jax_scan3": "an experiment of JAX, broken for loops like ours",
     "jax_raise_persistent_cache_errors": "about a cache on disk",
 }
+
+
+NOT_AT_ONCE = {"jax_scan3"}
+"""No trouble alone, but with all others at once JAX itself does not lower a loop."""
 
 
 def other_values() -> dict[str, object]:
@@ -95,7 +98,8 @@ def expected(checkpoint, store):
 
 
 def test_all_settings_at_once(checkpoint, store, expected):
-    with changed(other_values()):
+    at_once = {name: value for name, value in other_values().items() if name not in NOT_AT_ONCE}
+    with changed(at_once):
         found = answers(checkpoint, None), answers(checkpoint, store)
     assert found == expected
 
