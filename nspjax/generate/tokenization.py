@@ -7,6 +7,7 @@ ids can be served without it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import stat
@@ -121,8 +122,8 @@ def added_text(before: str, after: str) -> str:
     """`after` without the beginning that it has in common with `before`."""
     if after.startswith(before):
         return after[len(before) :]
-    n_common = next(i for i, (a, b) in enumerate(zip(before, after + "\0", strict=False)) if a != b)
-    return after[n_common:]
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
+    return after[sum(1 for _ in same) :]
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

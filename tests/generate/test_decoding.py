@@ -9,6 +9,8 @@ from tokenizer_forms import byte_level, metaspace, unigram
 from tokenizers import decoders
 
 from nspjax.errors import RequestError
+from nspjax.generate.answer import Answer
+from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.stop_texts import StopTexts, StopWatch
 from nspjax.generate.tokenization import answer_text
 
@@ -122,6 +124,7 @@ X = ids_of("metaspace", "x")
         ("metaspace", [*X, *bytes_of("€")[:1]], bytes_of("€")[1:], "€"),
         ("metaspace", X, bytes_of("€")[:2], "\ufffd\ufffd"),
         ("metaspace", X, bytes_of("\ufffd"), "\ufffd"),
+        ("metaspace", [*X, *bytes_of("\0")], bytes_of("€")[:1], "\ufffd\ufffd"),
         ("metaspace", X, ids_of("metaspace", "</s>", "x", "</s>", "<tool>"), "x<tool>"),
     ],
 )  # fmt: skip
@@ -168,6 +171,23 @@ def test_a_stop_text_with_a_special_token_in_it_is_refused():
     assert stops.tokens == {tokenizer.eos_token_id: "</s>"}
     with pytest.raises(RequestError, match=r"special token '</s>'.*use stop_token_ids=\[2\]"):
         StopTexts.of(tokenizer, ["x</s>"])
+
+
+@pytest.mark.parametrize("stop", ["</s>", "xx"])
+def test_an_answer_ends_at_its_stop_text(stop):
+    tokenizer = tokenizer_of("metaspace")
+    params = SamplingParams(stop=stop)
+    answer = Answer(
+        X, params, index=0, seed=0, max_tokens=9, end_tokens=(), tokenizer=tokenizer,
+        stops=StopTexts.of(tokenizer, params.stop_texts),
+    )  # fmt: skip
+    said = ids_of("metaspace", "h", *(["</s>"] if stop == "</s>" else "xx"))
+    answer.accept(said[0])
+    answer.restart()
+    assert [answer.accept(token) for token in said] == [False] * (len(said) - 1) + [True]
+    output = answer.output()
+    assert (output.text, output.finish_reason, output.stop_reason) == ("h", "stop", stop)
+    assert answer.stop_tokens == ([2] if stop == "</s>" else [])
 
 
 def test_a_token_costs_the_same_however_long_the_answer_is(monkeypatch):
