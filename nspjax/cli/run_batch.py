@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nspjax.byte_size import parse_bytes
+from nspjax.cli.answer_settings import STORED_DTYPES, answer_settings
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
 from nspjax.cli.output_file import check_output
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     from nspjax.generate.batch.job import BatchJob
     from nspjax.runtime import Store
 
-_MAX_NUM_SEQS = 16
-"""`LLM`'s own, where none is given."""
 _MOST_MESSAGE = 4000
-_STORED_DTYPES = ("int8", "int4")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -196,31 +194,6 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
         yield opened.enter_context(llm), store
 
 
-def answer_settings(options: RunBatch) -> dict[str, object]:
-    """What answers depend on, of what the command line says."""
-    cards = [spec.partition("?")[0] for spec in options.store if spec.startswith("xrt:")]
-    settings: dict[str, object] = {
-        "dtype": options.dtype,
-        "kv_dtype": options.kv_dtype or "auto",
-        "max_model_len": options.max_model_len or "auto",
-        "max_num_seqs": options.max_num_seqs or _MAX_NUM_SEQS,
-        "devices": ",".join(cards) or len(options.store),
-    }
-    if options.store:
-        settings |= {
-            "pipeline": options.pipeline or "default",
-            "interval_tokens": options.interval_tokens or "auto",
-            "share_prefixes": options.share_prefixes,
-        }
-    # Tiles in host memory are attended there, the others on cards; and those that are held back
-    # there are not in 8 or 4 bits yet.
-    if cards or (options.kv_dtype in _STORED_DTYPES and options.pipeline):
-        settings["host_memory"] = options.host_memory or "4GiB"
-    if "XLA_FLAGS" in os.environ:
-        settings["xla_flags"] = ",".join(os.environ["XLA_FLAGS"].split())
-    return settings
-
-
 def served_name(model: str) -> str:
     """The name that results carry: a hub id as it is, a directory's own name, as UTF-8 has it."""
     path = os.path.expanduser(model)
@@ -244,7 +217,7 @@ def _check_options(options: RunBatch) -> None:
         if not options.store:
             raise InvalidArgumentError("--weights-resident: the rest is in a store: give --store")
         parse_bytes(options.weights_resident, least=0)
-    if options.kv_dtype in _STORED_DTYPES and not options.store:
+    if options.kv_dtype in STORED_DTYPES and not options.store:
         raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")
     if options.pipeline is not None:
         if not options.store:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from nspjax.errors import NspjaxError, RequestError
 from nspjax.generate.outputs import CompletionOutput
 from nspjax.generate.sampling_params import SamplingParams
-from nspjax.generate.stop_texts import StopTexts, StopWatch
-from nspjax.generate.tokenization import answer_text
+from nspjax.generate.text.stop_texts import StopTexts, StopWatch
+from nspjax.generate.text.tokenization import answer_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,25 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from jax.typing import DTypeLike
 
-from nspjax.errors import CheckpointError, InvalidArgumentError, RequestError
+from nspjax.errors import InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
-from nspjax.generate.chat_template import ChatTemplate
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.jax_settings import check_settings, pinned_settings
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.offloaded_weights import OffloadedWeights
-from nspjax.generate.outputs import (
-    CompletionOutput,
-    GenerationStats,
-    Prompt,
-    Request,
-    RequestOutput,
-)
+from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput, requests_of
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
-from nspjax.generate.tokenization import encode, load_tokenizer, why_missing
+from nspjax.generate.text.chat_template import ChatTemplate
+from nspjax.generate.text.tokenization import chosen_tokenizer, encode
 from nspjax.models import Decoder, load_config, resolve_checkpoint
 
 if TYPE_CHECKING:
@@ -116,7 +110,7 @@ class LLM:
         directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
         if directory is not None:
             load_config(directory)  # whatever is wrong with it is said before the tokenizer's part
-        self.tokenizer, no_tokenizer = _tokenizer(tokenizer, directory)
+        self.tokenizer, no_tokenizer = chosen_tokenizer(tokenizer, directory)
         if directory is not None:
             decoder = self._offloaded.load(directory, dtype)
         else:
@@ -162,7 +156,7 @@ class LLM:
         Raises:
           RequestError: one of the requests cannot be served (says which); nothing has run then.
         """
-        requests = _requests(prompts, params)
+        requests = requests_of(prompts, params)
         prepared = []
         for i, request in enumerate(requests):
             try:
@@ -210,7 +204,7 @@ class LLM:
 
         Returns the text under "prompt", and under "prompt_token_ids" its tokens: the template
         writes BOS itself, so that the text alone would get a second one. The template runs in a
-        process of its own, within limits (see `nspjax.generate.chat_process`).
+        process of its own, within limits (see `nspjax.generate.text.chat_process`).
 
         Raises:
           RequestError: the checkpoint has no chat template or tokenizer, or the template refuses
@@ -260,7 +254,7 @@ class LLM:
                 prepared, siblings = pending.pop(answer)
                 if not any(sibling in pending for sibling in siblings):
                     self._progress.add(requests_finished=1)
-                    yield _request_output(prepared, siblings)
+                    yield prepared.output(siblings)
 
     # ---- life time ------------------------------------------------------------------------------
 
@@ -280,42 +274,6 @@ class LLM:
         self.close()
 
 
-def _tokenizer(
-    asked: PreTrainedTokenizerBase | str | Path | None, checkpoint: Path | None
-) -> tuple[PreTrainedTokenizerBase | None, str]:
-    """The tokenizer, and what to say where one is needed and there is none."""
-    if asked is None:
-        return None, "this LLM was made with tokenizer=None: give token ids"
-    if asked == "auto":
-        tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
-        return tokenizer, why_missing(checkpoint)
-    if isinstance(asked, str | Path):
-        tokenizer = load_tokenizer(Path(asked))
-        if tokenizer is None:
-            raise CheckpointError(f"there is no {asked}/tokenizer.json: {why_missing(Path(asked))}")
-        return tokenizer, ""
-    if not hasattr(asked, "apply_chat_template"):
-        raise InvalidArgumentError(
-            "tokenizer must be a directory or a tokenizer of transformers, got "
-            f"{type(asked).__name__}: wrap one of the package tokenizers in "
-            "PreTrainedTokenizerFast(tokenizer_object=...)"
-        )
-    return asked, ""
-
-
-def _request_output(prepared: PreparedRequest, answers: Sequence[Answer]) -> RequestOutput:
-    error = next((answer.error for answer in answers if answer.error), None)
-    outputs: tuple[CompletionOutput, ...] = ()
-    if error is None:
-        try:
-            outputs = tuple(answer.output() for answer in answers)
-        except RequestError as failure:  # the tokenizer's, at what was generated
-            error = failure
-    return RequestOutput(
-        prepared.request.request_id, prepared.text, prepared.token_ids, outputs, error
-    )
-
-
 def _context(max_model_len: int | None, model_limit: int) -> int:
     if max_model_len is None:
         return model_limit
@@ -325,23 +283,6 @@ def _context(max_model_len: int | None, model_limit: int) -> int:
             f"got {max_model_len}"
         )
     return max_model_len
-
-
-def _requests(
-    prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-) -> list[Request]:
-    if isinstance(prompts, str | Mapping) or (prompts and isinstance(prompts[0], int)):
-        prompts = [prompts]  # pyright: ignore
-    if params is None or isinstance(params, SamplingParams):
-        params = [params or SamplingParams()] * len(prompts)
-    if len(params) != len(prompts):
-        raise RequestError(
-            f"{len(prompts)} prompts and {len(params)} SamplingParams: give one a prompt"
-        )
-    return [
-        Request(str(i), prompt, setting)  # pyright: ignore
-        for i, (prompt, setting) in enumerate(zip(prompts, params, strict=True))
-    ]
 
 
 def _checked_pipeline(pipeline: str | Pipeline | None, *, in_store: bool) -> Pipeline | None:

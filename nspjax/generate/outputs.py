@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nspjax.errors import NspjaxError
+from nspjax.errors import NspjaxError, RequestError
 from nspjax.generate.sampling_params import SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -21,6 +21,30 @@ class Request:
     request_id: str
     prompt: Prompt
     params: SamplingParams = dataclasses.field(default_factory=SamplingParams)
+
+
+def requests_of(
+    prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+) -> list[Request]:
+    """One request a prompt, numbered from "0".
+
+    params: for all prompts, or one a prompt; None: `SamplingParams()`.
+
+    Raises:
+      RequestError: another number of params than of prompts.
+    """
+    if isinstance(prompts, str | Mapping) or (prompts and isinstance(prompts[0], int)):
+        prompts = [prompts]  # pyright: ignore
+    if params is None or isinstance(params, SamplingParams):
+        params = [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise RequestError(
+            f"{len(prompts)} prompts and {len(params)} SamplingParams: give one a prompt"
+        )
+    return [
+        Request(str(i), prompt, setting)  # pyright: ignore
+        for i, (prompt, setting) in enumerate(zip(prompts, params, strict=True))
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nspjax.errors import RequestError
-from nspjax.generate import tokenization
 from nspjax.generate.answer import Answer, draw_seed
-from nspjax.generate.outputs import Request
+from nspjax.generate.outputs import CompletionOutput, Request, RequestOutput
 from nspjax.generate.sampling_params import SamplingParams
-from nspjax.generate.stop_texts import StopTexts
+from nspjax.generate.text import tokenization
+from nspjax.generate.text.stop_texts import StopTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +26,17 @@ class PreparedRequest:
     text: str | None
     token_ids: tuple[int, ...]
     stops: StopTexts | None
+
+    def output(self, answers: Sequence[Answer]) -> RequestOutput:
+        """What its finished answers make."""
+        error = next((answer.error for answer in answers if answer.error), None)
+        outputs: tuple[CompletionOutput, ...] = ()
+        if error is None:
+            try:
+                outputs = tuple(answer.output() for answer in answers)
+            except RequestError as failure:  # the tokenizer's, at what was generated
+                error = failure
+        return RequestOutput(self.request.request_id, self.text, self.token_ids, outputs, error)
 
 
 @dataclasses.dataclass(frozen=True)

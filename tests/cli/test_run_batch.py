@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 
 from nspjax import errors
 from nspjax.cli import app
+from nspjax.cli.answer_settings import MAX_NUM_SEQS
 from nspjax.cli.progress import ProgressReporter, ProgressStyle
-from nspjax.cli.run_batch import _MAX_NUM_SEQS
 from nspjax.generate import LLM
 from nspjax.generate.batch.output import open_output
 
@@ -138,7 +138,7 @@ def test_flags_of_xla_are_compared(run: Run, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_default_is_the_engines():
-    assert inspect.signature(LLM).parameters["max_num_seqs"].default == _MAX_NUM_SEQS
+    assert inspect.signature(LLM).parameters["max_num_seqs"].default == MAX_NUM_SEQS
 
 
 def test_the_output_is_removed_while_the_job_runs(run: Run):

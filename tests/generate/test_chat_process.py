@@ -12,9 +12,9 @@ import pytest
 from byte_tokenizer import byte_tokenizer
 
 from nspjax.errors import NspjaxError, RequestError
-from nspjax.generate import chat_process, chat_worker
-from nspjax.generate.chat_process import ChatProcess
-from nspjax.generate.chat_template import ChatTemplate
+from nspjax.generate.text import chat_process, chat_worker
+from nspjax.generate.text.chat_process import ChatProcess
+from nspjax.generate.text.chat_template import ChatTemplate
 
 GOOD = "{{ messages[-1].content }}"
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -36,7 +36,9 @@ def render(process, source, content="x"):
 
 
 def workers():
-    return [p for p in psutil.Process().children() if "nspjax.generate.chat_worker" in p.cmdline()]
+    return [
+        p for p in psutil.Process().children() if "nspjax.generate.text.chat_worker" in p.cmdline()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_a_forked_child_has_a_process_of_its_own(shared):
 def test_nothing_is_left_when_our_process_is_killed(source):
     script = f"""
         import threading, time
-        from nspjax.generate.chat_process import ChatProcess
+        from nspjax.generate.text.chat_process import ChatProcess
         process = ChatProcess()
         process.render({GOOD!r}, {said()!r}, {{}})
         threading.Timer(0.3, print, ["ready"], {{"flush": True}}).start()
@@ -195,5 +197,5 @@ def test_a_file_beside_which_we_run_is_no_module(tmp_path, monkeypatch):
 
 
 def test_the_process_loads_no_jax():
-    script = "import sys, nspjax.generate.chat_worker; sys.exit('jax' in sys.modules)"
+    script = "import sys, nspjax.generate.text.chat_worker; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

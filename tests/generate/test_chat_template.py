@@ -8,9 +8,9 @@ from byte_tokenizer import byte_tokenizer
 from transformers import AutoTokenizer
 
 from nspjax.errors import RequestError
-from nspjax.generate.chat_forms import ContentForms, render_fitting
-from nspjax.generate.chat_process import ChatProcess
-from nspjax.generate.chat_template import ChatTemplate
+from nspjax.generate.text.chat_forms import ContentForms, render_fitting
+from nspjax.generate.text.chat_process import ChatProcess
+from nspjax.generate.text.chat_template import ChatTemplate
 
 PLAIN = """{{ bos_token }}{% for message in messages %}
     {%- if message.role == 'robot' %}{{ raise_exception('no robots here') }}{% endif %}
@@ -28,7 +28,7 @@ def one_process():
     """For all templates of this file: a process takes a second to start."""
     process = ChatProcess()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nspjax.generate.chat_template.ChatProcess", lambda: process)
+        patch.setattr("nspjax.generate.text.chat_template.ChatProcess", lambda: process)
         yield
     process.close()
 

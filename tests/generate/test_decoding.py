@@ -11,8 +11,8 @@ from tokenizers import decoders
 from nspjax.errors import RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.sampling_params import SamplingParams
-from nspjax.generate.stop_texts import StopTexts, StopWatch
-from nspjax.generate.tokenization import answer_text
+from nspjax.generate.text.stop_texts import StopTexts, StopWatch
+from nspjax.generate.text.tokenization import answer_text
 
 FORMS = {
     "byte_level": byte_level,

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from nspjax.errors import CheckpointError, RequestError
 from nspjax.generate import LLM, Request, SamplingParams
-from nspjax.generate.tokenization import (
+from nspjax.generate.text.tokenization import (
     encode,
     load_tokenizer,
     special_token_ids,
@@ -212,7 +212,7 @@ def test_loading_asks_no_network_and_says_nothing(tmp_path):
         import pathlib, socket
         def refuse(*_): raise SystemExit("the network was asked")
         socket.socket.connect = socket.getaddrinfo = refuse
-        from nspjax.generate.tokenization import decode, encode, load_tokenizer
+        from nspjax.generate.text.tokenization import decode, encode, load_tokenizer
         tokenizer = load_tokenizer(pathlib.Path({str(tmp_path)!r}))
         assert encode(tokenizer, "w1 w2 w3", special_tokens=True) == (1, 2, 3)
         decode(tokenizer, [1, 2, 3])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nspjax.errors import RequestError
-from nspjax.generate.tokenization import added_text, answer_text, decode, special_token_ids
+from nspjax.generate.text.tokenization import added_text, answer_text, decode, special_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nspjax.errors import RequestError
-from nspjax.generate.chat_messages import checked_messages, checked_objects
-from nspjax.generate.chat_process import ChatProcess
-from nspjax.generate.library_errors import failures_are_the_requests
+from nspjax.generate.text.chat_messages import checked_messages, checked_objects
+from nspjax.generate.text.chat_process import ChatProcess
+from nspjax.generate.text.library_errors import failures_are_the_requests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

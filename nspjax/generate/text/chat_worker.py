@@ -1,4 +1,4 @@
-"""The process in which chat templates run: `python -m nspjax.generate.chat_worker`.
+"""The process in which chat templates run: `python -m nspjax.generate.text.chat_worker`.
 
 A template is a program of the checkpoint's. It is sandboxed, but it may not end, may use any amount
 of memory and may crash the interpreter: only a process of its own can be stopped for sure.
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nspjax.generate.chat_forms import ContentForms, Message, render_fitting
-from nspjax.generate.library_errors import is_failure, shortened, told
+from nspjax.generate.text.chat_forms import ContentForms, Message, render_fitting
+from nspjax.generate.text.library_errors import is_failure, shortened, told
 
 MEMORY_BYTES = 1 << 30
 """What a template may use besides what the process has when it is ready."""

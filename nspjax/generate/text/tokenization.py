@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nspjax.errors import CheckpointError
-from nspjax.generate.library_errors import failures_are_the_requests, is_failure, told
+from nspjax.errors import CheckpointError, InvalidArgumentError
+from nspjax.generate.text.library_errors import failures_are_the_requests, is_failure, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +72,34 @@ def why_missing(directory: Path | None) -> str:
     if directory is not None and _has_vocabulary(directory):
         return "text needs the package transformers: pip install 'nspjax[hf]', or give token ids"
     return "the model has no tokenizer.json: give token ids"
+
+
+def chosen_tokenizer(
+    asked: PreTrainedTokenizerBase | str | Path | None, checkpoint: Path | None
+) -> tuple[PreTrainedTokenizerBase | None, str]:
+    """The tokenizer that `LLM` was asked for, and what to say where one is needed but missing.
+
+    Raises:
+      CheckpointError: a directory without one, or as `load_tokenizer`.
+      InvalidArgumentError: something that is no tokenizer.
+    """
+    if asked is None:
+        return None, "this LLM was made with tokenizer=None: give token ids"
+    if asked == "auto":
+        tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
+        return tokenizer, why_missing(checkpoint)
+    if isinstance(asked, str | Path):
+        tokenizer = load_tokenizer(Path(asked))
+        if tokenizer is None:
+            raise CheckpointError(f"there is no {asked}/tokenizer.json: {why_missing(Path(asked))}")
+        return tokenizer, ""
+    if not hasattr(asked, "apply_chat_template"):
+        raise InvalidArgumentError(
+            "tokenizer must be a directory or a tokenizer of transformers, got "
+            f"{type(asked).__name__}: wrap one of the package tokenizers in "
+            "PreTrainedTokenizerFast(tokenizer_object=...)"
+        )
+    return asked, ""
 
 
 def encode(

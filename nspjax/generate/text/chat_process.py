@@ -13,7 +13,7 @@ import weakref
 from typing import Any
 
 from nspjax.errors import NspjaxError, RequestError
-from nspjax.generate.chat_worker import (
+from nspjax.generate.text.chat_worker import (
     FAILED,
     MEMORY_BYTES,
     MOST_CHARACTERS,
@@ -116,7 +116,7 @@ class _Worker:
             try:
                 process = subprocess.Popen(
                     # -P: a file beside which we run must not pass for a module
-                    [sys.executable, "-P", "-Wignore", "-m", "nspjax.generate.chat_worker",
+                    [sys.executable, "-P", "-Wignore", "-m", "nspjax.generate.text.chat_worker",
                      str(os.getpid())],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,

@@ -1,0 +1,39 @@
+"""What answers depend on, of what the command line says: docs/run-batch.md has the whole list."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nspjax.cli.run_batch import RunBatch
+
+MAX_NUM_SEQS = 16
+"""`LLM`'s default."""
+STORED_DTYPES = ("int8", "int4")
+"""KV dtypes that only a store has."""
+
+
+def answer_settings(options: RunBatch) -> dict[str, object]:
+    """The settings that a fingerprint has, by name."""
+    cards = [spec.partition("?")[0] for spec in options.store if spec.startswith("xrt:")]
+    settings: dict[str, object] = {
+        "dtype": options.dtype,
+        "kv_dtype": options.kv_dtype or "auto",
+        "max_model_len": options.max_model_len or "auto",
+        "max_num_seqs": options.max_num_seqs or MAX_NUM_SEQS,
+        "devices": ",".join(cards) or len(options.store),
+    }
+    if options.store:
+        settings |= {
+            "pipeline": options.pipeline or "default",
+            "interval_tokens": options.interval_tokens or "auto",
+            "share_prefixes": options.share_prefixes,
+        }
+    # Tiles in host memory are attended there, the others on cards; and those that are held back
+    # there are not in 8 or 4 bits yet.
+    if cards or (options.kv_dtype in STORED_DTYPES and options.pipeline):
+        settings["host_memory"] = options.host_memory or "4GiB"
+    if "XLA_FLAGS" in os.environ:
+        settings["xla_flags"] = ",".join(os.environ["XLA_FLAGS"].split())
+    return settings
