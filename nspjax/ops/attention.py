@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -69,16 +70,18 @@ def cached_attention(
       InvalidArgumentError: shapes, dtypes or settings do not fit together, or T > C.
     """
     rows_given = None if rows is None else as_int32("rows", rows)
-    n_new = None if n_new is None else as_int32("n_new", n_new)
+    n_new = None if n_new is None else jax.device_put(as_int32("n_new", n_new))
     check_arguments(q, k, v, cache, rows_given, n_new)
     batch, n_tokens, _, head_dim = q.shape
-    lengths = as_int32("cache.lengths", cache.lengths)
+    lengths = jax.device_put(as_int32("cache.lengths", cache.lengths))
     if rows_given is None:
-        rows, start, exists = jnp.arange(batch, dtype=jnp.int32), lengths, None
+        rows, start = jnp.arange(batch, dtype=jnp.int32), lengths
     else:
-        rows = rows_given
-        exists = (rows >= 0) & (rows < cache.batch)
-        start = jnp.where(exists, lengths.at[rows].get(mode="clip"), -1)
+        # Of a row that is none, anything. As a model writes it, on the host if rows are there, so
+        # that passes see one value.
+        with jax.transfer_guard("allow"):
+            start = lengths[rows_given]
+        rows = jax.device_put(rows_given)
     if n_new is None:
         n_new = jnp.full((batch,), n_tokens, jnp.int32)
     mark = functools.partial(
@@ -92,10 +95,10 @@ def cached_attention(
     out, keys, values = call(q, k, v, cache.k, cache.v, rows, start, n_new)
     capacity = cache.capacity_tokens
     after = jnp.where(_fits(start, n_new, n_tokens, capacity), start + n_new, capacity + 1)
-    if exists is not None:
+    if rows_given is not None:
         # an index past the end is dropped
-        at = jnp.where(exists & (n_new != 0), rows, cache.batch)
-        after = lengths.at[at].set(after, mode="drop")
+        changes = (rows >= 0) & (rows < cache.batch) & (n_new != 0)
+        after = lengths.at[jnp.where(changes, rows, cache.batch)].set(after, mode="drop")
     return out, KVCache(keys, values, after)
 
 

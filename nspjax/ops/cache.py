@@ -68,11 +68,11 @@ def row_lengths(lengths: ArrayLike, batch: int) -> jax.Array:
         raise InvalidArgumentError(
             f"lengths has shape {values.shape} for a cache of {batch} rows: give one for each"
         )
-    return values
+    return jax.device_put(values)
 
 
-def as_int32(name: str, values: ArrayLike) -> jax.Array:
-    """Integers as int32; those that it cannot hold become ones that are as wrong.
+def as_int32(name: str, values: ArrayLike) -> jax.Array | np.ndarray:
+    """Integers as int32, on the host if they are; what it cannot hold becomes one that is as wrong.
 
     Raises:
       InvalidArgumentError: they are not integers.
@@ -85,8 +85,7 @@ def as_int32(name: str, values: ArrayLike) -> jax.Array:
         return values
     own, wide = jnp.iinfo(values.dtype), jnp.iinfo(jnp.int32)
     xp = jnp if isinstance(values, jax.Array) else np
-    values = xp.clip(values, max(own.min, wide.min), min(own.max, wide.max)).astype(np.int32)
-    return values if isinstance(values, jax.Array) else jax.device_put(values)
+    return xp.clip(values, max(own.min, wide.min), min(own.max, wide.max)).astype(np.int32)
 
 
 class CacheArray(jax.ShapeDtypeStruct):

@@ -27,7 +27,7 @@ SHARED_TOKENS = 400
 
 def check_attention(store, cache, plain):
     """Of each row's last tokens, against float64."""
-    _, cache_id, version = np.asarray(cache.k).tolist()
+    cache_id, version = store._engine.read_cache_handle(np.asarray(cache.k))
     lengths = plain.lengths.tolist()
     for n_tokens, window in ((1, 0), (5, 0), (70, 0), (1, 100)):
         q = normal(np.random.default_rng(1), (ROWS, n_tokens, HEADS * GROUP, HEAD_DIM))

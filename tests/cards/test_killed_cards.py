@@ -48,7 +48,7 @@ class Job:
         command = [
             sys.executable, "-m", "nspjax", "run-batch", "-i", source, "-o", output, "--resume",
             "--model", MODEL, "--store", "xrt:" + ",".join(map(str, range(CARDS))),
-            "--max-num-seqs", N_ROWS, "--host-memory", "2MiB", "--progress", "none",
+            "--max-num-seqs", N_ROWS, "--host-memory", "4MiB", "--progress", "none",
         ]  # fmt: skip
         with self._log.open("w") as log:
             self.process = subprocess.Popen(

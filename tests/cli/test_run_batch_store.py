@@ -9,6 +9,7 @@ from jobs import request_line, results
 from tiny_llama import write_tiny_llama
 from typer.testing import CliRunner, Result
 
+import nspjax
 from nspjax.cli import app
 
 
@@ -44,10 +45,20 @@ def test_the_trace_and_where_host_memory_went(run: Callable[..., Result]):
         assert part in result.stderr
 
 
-def test_a_trace_that_cannot_be_written_costs_no_answer(run: Callable[..., Result]):
-    result = run("--store", "memory:", "--trace", "/dev/full")
+def test_a_trace_that_cannot_be_written_costs_no_answer(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+):
+    directory, save = Path("traces"), nspjax.Store.save_trace
+    directory.mkdir()
+
+    def save_without_directory(store: nspjax.Store, path: str) -> None:
+        directory.rmdir()
+        save(store, path)
+
+    monkeypatch.setattr(nspjax.Store, "save_trace", save_without_directory)
+    result = run("--store", "memory:", "--trace", "traces/trace.json")
     assert result.exit_code == 0
-    assert "warning: cannot write the trace /dev/full: No space left" in result.stderr
+    assert "warning: cannot write the trace traces/trace.json: No such file" in result.stderr
     assert len(results(Path("out.jsonl"))) == 3
 
 

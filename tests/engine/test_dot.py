@@ -56,9 +56,9 @@ def test_a_row_is_the_same_among_any_others(transposed):
 @pytest.mark.parametrize(
     ("x", "w", "n", "why"),
     [
-        ((2, 64), (32, 64), 64, "do not give"),
-        ((2, 64), (64, 64), 32, "do not give"),
-        ((2, 1, 64), (64, 64), 64, "do not give"),
+        ((2, 64), (32, 64), 64, r"w is \[32, 64\], it must be \[K = 64, N\]"),
+        ((2, 64), (64, 64), 32, r"out is \[2, 32\], it must be \[M = 2, N = 64\]"),
+        ((2, 1, 64), (64, 64), 64, r"x is \[2, 1, 64\], it must be \[M, K\]"),
         ((2, 48), (48, 64), 64, "multiples of 32, got 48 to 64"),
         ((2, 64), (64, 40), 40, "multiples of 32, got 64 to 40"),
     ],
