@@ -144,13 +144,9 @@ class _Run:
         finally:
             if self._options.trace is not None and store is not None:
                 try:
-                    _check_trace(self._options)  # again: a FIFO that came since would hang it
                     store.save_trace(self._options.trace)
-                except (OSError, InvalidArgumentError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else error
-                    self._reporter.say(
-                        f"warning: cannot write the trace {self._options.trace}: {reason}"
-                    )
+                except NspjaxError as error:
+                    self._reporter.say(f"warning: there is no trace: {error}")
 
     def what_is_kept(self) -> str:
         """The end of an error message: what there is to resume."""
