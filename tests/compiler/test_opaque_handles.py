@@ -65,7 +65,6 @@ MASK = np.array([True, False, True, True])
         lambda a, b: tree_map(lambda x: jnp.repeat(x, 2), a),
         lambda a, b: jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b),
         lambda a, b: jax.tree.map(lambda x, y: jnp.where(MASK, x, y), a, b),
-        lambda a, b: jax.tree.map(lambda x, y: jnp.maximum(x, y), a, b),
         lambda a, b: dataclasses.replace(a, k=a.v, v=a.k),
         lambda a, b: dataclasses.replace(a, v=a.k),
         lambda a, b: dataclasses.replace(a, v=b.v),
