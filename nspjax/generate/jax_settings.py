@@ -63,8 +63,9 @@ def check_settings() -> None:
     try:
         jax.devices()
     except Exception as error:  # an AssertionError without a text for platforms that are not there
+        platforms = getattr(jax.config, "jax_platforms", None)
         raise InvalidArgumentError(
-            f"JAX starts no device under jax_platforms={jax.config.jax_platforms!r}"
+            f"JAX starts no device under jax_platforms={platforms!r}"
             f"{f' ({error})' if str(error) else ''}: leave JAX_PLATFORMS unset, or set it to 'cpu'"
         ) from error
 
