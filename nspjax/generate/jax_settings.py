@@ -50,7 +50,8 @@ def check_settings() -> None:
     """Before anything is traced.
 
     Raises:
-      InvalidArgumentError: a setting that cannot be pinned has another value than is needed.
+      InvalidArgumentError: a setting that cannot be pinned has another value than is needed, or
+        JAX has no device under its settings.
     """
     for name, needed in _REFUSED.items():
         value = getattr(jax.config, name, needed)
@@ -59,6 +60,14 @@ def check_settings() -> None:
                 f"nspjax cannot generate under JAX's setting {name}={value!r}: leave it at "
                 f"{needed!r}"
             )
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError without a text for platforms that are not there
+        platforms = getattr(jax.config, "jax_platforms", None)
+        raise InvalidArgumentError(
+            f"JAX starts no device under jax_platforms={platforms!r}"
+            f"{f' ({error})' if str(error) else ''}: leave JAX_PLATFORMS unset, or set it to 'cpu'"
+        ) from error
 
 
 @contextlib.contextmanager

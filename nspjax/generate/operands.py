@@ -16,6 +16,8 @@ STOP_TABLE_TOKENS = 8
 """Stop tokens of a row that the compiled loop knows. A row with more may run on until the call
 returns, when `Answer.accept` sees the others and drops what came after."""
 
+_MOST_FLOAT32 = float(np.finfo(np.float32).max)
+
 
 def prefill_rows(group: Group, answers: Mapping[int, Answer]) -> PrefillRows:
     """The group's operands; idle rows stand last."""
@@ -71,7 +73,8 @@ def _sampling(answers: Iterable[tuple[int, Answer]], n_rows: int) -> Sampling:
         params = answer.params
         if params.greedy:
             continue
-        temperature[row], top_p[row], min_p[row] = params.temperature, params.top_p, params.min_p
+        temperature[row] = min(params.temperature, _MOST_FLOAT32)
+        top_p[row], min_p[row] = params.top_p, params.min_p
         top_k[row] = min(max(params.top_k, 0), 2**31 - 1)
         key[row] = answer.key_words
     return Sampling(

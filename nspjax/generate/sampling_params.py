@@ -85,11 +85,18 @@ def _integer(name: str, value: Any, low: int, high: int | None) -> None:
 
 def _real(name: str, value: Any, low: float, high: float | None, *, open_low: bool = False) -> None:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    number = number and math.isfinite(value) and not (open_low and float(value) == low)
+    number = number and _is_finite_float(value) and not (open_low and float(value) == low)
     if not number or not low <= float(value) <= (math.inf if high is None else high):
         bracket = "(" if open_low else "["
         allowed = f"a number >= {low:g}" if high is None else f"in {bracket}{low:g}, {high:g}]"
         raise RequestError(f"{name} must be {allowed}, got {value!r}")
+
+
+def _is_finite_float(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _stop_texts(stop: Any) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """No setting of JAX changes an answer: under each it is the same, or the setting is refused."""
 
 import contextlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,3 +128,13 @@ def test_what_cannot_be_is_refused_by_name(checkpoint, name: str):
     value = True if _REFUSED[name] is False else "raise"
     with changed({name: value}), pytest.raises(InvalidArgumentError, match=f"{name}={value!r}"):
         LLM(checkpoint)
+
+
+def test_a_platform_that_is_not_there_is_refused(checkpoint):
+    script = f"import nspjax; nspjax.LLM({str(checkpoint)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "nowhere"},
+    )  # fmt: skip
+    assert "InvalidArgumentError: JAX starts no device under jax_platforms='nowhere'" in done.stderr
+    assert "JAX_PLATFORMS" in done.stderr

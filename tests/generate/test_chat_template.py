@@ -173,6 +173,10 @@ def test_a_template_that_wants_text_gets_text():
     assert render(TEXT_ONLY, said(parts("xx", "a"), "b", parts("c"), [])) == "[xx\na][b][c][]"
 
 
+def test_a_template_may_change_the_text_it_gets():
+    assert render("{{ messages[0].content | upper }}", said(parts("xx", "a"))) == "XX\nA"
+
+
 def test_a_template_that_takes_both_gets_what_was_given():
     assert render(BOTH, said(parts("xx", "a"), "b")) == "[(xx)(a)][b]"
 
@@ -238,10 +242,11 @@ def test_arguments_are_json_whichever_way_they_come(given, write):
     assert render(source, messages) == '{"a": 1, "b": "é"}'
 
 
-def test_what_a_model_wrote_may_be_no_json():
+@pytest.mark.parametrize("wrong", ["{oops", "[" * 20_000], ids=["no JSON", "too deep"])
+def test_what_a_model_wrote_may_be_no_json(wrong):
     source = "{{ messages[0].tool_calls[0].function.arguments }}"
-    call = {**CALL, "function": {"name": "add", "arguments": "{oops"}}
-    assert render(source, [{"role": "assistant", "tool_calls": [call]}]) == "{oops"
+    call = {**CALL, "function": {"name": "add", "arguments": wrong}}
+    assert render(source, [{"role": "assistant", "tool_calls": [call]}]) == wrong
 
 
 def test_all_fields_of_a_message_reach_the_template():

@@ -156,6 +156,13 @@ def test_answer_i_of_n_is_the_one_of_seed_plus_i(llm):
         assert alone.outputs[0].token_ids == outputs[1].outputs[i].token_ids
 
 
+def test_a_temperature_beyond_float32_makes_all_tokens_as_likely(llm):
+    prompts = random_prompts(4, [5])
+    hot = [SamplingParams(max_tokens=9, seed=1, temperature=t) for t in (1e30, 1e300, 10**300)]
+    ids = [llm.generate(prompts, params)[0].outputs[0].token_ids for params in hot]
+    assert ids[0] == ids[1] == ids[2]
+
+
 # ---- stream -------------------------------------------------------------------------------------
 
 

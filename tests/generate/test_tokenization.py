@@ -131,6 +131,16 @@ def test_token_ids_are_served_without_transformers(tmp_path, monkeypatch):
                 refused()
 
 
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.txt", "tekken.json", "a.tiktoken"])
+def test_token_ids_are_served_beside_files_that_make_no_tokenizer(tmp_path, name):
+    shutil.copytree(GOLDENS / "llama", tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with LLM(tmp_path, max_num_seqs=1, prefill_budget_tokens=16, max_model_len=32) as llm:
+        assert llm.validate(Request("ids", [3, 4])) == (3, 4)
+        with pytest.raises(RequestError, match=rf"(?s){name}.*json, or give token ids"):
+            llm.validate(Request("text", "text"))
+
+
 # ---- files that are not what they seem ----------------------------------------------------------
 
 GOOD = json_of(byte_level())

@@ -39,7 +39,8 @@ class ContentForms:
         as_parts = _tried(render, [_marked(message, marks, _as_parts) for message in known])
         for role, mark in marks.items():
             shown = {"text"} if mark in as_text else set()
-            if mark in as_parts and repr(_as_parts(mark)) not in as_parts:
+            python = repr(_as_parts(mark)).lower()  # a template may write all in capitals
+            if mark in as_parts and python not in as_parts.lower():
                 shown.add("parts")
             if shown:  # otherwise this conversation does not tell
                 self.shown[role] = shown
@@ -115,7 +116,7 @@ def _as_object(arguments: Any) -> Any:
         return arguments
     try:
         value = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments  # what a model wrote may be no JSON
     return value if isinstance(value, dict) else arguments
 

@@ -80,13 +80,20 @@ def chosen_tokenizer(
     """The tokenizer that `LLM` was asked for, and what to say where one is needed but missing.
 
     Raises:
-      CheckpointError: a directory without one, or as `load_tokenizer`.
+      CheckpointError: a directory without one, or as `load_tokenizer`, but for a checkpoint that
+        has no tokenizer.json: it can serve token ids.
       InvalidArgumentError: something that is no tokenizer.
     """
     if asked is None:
         return None, "this LLM was made with tokenizer=None: give token ids"
     if asked == "auto":
-        tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
+        try:
+            tokenizer = None if checkpoint is None else load_tokenizer(checkpoint)
+        except CheckpointError as error:
+            if checkpoint is None or (checkpoint / "tokenizer.json").exists():
+                raise
+            # other files often need packages that are not there, and token ids need none of them
+            return None, f"{error}. Add a tokenizer.json, or give token ids"
         return tokenizer, why_missing(checkpoint)
     if isinstance(asked, str | Path):
         tokenizer = load_tokenizer(Path(asked))
