@@ -47,8 +47,8 @@ bool OwnProcess::is_this() const { return forks().n == n_forks_; }
 void OwnProcess::check() const {
   if (is_this()) return;
   fail(ErrorKind::kStoreClosed, "this store was opened by process ", pid_, "; process ", ::getpid(),
-       " was forked from it and cannot use it: open a store of its own there, or start processes ",
-       "with multiprocessing's \"spawn\" or \"forkserver\" method");
+       " was forked from it and cannot use it, nor compute with JAX: start processes with ",
+       "multiprocessing's \"spawn\" or \"forkserver\" method, and open a store of their own there");
 }
 
 void close_in_children(int fd) {

@@ -36,6 +36,7 @@ def assert_refused(children):
     for use, (told, status) in children.items():
         assert told.startswith(REFUSED), use
         assert "spawn" in told, "says what to do"
+        assert "nor compute with JAX" in told, "a store of its own would hang there, in JAX"
         assert status == 0, use
 
 
