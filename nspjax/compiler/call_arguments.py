@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array, core
 
 from nspjax.compiler.marked_module import spec
@@ -84,10 +85,12 @@ def _check_stored(store: Store, value: StoredKVCache | StoredArray | StoredWeigh
         check_handle(handle)
     if isinstance(value, StoredKVCache):
         lengths = value.lengths
-        if lengths.shape != (value.batch,) or lengths.dtype != "int32":
+        what = (getattr(lengths, "shape", None), getattr(lengths, "dtype", None))
+        if what != ((value.batch,), np.int32):
+            got = f"{what[1]} {list(what[0])}" if what[0] is not None else repr(lengths)[:80]
             raise InvalidArgumentError(
                 f"the lengths of a stored cache of {value.batch} rows are int32 [{value.batch}], "
-                f"got {lengths.dtype} {list(lengths.shape)}: set them with with_lengths"
+                f"got {got}: set them with with_lengths"
             )
     if all(isinstance(handle, Array) and not isinstance(handle, core.Tracer) for handle in handles):
         store.check_owns(value)

@@ -15,7 +15,7 @@ from nspjax.compiler.call_arguments import CallArguments
 from nspjax.compiler.marked_module import marked_module
 from nspjax.compiler.passes.offload_weights import OffloadWeights
 from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_after
-from nspjax.compiler.program import Program, program
+from nspjax.compiler.program import Program, program, without_mesh
 from nspjax.compiler.rates import set_rates
 from nspjax.compiler.stages import Lowered, Traced
 from nspjax.compiler.static_arguments import StaticArguments, StaticValues
@@ -128,7 +128,8 @@ class NearStorage:
         settings = tuple(getattr(jax.config, name) for name in _TRACED_WITH)
         key = (arguments.key, values.key, settings)
         if key not in self._programs:
-            self._programs[key] = self._compile(arguments, values)
+            with without_mesh():
+                self._programs[key] = self._compile(arguments, values)
         return self._programs[key], arguments
 
     def _compile(self, arguments: CallArguments, values: StaticValues) -> Program:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -32,9 +33,11 @@ class Program:
 
         Raises:
           what `nspjax.errors.engine_errors` and `device_of` do, and InvalidArgumentError where an
-            argument was donated before.
+            argument was donated before, or jax.set_mesh is on with several devices.
         """
-        call = self.compiled(device_of(leaves))
+        device = device_of(leaves)
+        _check_mesh()
+        call = self.compiled(device)
         with engine_errors():
             try:
                 # waiting here costs nothing that overlaps: a step's work is the engine's
@@ -52,6 +55,7 @@ class Program:
         for leaf in leaves:
             if isinstance(leaf, core.Tracer) and _n_devices(jax.typeof(leaf).sharding.mesh) > 1:
                 raise _several_devices(leaf, "sharded over a mesh")
+        _check_mesh()
         call = without_transforms(
             self.exported.call,
             "a near_storage function",
@@ -64,7 +68,8 @@ class Program:
         for those that a call returns, which are committed to their device."""
         if device not in self._compiled:
             call = jax.jit(self.exported.call, in_shardings=device)
-            self._compiled[device] = call.lower(*self.exported.in_avals).compile()
+            with without_mesh():
+                self._compiled[device] = call.lower(*self.exported.in_avals).compile()
             _return_compiler_memory()
         return self._compiled[device]
 
@@ -98,6 +103,11 @@ def program(exported: export.Exported, results: Any) -> Program:
         jax.tree.unflatten(result_tree, after), is_leaf=lambda value: isinstance(value, KVCache)
     )
     return Program(exported, tuple(templates), tree)
+
+
+def without_mesh() -> AbstractContextManager[Any]:
+    """What jax.set_mesh says is not for a program of one device: its shardings would be in it."""
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
 
 
 def device_of(values: Sequence[Any]) -> SingleDeviceSharding:
@@ -136,6 +146,15 @@ def _several_devices(array: Any, how: str) -> InvalidArgumentError:
         f"a near_storage function runs on one device, but an argument, {array.dtype} "
         f"{list(array.shape)}, is {how}: jax.device_put(x, jax.devices()[0]) puts it on one"
     )
+
+
+def _check_mesh() -> None:
+    mesh = jax.sharding.get_abstract_mesh()
+    if _n_devices(mesh) > 1:
+        raise InvalidArgumentError(
+            "a near_storage function runs on one device, but jax.set_mesh is on, with the mesh "
+            f"{dict(mesh.shape)}: call it outside of jax.set_mesh"
+        )
 
 
 def _n_devices(mesh: Any) -> int:

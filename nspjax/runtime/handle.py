@@ -96,6 +96,11 @@ def check_handle(handle: jax.Array) -> None:
     Raises:
       InvalidArgumentError: it cannot.
     """
+    if not isinstance(handle, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
+        raise InvalidArgumentError(
+            f"the handle of a stored KV cache or weight is an array, got {repr(handle)[:80]}: give "
+            "the cache as the store or the last call returned it"
+        )
     if handle.shape != (HANDLE_INTEGERS,) or handle.dtype != np.int32:
         raise InvalidArgumentError(
             f"the handle of a stored KV cache or weight is int32 [{HANDLE_INTEGERS}], got "

@@ -82,6 +82,18 @@ def test_what_was_computed_with_is_refused(store, near, change):
     near(X, b)
 
 
+@pytest.mark.parametrize("leaf", [None, 3, "k", [1, 2, 3, 4]])
+def test_what_is_no_array_is_refused(store, near, leaf):
+    """Such as jax.tree.map(np.ndarray.tolist, cache) makes."""
+    cache = new(store)
+    for name, what in (("k", "handle"), ("v", "handle"), ("lengths", "lengths")):
+        with pytest.raises(InvalidArgumentError, match=f"the {what} of a stored"):
+            near(X, dataclasses.replace(cache, **{name: leaf}))
+    with pytest.raises(InvalidArgumentError, match="the handle of a stored"):
+        store.fetch(dataclasses.replace(cache, k=leaf))
+    near(X, cache)
+
+
 def test_no_order_of_the_integers_is_a_handle(store):
     """With any number in any place: caches and versions are small numbers, and soon alike."""
     caches = new(store, 6)

@@ -320,9 +320,17 @@ with Store("memory:", host_memory="32MiB") as store:
         put = jax.device_put(x, NamedSharding(explicit, P("b")))
         refused("sharded over", lambda: near(put, new()))
         refused("sharded over", lambda: jax.jit(near)(put, new()))
+    for mesh in (explicit, jax.make_mesh((4,), ("b",), axis_types=(AxisType.Auto,))):
+        first, cache = near_storage(step, store=store), new()
+        with jax.set_mesh(mesh):
+            refused("outside of jax.set_mesh", lambda: first(x, cache))
+            refused("outside of jax.set_mesh", lambda: jax.jit(first)(x, cache))
     alone = jax.make_mesh((1,), ("b",), axis_types=(AxisType.Explicit,), devices=devices[:1])
     with jax.set_mesh(alone):
-        out, cache = near(jax.device_put(x, NamedSharding(alone, P("b"))), new())
+        first = near_storage(step, store=store)  # with no program from before the mesh
+        out, cache = first(jax.device_put(x, NamedSharding(alone, P("b"))), new())
+        np.testing.assert_allclose(out, 1)
+        out, cache = jax.jit(first)(x, cache)
         np.testing.assert_allclose(out, 1)
 """
 
