@@ -69,36 +69,35 @@ def cached_attention(
     Raises:
       InvalidArgumentError: shapes, dtypes or settings do not fit together, or T > C.
     """
-    rows_given = None if rows is None else as_int32("rows", rows)
-    n_new = None if n_new is None else jax.device_put(as_int32("n_new", n_new))
-    check_arguments(q, k, v, cache, rows_given, n_new)
+    row_numbers = None if rows is None else as_int32("rows", rows)
+    counts = None if n_new is None else as_int32("n_new", n_new)
+    check_arguments(q, k, v, cache, row_numbers, counts)
     batch, n_tokens, _, head_dim = q.shape
     lengths = jax.device_put(as_int32("cache.lengths", cache.lengths))
-    if rows_given is None:
-        rows, start = jnp.arange(batch, dtype=jnp.int32), lengths
+    if row_numbers is None:
+        at, start = jnp.arange(batch, dtype=jnp.int32), lengths
     else:
         # Of a row that is none, anything. As a model writes it, on the host if rows are there, so
         # that passes see one value.
         with jax.transfer_guard("allow"):
-            start = lengths[rows_given]
-        rows = jax.device_put(rows_given)
-    if n_new is None:
-        n_new = jnp.full((batch,), n_tokens, jnp.int32)
+            start = lengths[row_numbers]
+        at = jax.device_put(row_numbers)
+    new = jnp.full((batch,), n_tokens, jnp.int32) if counts is None else jax.device_put(counts)
     mark = functools.partial(
         lax.composite(append_and_attend, name=CACHED_ATTENTION, version=1),
         scale=head_dim**-0.5 if scale is None else scale_setting(scale),
         window=0 if window is None else window_setting(window),
         softcap=0.0 if softcap is None else softcap_setting(softcap),
-        all_rows=rows_given is None,
+        all_rows=row_numbers is None,
     )
     call = without_transforms(mark, "cached_attention", "give it all rows as one batch")
-    out, keys, values = call(q, k, v, cache.k, cache.v, rows, start, n_new)
+    out, keys, values = call(q, k, v, cache.k, cache.v, at, start, new)
     capacity = cache.capacity_tokens
-    after = jnp.where(_fits(start, n_new, n_tokens, capacity), start + n_new, capacity + 1)
-    if rows_given is not None:
+    after = jnp.where(_fits(start, new, n_tokens, capacity), start + new, capacity + 1)
+    if row_numbers is not None:
         # an index past the end is dropped
-        changes = (rows >= 0) & (rows < cache.batch) & (n_new != 0)
-        after = lengths.at[jnp.where(changes, rows, cache.batch)].set(after, mode="drop")
+        changes = (at >= 0) & (at < cache.batch) & (new != 0)
+        after = lengths.at[jnp.where(changes, at, cache.batch)].set(after, mode="drop")
     return out, KVCache(keys, values, after)
 
 

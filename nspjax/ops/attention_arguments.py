@@ -16,7 +16,12 @@ _FLOATS = ("float32", "bfloat16", "float16")
 
 
 def check_arguments(
-    q: Array, k: Array, v: Array, cache: KVCache, rows: Array | None, n_new: Array | None
+    q: Array,
+    k: Array,
+    v: Array,
+    cache: KVCache,
+    rows: Array | np.ndarray | None,
+    n_new: Array | np.ndarray | None,
 ) -> None:
     """Refuse operands that do not fit together, by shape and dtype.
 
