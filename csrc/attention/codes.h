@@ -144,11 +144,23 @@ class CodeValues {
     float offset[QB];
     alignas(64) int32_t pairs[QB][kBlockTokens / 2];  // 16-bit weights
 
+    // Scales of tokens that the query does not see are 0: they may be NaN.
     void scale_weights(int i, const Seen& seen, const float* weights) {
       const int begin = block.begin / Simd::kWidth * Simd::kWidth;
+      if (seen.begin <= begin && seen.end >= block.end && block.end % Simd::kWidth == 0) {
+        scale_weights(i, begin, weights, [this](int t) { return load_scales(t); });
+      } else {
+        scale_weights(i, begin, weights, [this, &seen](int t) {
+          return Simd::only(load_scales(t), seen.begin - t, seen.end - t);
+        });
+      }
+    }
+
+    template <class Load>
+    void scale_weights(int i, int begin, const float* weights, Load load) {
       Vector most = Simd::zero(), offsets = Simd::zero();
       for (int t = begin; t < block.end; t += Simd::kWidth) {
-        const Words scales = load_scales(seen, t);
+        const Words scales = load(t);
         const Vector weight = Simd::load(weights + t);
         most = Simd::max(Simd::multiply(weight, Simd::lower_bf16(scales)), most);
         offsets = Simd::multiply_add(weight, Simd::upper_bf16(scales), offsets);
@@ -159,18 +171,12 @@ class CodeValues {
       offset[i] = Simd::sum_of(offsets);
       auto* to = reinterpret_cast<int16_t*>(pairs[i]);
       for (int t = begin; t < block.end; t += Simd::kWidth) {
-        const Words scales = load_scales(seen, t);
-        const Vector weight = Simd::multiply(Simd::load(weights + t), Simd::lower_bf16(scales));
+        const Vector weight = Simd::multiply(Simd::load(weights + t), Simd::lower_bf16(load(t)));
         Simd::store_16(to + t, Simd::multiply(weight, units));
       }
     }
 
-    // 0 for tokens that the query does not see: theirs may be NaN.
-    Words load_scales(const Seen& seen, int t) const {
-      const Words scales = Simd::load_words(tile.v_scales + block.token + t);
-      if (t >= seen.begin && t + Simd::kWidth <= seen.end) return scales;
-      return Simd::only(scales, seen.begin - t, seen.end - t);
-    }
+    Words load_scales(int t) const { return Simd::load_words(tile.v_scales + block.token + t); }
 
     template <int N>
     void run(int channel) const {
