@@ -17,8 +17,8 @@ struct TileRead {
 };
 
 // The reads of what is stored of the span on the device, each at most `read_bytes` (but a tile at
-// least): of whole segments, or of a part of one where that is larger. Pinned tiles and those from `stored_tiles` on are left
-// out.
+// least): of whole segments, or of a part of one where that is larger. Pinned tiles and those from
+// `stored_tiles` on are left out.
 std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& span,
                                  int64_t stored_tiles, int64_t device, int64_t read_bytes);
 
