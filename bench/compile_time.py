@@ -23,7 +23,7 @@ from flax import nnx
 from report import Table, bench_parser, publish
 
 from nspjax.compiler import DEFAULT_PIPELINE, Pipeline, mlir
-from nspjax.compiler.marked_module import marked_module, spec
+from nspjax.compiler.jit.marked_module import marked_module, spec
 from nspjax.models import ModelConfig, random_decoder
 from nspjax.ops import KVCache
 

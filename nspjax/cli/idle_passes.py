@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nspjax.compiler import mlir
-from nspjax.compiler.pipeline import PassReport
+from nspjax.compiler.driver.pipeline import PassReport
 
 
 class IdlePasses:

@@ -15,8 +15,8 @@ from nspjax.errors import InvalidArgumentError, NspjaxError
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline, mlir
-    from nspjax.compiler.pipeline import Observer
-    from nspjax.compiler.rates import Rates
+    from nspjax.compiler.driver.pipeline import Observer
+    from nspjax.compiler.machine.rates import Rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def execute(options: Opt) -> int:
         pipeline, rates = _passes(options)
         module = read()
         if rates is not None:
-            from nspjax.compiler.rates import set_rates
+            from nspjax.compiler.machine.rates import set_rates
 
             set_rates(module, rates)
         began = True
@@ -92,7 +92,7 @@ def _passes(options: Opt) -> tuple[Pipeline, Rates | None]:
     """
     from nspjax.cli.rates_option import parse_rates
     from nspjax.compiler import DEFAULT_PIPELINE, Pipeline
-    from nspjax.compiler.pipeline import print_after
+    from nspjax.compiler.driver.pipeline import print_after
 
     text = DEFAULT_PIPELINE if options.pipeline is None else options.pipeline
     pipeline = Pipeline.parse(text)
@@ -106,8 +106,8 @@ def _passes(options: Opt) -> tuple[Pipeline, Rates | None]:
 def _run(options: Opt, pipeline: Pipeline, module: mlir.Module) -> None:
     from nspjax.cli.idle_passes import IdlePasses
     from nspjax.cli.pass_table import PassTable
-    from nspjax.compiler.costs import capacity_tokens
-    from nspjax.compiler.pipeline import dump_to, print_after
+    from nspjax.compiler.driver.pipeline import dump_to, print_after
+    from nspjax.compiler.machine.costs import capacity_tokens
 
     context_tokens = options.context_tokens or capacity_tokens(module)
     observers: list[Observer] = []
@@ -136,9 +136,9 @@ def _run(options: Opt, pipeline: Pipeline, module: mlir.Module) -> None:
 
 def _graph(module: mlir.Module, context_tokens: int | None) -> str:
     from nspjax.cli.rates_option import ASSUMED_RATES
-    from nspjax.compiler.rates import rates_of
-    from nspjax.compiler.schedule_svg import layers_svg
-    from nspjax.compiler.timeline import timeline
+    from nspjax.compiler.machine.picture import layers_svg
+    from nspjax.compiler.machine.rates import rates_of
+    from nspjax.compiler.machine.timeline import timeline
 
     rates = rates_of(module) or ASSUMED_RATES
     return layers_svg(timeline(module, rates, context_tokens), rates)

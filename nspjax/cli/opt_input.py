@@ -10,7 +10,7 @@ from typing import Any
 
 from nspjax.cli.python_module import python_module, why
 from nspjax.compiler import mlir
-from nspjax.compiler.marked_module import marked_module
+from nspjax.compiler.jit.marked_module import marked_module
 from nspjax.errors import InvalidArgumentError
 
 MOST_NESTING = 5000

@@ -7,8 +7,8 @@ import sys
 
 from nspjax.byte_size import format_bytes
 from nspjax.compiler import mlir
-from nspjax.compiler.costs import ModuleCosts, module_costs
-from nspjax.compiler.pipeline import PassReport
+from nspjax.compiler.driver.pipeline import PassReport
+from nspjax.compiler.machine.costs import ModuleCosts, module_costs
 from nspjax.errors import CompilerError
 
 PIPED_COLUMNS = 10_000

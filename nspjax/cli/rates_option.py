@@ -6,7 +6,7 @@ import re
 import reprlib
 
 from nspjax.byte_size import parse_bytes
-from nspjax.compiler.rates import Rates
+from nspjax.compiler.machine.rates import Rates
 from nspjax.errors import InvalidArgumentError
 
 ASSUMED_RATES = Rates(device_bytes_per_s=3e9, link_bytes_per_s=16e9, compute_flops=10e12)

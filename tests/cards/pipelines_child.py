@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 from greedy_steps import greedy_calls, last_logits
 
 from nspjax import Store, near_storage
-from nspjax.compiler.presets import PRESETS
+from nspjax.compiler.driver.presets import PRESETS
 from nspjax.models import load_decoder
 
 CHECKPOINT = Path(__file__).parents[1] / "models/goldens/qwen3"

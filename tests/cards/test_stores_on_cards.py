@@ -4,7 +4,7 @@ import json
 
 from on_cards import run_on_cards
 
-from nspjax.compiler.presets import PRESETS
+from nspjax.compiler.driver.presets import PRESETS
 
 
 def test_every_preset_has_the_tokens_of_memory(tmp_path):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nspjax.cli import app
 from nspjax.cli.rates_option import parse_rates
 from nspjax.compiler import Pipeline, mlir, passes
-from nspjax.compiler.rates import Rates, rates_of, set_rates
+from nspjax.compiler.machine.rates import Rates, rates_of, set_rates
 from nspjax.errors import InvalidArgumentError
 
 RATES = "device=3GB/s,link=16GB/s,compute=10TFLOP/s"
@@ -116,7 +116,7 @@ PASS_FILE = """
 import dataclasses, typing
 from opt_functions import decode
 from nspjax.compiler import register_pass
-from nspjax.compiler.rates import Rates, set_rates
+from nspjax.compiler.machine.rates import Rates, set_rates
 
 @register_pass
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from nspjax.byte_size import MOST_BYTES, parse_bytes
 from nspjax.cli.opt_input import module_of_file, module_reader
 from nspjax.cli.rates_option import parse_rates
 from nspjax.compiler import Pipeline, passes
-from nspjax.compiler.presets import PRESETS
+from nspjax.compiler.driver.presets import PRESETS
 from nspjax.errors import InvalidArgumentError, PipelineError
 
 QUICK = settings(max_examples=300, deadline=3000)

@@ -9,8 +9,8 @@ import pytest
 from jax import export, lax
 
 from nspjax.compiler import mlir
-from nspjax.compiler.batch_axis import joined, rows_of_batch
-from nspjax.compiler.batch_rules import Part
+from nspjax.compiler.batch.axis import joined, rows_of_batch
+from nspjax.compiler.batch.rules import Part
 
 BATCH, T, E = 6, 2, 8
 

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from nspjax.compiler import Pipeline, mlir
-from nspjax.compiler.costs import Cost, capacity_tokens, module_costs
-from nspjax.compiler.rates import Rates
-from nspjax.compiler.schedule_svg import layers_svg
-from nspjax.compiler.timeline import Lane, timeline
+from nspjax.compiler.machine.costs import Cost, capacity_tokens, module_costs
+from nspjax.compiler.machine.picture import layers_svg
+from nspjax.compiler.machine.rates import Rates
+from nspjax.compiler.machine.timeline import Lane, timeline
 from nspjax.errors import CompilerError
 
 HANDLES = "%k{0}: tensor<4xi32>, %v{0}: tensor<4xi32>"

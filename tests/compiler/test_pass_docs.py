@@ -6,8 +6,8 @@ import runpy
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from nspjax.compiler import pass_docs
-from nspjax.compiler.pass_docs import OptionDoc, pass_doc, passes_markdown
+from nspjax.compiler.driver import docs as pass_docs
+from nspjax.compiler.driver.docs import OptionDoc, pass_doc, passes_markdown
 from nspjax.compiler.passes import our_passes
 
 COMMITTED = Path(__file__).parents[2] / "docs/passes.md"
@@ -68,7 +68,7 @@ def test_every_pass_and_option_has_a_text():
 
 def test_the_committed_file_is_up_to_date():
     assert COMMITTED.read_text() == passes_markdown(), (
-        "run: python -m nspjax.compiler.pass_docs > docs/passes.md"
+        "run: python -m nspjax.compiler.driver.docs > docs/passes.md"
     )
 
 

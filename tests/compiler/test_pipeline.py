@@ -9,7 +9,7 @@ import pytest
 from jax import export
 
 from nspjax.compiler import Pipeline, mlir, passes, register_pass
-from nspjax.compiler.pipeline import dump_to, print_after
+from nspjax.compiler.driver.pipeline import dump_to, print_after
 from nspjax.errors import CompilerError, PipelineError
 
 EMPTY = "func.func public @main(%x: tensor<2xf32>) -> tensor<2xf32> { return %x : tensor<2xf32> }"

@@ -7,12 +7,12 @@ from little_programs import LittleProgram
 
 from nspjax import Store, near_storage
 from nspjax.compiler import Pipeline, mlir
+from nspjax.compiler.driver.presets import PRESETS
+from nspjax.compiler.machine.rates import Rates, rates_of, set_rates
 from nspjax.compiler.passes import auto_interleave
 from nspjax.compiler.passes.auto_interleave import AutoInterleave
 from nspjax.compiler.passes.delay_writeback import DelayWriteback, Placement
 from nspjax.compiler.passes.prefetch import Order, Prefetch
-from nspjax.compiler.presets import PRESETS
-from nspjax.compiler.rates import Rates, rates_of, set_rates
 from nspjax.errors import PipelineError
 from nspjax.runtime import RateLimit
 from nspjax.runtime.rates import measure_rates

@@ -10,8 +10,8 @@ from unmarked_models import HEADS, VOCAB, GemmaDecoder, LinenDecoder, NnxDecoder
 
 from nspjax import Store, near_storage
 from nspjax.compiler import mlir
+from nspjax.compiler.driver.presets import PRESETS
 from nspjax.compiler.passes.raise_attention import raise_attention
-from nspjax.compiler.presets import PRESETS
 from nspjax.errors import InvalidArgumentError, OffloadError, StaleHandleError
 
 PIPELINE = "raise-attention,offload-kv,lower-to-ffi"

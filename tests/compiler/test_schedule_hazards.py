@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little_programs import LittleProgram, programs
 
-from nspjax.compiler import Pipeline, handles, mlir, nsp
+from nspjax.compiler import Pipeline, mlir, nsp
+from nspjax.compiler.nsp import handles
 from nspjax.errors import ScheduleError
 
 SPLIT = st.sampled_from(["", "split-attention"])

@@ -6,9 +6,9 @@ import pytest
 
 from nspjax import Store
 from nspjax.compiler import Pipeline
+from nspjax.compiler.machine.rates import Rates
 from nspjax.compiler.passes.x_cache import XCache
-from nspjax.compiler.rates import Rates
-from nspjax.compiler.x_fraction import best_fraction
+from nspjax.compiler.x_cache.fraction import best_fraction
 from nspjax.errors import PipelineError
 
 GPU_FLOPS = 300e12

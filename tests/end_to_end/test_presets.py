@@ -9,7 +9,7 @@ from flax import nnx
 from greedy_steps import greedy_calls, last_logits
 
 from nspjax import LLM, SamplingParams, Store, near_storage
-from nspjax.compiler.presets import PRESETS
+from nspjax.compiler.driver.presets import PRESETS
 from nspjax.errors import StorageIOError
 from nspjax.models import load_decoder
 

@@ -9,7 +9,7 @@ import nspjax
 from nspjax import _engine
 from nspjax.cli.info import _profile_text
 from nspjax.compiler import mlir
-from nspjax.compiler.rates import rates_of, set_rates
+from nspjax.compiler.machine.rates import rates_of, set_rates
 from nspjax.runtime.rates import measure_rates
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ from typing import Any
 from jax import Array
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.chunked_attention import Handles, attend_chunks, fetch
+from nspjax.compiler.lowering.chunked_attention import Handles, attend_chunks, fetch
 
 
 @dataclasses.dataclass(frozen=True)

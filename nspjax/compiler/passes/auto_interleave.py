@@ -7,9 +7,9 @@ import math
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.layer_blocks import layer_blocks, operations_of, reads_of
+from nspjax.compiler.machine.rates import Rates, rates_of
+from nspjax.compiler.nsp.layer_blocks import layer_blocks, operations_of, reads_of
 from nspjax.compiler.passes import registered_pass
-from nspjax.compiler.rates import Rates, rates_of
 from nspjax.errors import CompilerError
 
 _COMPARABLE = 4.0

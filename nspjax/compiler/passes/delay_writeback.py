@@ -6,8 +6,9 @@ import dataclasses
 import enum
 from typing import ClassVar
 
-from nspjax.compiler import handles, mlir, nsp
-from nspjax.compiler.layer_blocks import layer_blocks, operations_of, reads_of, wait_of
+from nspjax.compiler import mlir, nsp
+from nspjax.compiler.nsp import handles
+from nspjax.compiler.nsp.layer_blocks import layer_blocks, operations_of, reads_of, wait_of
 from nspjax.errors import PipelineError
 
 After = dict[mlir.Operation, list[mlir.Value]]

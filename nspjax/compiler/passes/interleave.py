@@ -7,8 +7,8 @@ import itertools
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.batch_axis import Cloner, joined, rows_of_batch
-from nspjax.compiler.batch_rules import Part
+from nspjax.compiler.batch.axis import Cloner, joined, rows_of_batch
+from nspjax.compiler.batch.rules import Part
 from nspjax.errors import PipelineError
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.cache_flow import cache_values
-from nspjax.compiler.cache_use import check_used_once
+from nspjax.compiler.nsp.cache_flow import cache_values
+from nspjax.compiler.nsp.cache_use import check_used_once
 from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
 from nspjax.runtime.handle import HANDLE_INTEGERS

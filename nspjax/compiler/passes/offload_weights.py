@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.weight_block import WeightBlock
+from nspjax.compiler.nsp.weight_block import WeightBlock
 from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.runtime.handle import HANDLE_INTEGERS
 

@@ -7,9 +7,10 @@ import enum
 from collections.abc import Sequence
 from typing import ClassVar
 
-from nspjax.compiler import handles, mlir, nsp
-from nspjax.compiler.dependence import Dependence, members
-from nspjax.compiler.layer_blocks import layer_blocks
+from nspjax.compiler import mlir, nsp
+from nspjax.compiler.nsp import handles
+from nspjax.compiler.nsp.dependence import Dependence, members
+from nspjax.compiler.nsp.layer_blocks import layer_blocks
 from nspjax.errors import PipelineError
 
 

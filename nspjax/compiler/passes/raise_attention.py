@@ -7,10 +7,10 @@ import logging
 from typing import ClassVar
 
 from nspjax.compiler import mlir
-from nspjax.compiler.attention_pattern import CACHE_WRITE, match_attention, written_cache
-from nspjax.compiler.cache_flow import cache_values
-from nspjax.compiler.matching import NoMatch, described
-from nspjax.compiler.raised_mark import put_mark
+from nspjax.compiler.nsp.cache_flow import cache_values
+from nspjax.compiler.raising.attention_pattern import CACHE_WRITE, match_attention, written_cache
+from nspjax.compiler.raising.matching import NoMatch, described
+from nspjax.compiler.raising.raised_mark import put_mark
 from nspjax.errors import OffloadError
 from nspjax.ops import CACHED_ATTENTION, PROJECT_KV
 

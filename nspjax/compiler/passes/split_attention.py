@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.dependence import Dependence, members
-from nspjax.compiler.layer_blocks import layer_blocks, operations_of
+from nspjax.compiler.nsp.dependence import Dependence, members
+from nspjax.compiler.nsp.layer_blocks import layer_blocks, operations_of
 
 _REARRANGES = {
     "stablehlo.broadcast_in_dim",

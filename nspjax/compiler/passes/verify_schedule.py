@@ -7,9 +7,16 @@ import itertools
 from collections.abc import Iterator
 from typing import ClassVar
 
-from nspjax.compiler import handles, mlir, nsp
-from nspjax.compiler.dependence import Dependence
-from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated, uses_up
+from nspjax.compiler import mlir, nsp
+from nspjax.compiler.nsp import handles
+from nspjax.compiler.nsp.dependence import Dependence
+from nspjax.compiler.nsp.single_use import (
+    RETURNS,
+    are_alternatives,
+    is_before,
+    is_repeated,
+    uses_up,
+)
 from nspjax.errors import ScheduleError
 
 

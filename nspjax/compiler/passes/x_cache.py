@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.batch_function import batch_function
-from nspjax.compiler.rates import rates_of
-from nspjax.compiler.x_attention import RECOMPUTE, XAttention, attend_x, split_x
-from nspjax.compiler.x_fraction import AUTO, best_fraction, checked_fraction
+from nspjax.compiler.batch.function import batch_function
+from nspjax.compiler.machine.rates import rates_of
+from nspjax.compiler.x_cache.attention import RECOMPUTE, XAttention, attend_x, split_x
+from nspjax.compiler.x_cache.fraction import AUTO, best_fraction, checked_fraction
 from nspjax.errors import OffloadError, PipelineError
 from nspjax.ops.blockwise import merge_partials
 from nspjax.ops.projection import PROJECT_KV

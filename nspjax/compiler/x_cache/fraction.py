@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nspjax.compiler.rates import Rates
+from nspjax.compiler.machine.rates import Rates
 from nspjax.errors import PipelineError
 
 LEAST_GAIN = 0.1

@@ -13,7 +13,7 @@ import dataclasses
 import math
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.execution import FETCH, Step, execution
+from nspjax.compiler.nsp.execution import FETCH, Step, execution
 from nspjax.errors import CompilerError
 from nspjax.ops.attention import CACHED_ATTENTION
 

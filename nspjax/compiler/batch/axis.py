@@ -1,6 +1,6 @@
 """Values for a part of the batch, made on demand by building what makes them again.
 
-Right by construction: each rule of `batch_rules` is local, and where there is none the part of a
+Right by construction: each rule of `rules` is local, and where there is none the part of a
 value is a slice of it (`rows_of_batch`), or the module is refused (`another_batch`).
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 from nspjax.compiler import mlir
-from nspjax.compiler.batch_rules import Part, Step, step
+from nspjax.compiler.batch.rules import Part, Step, step
 
 Key = tuple[int, Part]
 

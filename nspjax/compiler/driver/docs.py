@@ -21,8 +21,8 @@ import textwrap
 import typing
 from typing import Any
 
+from nspjax.compiler.driver.presets import PRESETS
 from nspjax.compiler.passes import our_passes
-from nspjax.compiler.presets import PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def passes_markdown() -> str:
 _HEAD = """\
 # The passes
 
-<!-- made by `python -m nspjax.compiler.pass_docs > docs/passes.md`; a test compares -->
+<!-- made by `python -m nspjax.compiler.driver.docs > docs/passes.md`; a test compares -->
 
 A pipeline is text, `pass,pass{option=value option=value}`, in the order in which the passes run.
 `nspjax opt` runs one on a module and shows what each pass makes of it. Here are nspjax's own

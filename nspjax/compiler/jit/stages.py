@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from nspjax.compiler.call_arguments import CallArguments
-from nspjax.compiler.program import Program, device_of
+from nspjax.compiler.jit.arguments import CallArguments
+from nspjax.compiler.jit.program import Program, device_of
 from nspjax.errors import InvalidArgumentError
 
 

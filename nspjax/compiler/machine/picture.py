@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from html import escape
 
-from nspjax.compiler.rates import Rates
-from nspjax.compiler.timeline import Lane, Span, Timeline
+from nspjax.compiler.machine.rates import Rates
+from nspjax.compiler.machine.timeline import Lane, Span, Timeline
 
 _WIDTH = 1120
 _LEFT = 84  # lanes' names

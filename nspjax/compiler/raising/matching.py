@@ -9,8 +9,16 @@ from __future__ import annotations
 import re
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, Index, Symbol, constant, flat_index, unflatten
-from nspjax.compiler.arithmetic import (
+from nspjax.compiler.raising.affine import (
+    Affine,
+    Axis,
+    Index,
+    Symbol,
+    constant,
+    flat_index,
+    unflatten,
+)
+from nspjax.compiler.raising.arithmetic import (
     ARITHMETIC,
     Number,
     as_formula,
@@ -20,7 +28,7 @@ from nspjax.compiler.arithmetic import (
     larger,
     smaller,
 )
-from nspjax.compiler.formula import FALSE, TRUE, Formula, both, either, negation
+from nspjax.compiler.raising.formula import FALSE, TRUE, Formula, both, either, negation
 
 
 class NoMatch(Exception):  # noqa: N818 - a finding, not an error

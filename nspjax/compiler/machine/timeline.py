@@ -14,9 +14,9 @@ import enum
 import math
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.costs import Cost, kv_bytes, step_costs
-from nspjax.compiler.execution import FETCH, Step, execution
-from nspjax.compiler.rates import Rates
+from nspjax.compiler.machine.costs import Cost, kv_bytes, step_costs
+from nspjax.compiler.machine.rates import Rates
+from nspjax.compiler.nsp.execution import FETCH, Step, execution
 
 _USES = (nsp.APPEND, *nsp.READS)
 """The calls that make a layer of a cache."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nspjax.compiler.affine import Affine
+from nspjax.compiler.raising.affine import Affine
 
 
 @dataclasses.dataclass(frozen=True)

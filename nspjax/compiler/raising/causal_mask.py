@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, Symbol, constant
-from nspjax.compiler.formula import Formula, conjunction
-from nspjax.compiler.matching import NoMatch
+from nspjax.compiler.raising.affine import Affine, Axis, Symbol, constant
+from nspjax.compiler.raising.formula import Formula, conjunction
+from nspjax.compiler.raising.matching import NoMatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,13 @@ import itertools
 from collections.abc import Iterable
 
 from nspjax.compiler import mlir
-from nspjax.compiler.single_use import RETURNS, are_alternatives, is_before, is_repeated, uses_up
+from nspjax.compiler.nsp.single_use import (
+    RETURNS,
+    are_alternatives,
+    is_before,
+    is_repeated,
+    uses_up,
+)
 from nspjax.errors import OffloadError
 from nspjax.ops.attention import CACHED_ATTENTION
 

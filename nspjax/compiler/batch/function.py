@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from nspjax.compiler import mlir
-from nspjax.compiler.batch_axis import Cloner, Key
-from nspjax.compiler.batch_rules import Part
+from nspjax.compiler.batch.axis import Cloner, Key
+from nspjax.compiler.batch.rules import Part
 from nspjax.errors import OffloadError
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array, lax
 
-from nspjax.compiler.chunked_attention import Handles, attend_chunks, fetch
+from nspjax.compiler.lowering.chunked_attention import Handles, attend_chunks, fetch
 
 RECOMPUTE = "nspjax.recompute_kv"
 """A composite that stands for a function of the module. Operands: X [N, T, E], the place of each

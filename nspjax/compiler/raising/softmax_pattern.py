@@ -6,8 +6,8 @@ import dataclasses
 import math
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, Index
-from nspjax.compiler.matching import Elements, NoMatch
+from nspjax.compiler.raising.affine import Affine, Axis, Index
+from nspjax.compiler.raising.matching import Elements, NoMatch
 
 _LARGE = -1e9
 _LARGE_IN_HALF = -4e4  # float16 ends at 65504

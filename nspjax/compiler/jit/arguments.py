@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array, core
 
-from nspjax.compiler.marked_module import spec
+from nspjax.compiler.jit.marked_module import spec
 from nspjax.errors import InvalidArgumentError
 from nspjax.ops.cache import KVCache
 from nspjax.runtime import Store, StoredArray, StoredKVCache, StoredWeight

@@ -11,14 +11,14 @@ import jax
 from jax import export
 
 from nspjax.compiler import mlir
-from nspjax.compiler.call_arguments import CallArguments
-from nspjax.compiler.marked_module import marked_module
+from nspjax.compiler.driver.pipeline import Observer, Pass, Pipeline, dump_to, print_after
+from nspjax.compiler.jit.arguments import CallArguments
+from nspjax.compiler.jit.marked_module import marked_module
+from nspjax.compiler.jit.program import Program, program, without_mesh
+from nspjax.compiler.jit.stages import Lowered, Traced
+from nspjax.compiler.jit.static_arguments import StaticArguments, StaticValues
+from nspjax.compiler.machine.rates import set_rates
 from nspjax.compiler.passes.offload_weights import OffloadWeights
-from nspjax.compiler.pipeline import Observer, Pass, Pipeline, dump_to, print_after
-from nspjax.compiler.program import Program, program, without_mesh
-from nspjax.compiler.rates import set_rates
-from nspjax.compiler.stages import Lowered, Traced
-from nspjax.compiler.static_arguments import StaticArguments, StaticValues
 from nspjax.errors import CompilerError, PipelineError
 from nspjax.runtime import Store, register_targets
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, Index, SplitAxis, constant
-from nspjax.compiler.causal_mask import CausalMask, causal_mask
-from nspjax.compiler.formula import Formula, both, negation
-from nspjax.compiler.matching import Elements, NoMatch
-from nspjax.compiler.softmax_pattern import Scores, scores_of
+from nspjax.compiler.raising.affine import Affine, Axis, Index, SplitAxis, constant
+from nspjax.compiler.raising.causal_mask import CausalMask, causal_mask
+from nspjax.compiler.raising.formula import Formula, both, negation
+from nspjax.compiler.raising.matching import Elements, NoMatch
+from nspjax.compiler.raising.softmax_pattern import Scores, scores_of
 
 CACHE_WRITE = "stablehlo.dynamic_update_slice"
 

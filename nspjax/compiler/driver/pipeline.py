@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nspjax.compiler import mlir
+from nspjax.compiler.driver.presets import PRESETS
 from nspjax.compiler.passes import pass_names, registered_pass
-from nspjax.compiler.presets import PRESETS
 from nspjax.errors import CompilerError, PipelineError
 
 MOST_CHARACTERS = 10_000

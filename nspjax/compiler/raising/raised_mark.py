@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Axis, Symbol
-from nspjax.compiler.attention_pattern import Attention, Operand
-from nspjax.compiler.matching import NoMatch
+from nspjax.compiler.raising.affine import Affine, Axis, Symbol
+from nspjax.compiler.raising.attention_pattern import Attention, Operand
+from nspjax.compiler.raising.matching import NoMatch
 from nspjax.ops.attention import CACHED_ATTENTION, append_and_attend
 
 _CARRIES = (

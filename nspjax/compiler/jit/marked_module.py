@@ -10,7 +10,7 @@ import jax
 from jax import export
 
 from nspjax.compiler import mlir
-from nspjax.compiler.callbacks import refuse_callbacks
+from nspjax.compiler.jit.callbacks import refuse_callbacks
 from nspjax.ops.cache import CacheArray, KVCache
 
 

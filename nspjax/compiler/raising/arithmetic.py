@@ -11,8 +11,8 @@ import re
 import numpy as np
 
 from nspjax.compiler import mlir
-from nspjax.compiler.affine import Affine, Index, constant
-from nspjax.compiler.formula import (
+from nspjax.compiler.raising.affine import Affine, Index, constant
+from nspjax.compiler.raising.formula import (
     FALSE,
     TRUE,
     Both,

@@ -1,0 +1,1 @@
+"""Attention over rows whose X is stored, and for how many rows that pays."""
