@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "base/dtype.h"
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 namespace nspjax {
 

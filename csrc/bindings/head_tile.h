@@ -5,7 +5,7 @@
 #include <string>
 
 #include "bindings/arrays.h"
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 namespace nspjax {
 

@@ -7,8 +7,8 @@
 
 #include "attention/kernel.h"
 #include "device/device.h"
-#include "layout/region.h"
-#include "layout/tile.h"
+#include "format/region.h"
+#include "format/tile.h"
 
 namespace nspjax {
 

@@ -16,7 +16,7 @@
 
 #include "base/thread_pool.h"
 #include "base/trace.h"
-#include "layout/plan.h"
+#include "format/plan.h"
 
 namespace nspjax {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "device/device.h"
-#include "layout/region.h"
+#include "format/region.h"
 
 namespace nspjax {
 

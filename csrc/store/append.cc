@@ -3,7 +3,7 @@
 #include <set>
 
 #include "base/scoped_timer.h"
-#include "layout/pack.h"
+#include "format/pack.h"
 #include "store/store.h"
 
 namespace nspjax {

@@ -9,8 +9,8 @@
 
 #include "base/align.h"
 #include "device/device.h"
-#include "layout/region.h"
-#include "layout/tile.h"
+#include "format/region.h"
+#include "format/tile.h"
 
 namespace nspjax {
 

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <tuple>
 
-#include "layout/pack.h"
+#include "format/pack.h"
 #include "store/store.h"
 #include "store/tile_scan.h"
 

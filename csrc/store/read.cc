@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "layout/pack.h"
+#include "format/pack.h"
 #include "store/store.h"
 #include "store/tile_scan.h"
 

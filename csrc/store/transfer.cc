@@ -6,7 +6,7 @@
 
 #include "base/crc32c.h"
 #include "base/scoped_timer.h"
-#include "layout/pack.h"
+#include "format/pack.h"
 #include "store/store.h"
 
 namespace nspjax {

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "base/crc32c.h"
-#include "layout/pack.h"
+#include "format/pack.h"
 #include "store/store.h"
 
 namespace nspjax {

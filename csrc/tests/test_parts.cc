@@ -11,7 +11,7 @@
 #include "base/crc32c.h"
 #include "check.h"
 #include "device/extents.h"
-#include "layout/plan.h"
+#include "format/plan.h"
 
 namespace nspjax::testing {
 namespace {

@@ -1,7 +1,7 @@
 // Stored words to float32. A word is cut into parts of two elements, one of float32.
 //
 // Part p of a word is its bits from p * element bits up: the first element there, the second 16
-// bits further (csrc/layout/head_tile.h).
+// bits further (csrc/format/head_tile.h).
 #pragma once
 
 #include "structure.h"

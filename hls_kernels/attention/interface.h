@@ -18,7 +18,7 @@
 // written last.
 //
 // Tiles are the engine's: head h of tile t is at kv[first_beat + t * tile_beats
-// + h * head_beats], inside it lies what csrc/layout/head_tile.h says, all
+// + h * head_beats], inside it lies what csrc/format/head_tile.h says, all
 // tokens valid. Tile t's first token has the position first_token + t *
 // tile_tokens.
 #pragma once

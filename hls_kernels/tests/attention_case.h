@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "attention/attention.h"
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 namespace nspjax::testing {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/align.h"
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 namespace nspjax {
 namespace {

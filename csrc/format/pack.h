@@ -2,7 +2,7 @@
 // [tokens, n_kv_heads, head_dim].
 #pragma once
 
-#include "layout/tile.h"
+#include "format/tile.h"
 
 namespace nspjax {
 

@@ -18,7 +18,7 @@
 
 #include "base/align.h"
 #include "base/dtype.h"
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 namespace nspjax {
 

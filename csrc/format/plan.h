@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "layout/tile.h"
+#include "format/tile.h"
 
 namespace nspjax {
 

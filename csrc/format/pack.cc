@@ -1,4 +1,4 @@
-#include "layout/pack.h"
+#include "format/pack.h"
 
 #include <algorithm>
 #include <vector>

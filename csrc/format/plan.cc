@@ -1,4 +1,4 @@
-#include "layout/plan.h"
+#include "format/plan.h"
 
 #include <algorithm>
 #include <bit>

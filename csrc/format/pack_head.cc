@@ -4,7 +4,7 @@
 // elements interleaved. One token at a time, or an odd head_dim, takes the plain way.
 #include <cstring>
 
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 namespace nspjax {
 namespace {

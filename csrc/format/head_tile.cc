@@ -1,4 +1,4 @@
-#include "layout/head_tile.h"
+#include "format/head_tile.h"
 
 #include <algorithm>
 #include <bit>

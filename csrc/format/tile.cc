@@ -1,4 +1,4 @@
-#include "layout/tile.h"
+#include "format/tile.h"
 
 #include <algorithm>
 

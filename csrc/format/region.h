@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "layout/tile.h"
+#include "format/tile.h"
 
 namespace nspjax {
 
