@@ -154,13 +154,19 @@ def test_announced_and_then_changed(open_store):
 
 @pytest.mark.parametrize("io", ["uring", "pread"])
 def test_a_read_ahead_that_fails_is_nobodys_error(open_store, io):
+    """It is counted, and read again by the attention that needs it."""
     store = open_store(1, host_memory=HOST_MEMORY, io=io, fault="read:eio:times=2")
-    handles = filled(store)
+    other = open_store(0, host_memory=HOST_MEMORY)
+    handles, others = filled(store), filled(other)
+    assert store.stats()["n_failed_reads_ahead"] == 0
     prefetch(store, handles[0])
     prefetch(store, handles[1])  # by then it has failed
-    attend(store, handles[0])
-    attend(store, handles[1])
-    assert store.stats()["bytes_read"] == 2 * LAYER_BYTES
+    for handle, same in zip(handles[:2], others[:2], strict=True):
+        for got, expected in zip(attend(store, handle), attend(other, same), strict=True):
+            np.testing.assert_array_equal(got, expected)
+    stats = store.stats()
+    assert stats["n_failed_reads_ahead"] == 2
+    assert stats["bytes_read"] == 2 * LAYER_BYTES
 
 
 def test_bad_calls(open_store):
