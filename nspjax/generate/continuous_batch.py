@@ -130,7 +130,7 @@ class ContinuousBatch:
         )
         for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
             if piece.last:
-                self._accept(piece.row, admitted[piece.row], [token])
+                self._accept(admitted[piece.row], [token])
 
     # ---- decode ---------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class ContinuousBatch:
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
         self._progress.add(decode_seconds=seconds, decode_calls=1)
         for row, answer in self._slots.running.items():
-            self._accept(row, answer, tokens[row, : counts[row]].tolist())
+            self._accept(answer, tokens[row, : counts[row]].tolist())
 
     def _leave_at(self) -> int:
         """How many rows must have finished for the loop to return before its last step.
@@ -159,13 +159,12 @@ class ContinuousBatch:
         first_piece = self._plan.pieces(0, len(waiting.prompt))[0]
         return self._plan.rows_per_call(self._plan.bucket_tokens(first_piece.n_tokens))
 
-    def _accept(self, row: int, answer: Answer, tokens: Sequence[int]) -> None:
+    def _accept(self, answer: Answer, tokens: Sequence[int]) -> None:
         """Give an answer its next tokens, up to the one with which it ends."""
         before = len(answer.token_ids)
         for token in tokens:
             if token == NOT_FINITE:
                 answer.fail(no_logits(answer))
-                self._runner.clear(row)
             elif not answer.accept(token):
                 continue
             break
