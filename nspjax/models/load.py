@@ -233,7 +233,7 @@ def _resolve_tie(
     head = tensors.get(HEAD)
     if not config.tied_embeddings or head is None:
         return config, tensors
-    embedding_name = next(name for name, at in family.table.items() if at.place == "embedding")
+    embedding_name = next(name for name, to in family.table.items() if to.path == "embedding")
     embedding = tensors.get(embedding_name)
     rest = {name: tensor for name, tensor in tensors.items() if name != HEAD}
     if embedding is None:
