@@ -24,8 +24,8 @@ from report import Table, bench_parser, publish
 from turns import in_turn, median_ratio, spread
 
 from nspjax import RateLimit, Store
-from nspjax.cli.python_module import import_all
 from nspjax.compiler import Pipeline
+from nspjax.compiler.driver.python_module import import_all
 from nspjax.models import ModelConfig
 
 PRESETS = ("baseline", "ans", "ans+writeback", "hilos", "auto")

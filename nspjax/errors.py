@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from nspjax.path_text import printable
+from nspjax.message_text import printable
 
 
 class NspjaxError(Exception):

@@ -12,7 +12,7 @@ from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.machine import EngineInfo, MachineInfo, engine_info, machine_info, versions
 from nspjax.cli.store_info import StoreInfo, store_info
 from nspjax.errors import NspjaxError
-from nspjax.path_text import printable
+from nspjax.message_text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -45,7 +45,7 @@ def execute(options: Opt) -> int:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is run
         _check_files(options)
         from nspjax.cli.opt_input import module_reader
-        from nspjax.cli.python_module import import_all
+        from nspjax.compiler.driver.python_module import import_all
 
         import_all(options.imports)
         read = module_reader(options.input)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from nspjax.cli.python_module import python_module, why
 from nspjax.compiler import mlir
+from nspjax.compiler.driver.python_module import python_module, why
 from nspjax.compiler.jit.marked_module import marked_module
 from nspjax.errors import InvalidArgumentError
 

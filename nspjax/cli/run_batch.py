@@ -20,6 +20,7 @@ from nspjax.cli.output_file import check_output
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
 from nspjax.cli.summary import requests, summary
 from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
+from nspjax.message_text import printable, shortened
 
 if TYPE_CHECKING:
     from nspjax.generate import LLM
@@ -194,7 +195,7 @@ def served_name(model: str) -> str:
     """The name that results carry: a hub id as it is, a directory's own name, as UTF-8 has it."""
     path = os.path.expanduser(model)
     name = os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
-    return os.fsencode(name).decode(errors="backslashreplace")
+    return printable(name)
 
 
 def _check_options(options: RunBatch) -> None:
@@ -264,8 +265,6 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> str:
-    from nspjax.generate.batch.lines import shortened
-
     said = shortened(str(error), _MOST_MESSAGE)
     if isinstance(error, NspjaxError):
         return said + _notes(error)

@@ -13,7 +13,7 @@ from typing import Any
 from nspjax.cli.cards import StoreCard, store_card
 from nspjax.cli.machine import machine_info
 from nspjax.errors import StorePathError
-from nspjax.path_text import printable
+from nspjax.message_text import printable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from nspjax.generate.operands import decode_rows, prefill_rows
 from nspjax.generate.outputs import GenerationStats
 from nspjax.generate.prefill_plan import Group, PrefillPlan
 from nspjax.generate.sampler import NOT_FINITE
-from nspjax.generate.shared_prefixes import plan_turns
+from nspjax.generate.shared_prefixes import plan_rounds
 from nspjax.generate.slots import Slots
 
 FIRST_STEPS = 4
@@ -105,19 +105,19 @@ class ContinuousBatch:
         """Run their prompts, first tokens included."""
         admitted = self._new_rows()
         prompts = {row: answer.prompt for row, answer in admitted.items()}
-        turns = plan_turns(prompts, self._resident, self._runner.may_share)
+        rounds = plan_rounds(prompts, self._resident, self._runner.may_share)
         for row in admitted:
             self._resident.pop(row, None)
-        self._borrowers = {row for turn in turns for row, start in turn.starts.items() if start}
-        for turn in turns:
-            for loan in turn.loans:
+        self._borrowers = {row for each in rounds for row, start in each.starts.items() if start}
+        for each in rounds:
+            for loan in each.loans:
                 self._in_call = loan.rows
                 self._runner.share_prefix(loan.from_row, loan.rows, loan.n_tokens)
-            lengths = [(row, len(prompts[row])) for row in turn.starts]
-            for group in self._plan.groups(lengths, turn.starts):
+            lengths = [(row, len(prompts[row])) for row in each.starts]
+            for group in self._plan.groups(lengths, each.starts):
                 self._prefill(group, admitted)
-            self._progress.add(shared_prompt_tokens=sum(turn.starts.values()))
-            self._resident.update((row, prompts[row]) for row in turn.starts)
+            self._progress.add(shared_prompt_tokens=sum(each.starts.values()))
+            self._resident.update((row, prompts[row]) for row in each.starts)
 
     def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
         began = time.perf_counter()
@@ -130,7 +130,7 @@ class ContinuousBatch:
         )
         for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
             if piece.last:
-                self._accept(piece.row, admitted[piece.row], [token])
+                self._accept(admitted[piece.row], [token])
 
     # ---- decode ---------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class ContinuousBatch:
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
         self._progress.add(decode_seconds=seconds, decode_calls=1)
         for row, answer in self._slots.running.items():
-            self._accept(row, answer, tokens[row, : counts[row]].tolist())
+            self._accept(answer, tokens[row, : counts[row]].tolist())
 
     def _leave_at(self) -> int:
         """How many rows must have finished for the loop to return before its last step.
@@ -159,13 +159,12 @@ class ContinuousBatch:
         first_piece = self._plan.pieces(0, len(waiting.prompt))[0]
         return self._plan.rows_per_call(self._plan.bucket_tokens(first_piece.n_tokens))
 
-    def _accept(self, row: int, answer: Answer, tokens: Sequence[int]) -> None:
+    def _accept(self, answer: Answer, tokens: Sequence[int]) -> None:
         """Give an answer its next tokens, up to the one with which it ends."""
         before = len(answer.token_ids)
         for token in tokens:
             if token == NOT_FINITE:
                 answer.fail(no_logits(answer))
-                self._runner.clear(row)
             elif not answer.accept(token):
                 continue
             break

@@ -107,14 +107,14 @@ class LLM:
             interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
         self._offloaded = OffloadedWeights(store, weights_resident)
-        directory = resolve_checkpoint(model) if isinstance(model, str | Path) else None
-        if directory is not None:
-            load_config(directory)  # whatever is wrong with it is said before the tokenizer's part
-        self.tokenizer, no_tokenizer = chosen_tokenizer(tokenizer, directory)
-        if directory is not None:
-            decoder = self._offloaded.load(directory, dtype)
+        if isinstance(model, str | Path):
+            directory = resolve_checkpoint(model)
+            config = load_config(directory)  # before the tokenizer: it matters more if it is wrong
+            self.tokenizer, no_tokenizer = chosen_tokenizer(tokenizer, directory)
+            decoder = self._offloaded.load(directory, config, dtype)
         else:
-            decoder = self._offloaded.replace(model)  # pyright: ignore
+            self.tokenizer, no_tokenizer = chosen_tokenizer(tokenizer, None)
+            decoder = self._offloaded.replace(model)
         self.config = decoder.config
         self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
         self._chat_template = ChatTemplate(self.tokenizer) if self.tokenizer is not None else None

@@ -28,7 +28,6 @@ from nspjax.errors import (
 )
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
-from nspjax.ops import KVCache
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline
@@ -103,12 +102,6 @@ class ModelRunner:
             self._caches[i] = self._store.share_prefix(cache, from_row, rows, n_tokens)
         self._intact = True
 
-    def clear(self, row: int) -> None:
-        """Forget a row's NaN and infinities. Attention in memory gives a weight of 0 to tokens past
-        a row's length, and 0 times NaN would be the next owner's."""
-        if self._store is None:
-            self._caches = _with_zeros(self._caches, row)
-
     def recover(self) -> bool:
         """After a call that failed: have the rows as they were before it, but for those that it
         began anew. False where that cannot be: in memory, or where rows may have X kept."""
@@ -172,11 +165,6 @@ def _compiled(
     from nspjax.compiler import DEFAULT_PIPELINE, near_storage
 
     return near_storage(fn, store=store, pipeline=pipeline or DEFAULT_PIPELINE)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _with_zeros(caches: list[KVCache], row: int) -> list[KVCache]:
-    return [KVCache(c.k.at[row].set(0), c.v.at[row].set(0), c.lengths) for c in caches]
 
 
 def _new_caches(

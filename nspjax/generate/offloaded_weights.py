@@ -13,7 +13,7 @@ from flax import nnx
 
 from nspjax.byte_size import parse_bytes
 from nspjax.errors import InvalidArgumentError, StoreClosedError
-from nspjax.models import Decoder, Offload, load_decoder
+from nspjax.models import Decoder, ModelConfig, Offload, load_decoder
 
 if TYPE_CHECKING:
     from nspjax.runtime import Store, StoredWeight
@@ -37,16 +37,18 @@ class OffloadedWeights:
         self._resident_bytes = None if resident is None else parse_bytes(resident, least=0)
         self._weights: list[StoredWeight] = []
 
-    def load(self, directory: Path, dtype: str) -> Decoder:
-        """A checkpoint's decoder; its weights go to the store one by one as they are read.
+    def load(self, directory: Path, config: ModelConfig, dtype: str) -> Decoder:
+        """A checkpoint's decoder; its weights go to the store one by one as they are read. config:
+        the checkpoint's.
 
         Raises:
           StoreFullError: the store has too little room for them.
         """
         if self._resident_bytes is None:
-            return load_decoder(directory, dtype=dtype)
+            return load_decoder(directory, dtype=dtype, config=config)
+        offload = Offload(self._stays, self._put)
         with self._or_drop():
-            return load_decoder(directory, dtype=dtype, offload=Offload(self._stays, self._put))
+            return load_decoder(directory, dtype=dtype, offload=offload, config=config)
 
     def replace(self, model: Decoder) -> Decoder:
         """A decoder like this one, with StoredWeights.

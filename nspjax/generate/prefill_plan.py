@@ -92,12 +92,12 @@ class PrefillPlan:
         begins = begins or {}
         cut = [self.pieces(row, n_tokens, begins.get(row, 0)) for row, n_tokens in prompts]
         groups = []
-        for turn in range(max(map(len, cut), default=0)):
+        for i in range(max(map(len, cut), default=0)):
             by_bucket: dict[int, list[Piece]] = {}
             for pieces in cut:
-                if turn < len(pieces):
-                    size = self.bucket_tokens(pieces[turn].n_tokens)
-                    by_bucket.setdefault(size, []).append(pieces[turn])
+                if i < len(pieces):
+                    size = self.bucket_tokens(pieces[i].n_tokens)
+                    by_bucket.setdefault(size, []).append(pieces[i])
             for size, members in sorted(by_bucket.items()):
                 width = self.rows_per_call(size)
                 for first in range(0, len(members), width):

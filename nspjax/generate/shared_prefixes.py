@@ -1,7 +1,7 @@
 """Which prompts take the beginning of another row's prompt instead of computing it. Pure.
 
 A prompt that begins like one whose row is still there starts after what both have. Of prompts that
-come together, the first to have a beginning computes it and the others follow one turn later.
+come together, the first to have a beginning computes it and the others follow one round later.
 Prompts are compared with each other, block by block: rows are few, so that takes no index.
 """
 
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 GRAIN_TOKENS = 64
-"""A beginning is shared in multiples of this: less is not worth a turn of its own."""
+"""A beginning is shared in multiples of this: less is not worth a round of its own."""
 
 MayShare = Callable[[int, int], bool]
 """(from row, to row) -> whether the second may begin with tokens of the first, or of its own."""
@@ -27,7 +27,7 @@ class Loan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Turn:
+class Round:
     """Rows that are prefilled together, once the loans are made. starts: row -> first position."""
 
     loans: tuple[Loan, ...]
@@ -43,37 +43,37 @@ def shared_tokens(prompt: Sequence[int], other: Sequence[int]) -> int:
     return most
 
 
-def plan_turns(
+def plan_rounds(
     prompts: Mapping[int, Sequence[int]],
     resident: Mapping[int, Sequence[int]],
     may_share: MayShare,
-) -> list[Turn]:
+) -> list[Round]:
     """The order in which `prompts`, by row, are prefilled, and what each row begins with.
 
     resident: what rows have, by row; those of `prompts` are about to lose it, but for what their
     own prompt begins with.
     """
     lenders = {row: (0, tokens) for row, tokens in resident.items() if row not in prompts}
-    turns: list[dict[int, tuple[int, int]]] = []  # [turn] row -> (from row, tokens)
+    rounds: list[dict[int, tuple[int, int]]] = []  # [round] row -> (from row, tokens)
     for row, prompt in prompts.items():
         own = resident.get(row, ()) if may_share(row, row) else ()
-        turn, taken = 0, (row, shared_tokens(prompt, own))
+        number, taken = 0, (row, shared_tokens(prompt, own))
         for lender, (ready, tokens) in lenders.items():
             if not may_share(lender, row):
                 continue
             n_tokens = shared_tokens(prompt, tokens)
-            if (n_tokens, -ready) > (taken[1], -turn):
-                turn, taken = ready, (lender, n_tokens)
-        turns += [{}] * (turn + 1 - len(turns))
-        turns[turn] = {**turns[turn], row: taken}
-        lenders[row] = (turn + 1, prompt)
-    return [_turn(taken) for taken in turns]
+            if (n_tokens, -ready) > (taken[1], -number):
+                number, taken = ready, (lender, n_tokens)
+        rounds += [{}] * (number + 1 - len(rounds))
+        rounds[number] = {**rounds[number], row: taken}
+        lenders[row] = (number + 1, prompt)
+    return [_round(taken) for taken in rounds]
 
 
-def _turn(taken: Mapping[int, tuple[int, int]]) -> Turn:
+def _round(taken: Mapping[int, tuple[int, int]]) -> Round:
     borrowers: dict[tuple[int, int], list[int]] = {}
     for row, (lender, n_tokens) in taken.items():
         if lender != row:
             borrowers.setdefault((lender, n_tokens), []).append(row)
     loans = [Loan(lender, tuple(rows), n) for (lender, n), rows in borrowers.items()]
-    return Turn(tuple(loans), {row: n_tokens for row, (_, n_tokens) in taken.items()})
+    return Round(tuple(loans), {row: n_tokens for row, (_, n_tokens) in taken.items()})

@@ -90,6 +90,7 @@ class ModelConfig:
 
     # ---- where it comes from
     family: str = "llama"
+    """The `model_type` of config.json."""
     checkpoint_dtype: str | None = None
     """The dtype that config.json names, e.g. "bfloat16"."""
 

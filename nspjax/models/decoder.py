@@ -42,7 +42,7 @@ class Attention(nnx.Module):
         self,
         x: Array,
         cache: KVCache,
-        turn: Rotation | None,
+        rotary: Rotation | None,
         *,
         rows: Array | None,
         n_new: Array | None,
@@ -61,8 +61,8 @@ class Attention(nnx.Module):
         v = v.reshape(b, t, self.n_kv_heads, -1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if turn is not None:
-            q, k = rotate(q, *turn), rotate(k, *turn)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
         out, cache = cached_attention(
             q,
             k.astype(cache.k.dtype),
@@ -89,17 +89,17 @@ class DecoderLayer(nnx.Module):
         self,
         x: Array,
         cache: KVCache,
-        turn: Rotation | None,
+        rotary: Rotation | None,
         *,
         rows: Array | None,
         n_new: Array | None,
     ) -> tuple[Array, KVCache]:
         """x: [B, T, E] -> [B, T, E] and the longer cache."""
         if self.norm_after:
-            out, cache = self.attention(x, cache, turn, rows=rows, n_new=n_new)
+            out, cache = self.attention(x, cache, rotary, rows=rows, n_new=n_new)
             x = self.attention_norm(x + out)
             return self.mlp_norm(x + self.mlp(x)), cache
-        out, cache = self.attention(self.attention_norm(x), cache, turn, rows=rows, n_new=n_new)
+        out, cache = self.attention(self.attention_norm(x), cache, rotary, rows=rows, n_new=n_new)
         x = x + out
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -170,10 +170,10 @@ class Decoder(nnx.Module):
         if self.positions is not None:
             at = positions + self.config.position_offset
             x = x + self.positions[...].at[at].get(mode="clip")
-        turn = rotation(positions, self.config) if self.config.positions == "rotary" else None
+        rotary = rotation(positions, self.config) if self.config.positions == "rotary" else None
         longer = []
         for layer, cache in zip(self.layers, caches, strict=True):
-            x, cache = layer(x, cache, turn, rows=rows, n_new=n_new)
+            x, cache = layer(x, cache, rotary, rows=rows, n_new=n_new)
             longer.append(cache)
         return x, longer
 

@@ -40,7 +40,24 @@ def load_config(directory: str | Path) -> ModelConfig:
       CheckpointError: a file or a key is missing or malformed.
       UnsupportedModelError: an architecture or a setting that nspjax does not have.
     """
-    return _read_config(Path(directory))[1]
+    directory = Path(directory)
+    values, generation = read_configs(directory)
+    settings = Settings(values, str(directory / CONFIG))
+    family = _family(settings)
+    refuse_quantised(settings)
+    settings.only("is_encoder_decoder", False)
+    try:
+        config = family.read(settings)
+    except InvalidArgumentError as error:
+        raise CheckpointError(f"{directory / CONFIG}: {error}") from error
+    bos = _token_ids("bos_token_id", directory, generation, values)
+    eos = _token_ids("eos_token_id", directory, generation, values)
+    return dataclasses.replace(
+        config,
+        bos_token_id=config.bos_token_id if bos is None else next(iter(bos), None),
+        eos_token_ids=config.eos_token_ids if eos is None else eos,
+        checkpoint_dtype=_named_dtype(settings),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +74,11 @@ class Offload:
 
 
 def load_decoder(
-    model: str | Path, *, dtype: DTypeLike | None = "bfloat16", offload: Offload | None = None
+    model: str | Path,
+    *,
+    dtype: DTypeLike | None = "bfloat16",
+    offload: Offload | None = None,
+    config: ModelConfig | None = None,
 ) -> Decoder:
     """A decoder with the weights of a checkpoint, on JAX's default device.
 
@@ -69,6 +90,7 @@ def load_decoder(
       model: a Hugging Face directory, or a hub id (downloaded with huggingface_hub).
       dtype: of the weights: float32, bfloat16, float16; None or "auto": the checkpoint's.
       offload: keeps some of the weights elsewhere; None: all are arrays.
+      config: what `load_config` read from the checkpoint; None: it is read here.
 
     Raises:
       CheckpointError: a file, a key or a tensor is missing, surplus, malformed or misshapen, or has
@@ -80,7 +102,8 @@ def load_decoder(
     """
     asked = _dtype(dtype)
     directory = resolve_checkpoint(model)
-    family, config = _read_config(directory)
+    config = config or load_config(directory)
+    family = next(family for family in FAMILIES if family.model_type == config.family)
     tensors = without_leftovers(_with_prefix(stored_tensors(directory)))
     _check_layers(config, directory, len(tensors))
     config, tensors = _resolve_tie(family, config, tensors)
@@ -107,26 +130,6 @@ def load_decoder(
 def weight_name(path: Any) -> str:
     """A weight's dotted place in the decoder, from its path in the decoder's nnx state."""
     return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
-
-
-def _read_config(directory: Path) -> tuple[Family, ModelConfig]:
-    values, generation = read_configs(directory)
-    settings = Settings(values, str(directory / CONFIG))
-    family = _family(settings)
-    refuse_quantised(settings)
-    settings.only("is_encoder_decoder", False)
-    try:
-        config = family.read(settings)
-    except InvalidArgumentError as error:
-        raise CheckpointError(f"{directory / CONFIG}: {error}") from error
-    bos = _token_ids("bos_token_id", directory, generation, values)
-    eos = _token_ids("eos_token_id", directory, generation, values)
-    return family, dataclasses.replace(
-        config,
-        bos_token_id=config.bos_token_id if bos is None else next(iter(bos), None),
-        eos_token_ids=config.eos_token_ids if eos is None else eos,
-        checkpoint_dtype=_named_dtype(settings),
-    )
 
 
 def _family(settings: Settings) -> Family:
@@ -230,7 +233,7 @@ def _resolve_tie(
     head = tensors.get(HEAD)
     if not config.tied_embeddings or head is None:
         return config, tensors
-    embedding_name = next(name for name, at in family.table.items() if at.place == "embedding")
+    embedding_name = next(name for name, to in family.table.items() if to.path == "embedding")
     embedding = tensors.get(embedding_name)
     rest = {name: tensor for name, tensor in tensors.items() if name != HEAD}
     if embedding is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nspjax.errors import CheckpointError
@@ -120,7 +120,7 @@ def check_text_size(path: Path, n_bytes: int) -> None:
 
 def check_directory(directory: Path) -> None:
     """Refuse a checkpoint in which something is neither a plain file nor a directory, or a text is
-    absurdly large, whoever reads it later: the tokenizer's files are read by a library.
+    absurdly large, whoever reads it later.
 
     Raises:
       CheckpointError: so it is, or the directory cannot be read.
@@ -128,16 +128,35 @@ def check_directory(directory: Path) -> None:
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                path = directory / entry.name
                 try:
                     status = entry.stat()
                 except OSError:  # a link to nothing: it is missing where it is asked for
                     continue
-                check_kind(path, status, or_directory=True)
-                if stat.S_ISREG(status.st_mode) and entry.name.endswith(TEXT_SUFFIXES):
-                    check_text_size(path, status.st_size)
+                _check(directory / entry.name, status, text=entry.name.endswith(TEXT_SUFFIXES))
     except OSError as error:
         raise unreadable(directory, error) from error
+
+
+def check_texts(paths: Iterable[Path]) -> None:
+    """Refuse files that a library is to read as text, whatever their suffix, as `check_directory`
+    does: a FIFO would block it.
+
+    Raises:
+      CheckpointError: one is neither a plain file nor a directory, is absurdly large, or cannot be
+        looked at.
+    """
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        _check(path, status, text=True)
+
+
+def _check(path: Path, status: os.stat_result, *, text: bool) -> None:
+    check_kind(path, status, or_directory=True)
+    if text and stat.S_ISREG(status.st_mode):
+        check_text_size(path, status.st_size)
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> CheckpointError:

@@ -1,6 +1,6 @@
 """Which tensor of a checkpoint fills which weight of a `Decoder`.
 
-A family has one table {name in the checkpoint: Goes(place in the decoder, layout)}. `{layer}` and
+A family has one table {name in the checkpoint: Target(path in the decoder, layout)}. `{layer}` and
 `{expert}` stand for numbers: a tensor is looked up by its name with the numbers taken out, and a
 spelling is filled in when a missing one has to be named.
 """
@@ -24,21 +24,21 @@ MOST_MISSING = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Goes:
-    """Where a tensor goes and how it lies there.
+class Target:
+    """The weight that a tensor fills, and how it lies there.
 
-    place: dotted path in the decoder.
+    path: of the weight in the decoder, dotted.
     transposed: the last two axes are exchanged: [out, in] in the file, [in, out] here.
     part: (i, n): it is the i-th of n equal parts along the last axis of the weight.
     A name with `{expert}` fills that index of the weight's first axis.
     """
 
-    place: str
+    path: str
     transposed: bool = False
     part: tuple[int, int] = (0, 1)
 
 
-Table = Mapping[str, Goes]
+Table = Mapping[str, Target]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def plan_weights(
         if ignored.search(name):
             continue
         spelling, numbers = _look_up(name, spellings_of)
-        weight = table[spelling].place.format(**numbers) if spelling else ""
+        weight = table[spelling].path.format(**numbers) if spelling else ""
         if weight not in weights:
             surplus.append(name)
             continue
@@ -116,14 +116,14 @@ def _pattern(place: str) -> re.Pattern[str]:
 
 
 def _source(
-    tensor: StoredTensor, goes: Goes, weight_shape: tuple[int, ...], expert: int | None
+    tensor: StoredTensor, target: Target, weight_shape: tuple[int, ...], expert: int | None
 ) -> Source:
     if tensor.dtype not in DTYPES:
         raise UnsupportedModelError(
             f"{tensor.name} in {tensor.shard} has dtype {tensor.dtype}: quantised checkpoints are "
             f"not supported, only {', '.join(DTYPES)}"
         )
-    i, n = goes.part
+    i, n = target.part
     size = weight_shape[-1] // n
     region = (Ellipsis, slice(i * size, (i + 1) * size))
     shape = (*weight_shape[:-1], size)
@@ -134,14 +134,14 @@ def _source(
                 f"{weight_shape[0]} experts"
             )
         region, shape = (expert, *region), shape[1:]
-    if goes.transposed:
+    if target.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
     if tensor.shape != shape:
         raise CheckpointError(
             f"{tensor.name} in {tensor.shard} has shape {list(tensor.shape)}, but config.json "
             f"makes it {list(shape)}"
         )
-    return Source(tensor, region, goes.transposed)
+    return Source(tensor, region, target.transposed)
 
 
 def _check_complete(
@@ -180,10 +180,10 @@ def _names(table: Table, weight: str, shape: tuple[int, ...], spellings: set[str
     """The tensors that fill a weight, in the spelling that the checkpoint uses, or the first."""
     alternatives: dict[str, list[str]] = {}
     numbers: dict[str, str] = {}
-    for spelling, goes in table.items():
-        if found := _pattern(goes.place).fullmatch(weight):
+    for spelling, target in table.items():
+        if found := _pattern(target.path).fullmatch(weight):
             numbers = found.groupdict()
-            in_parts = goes.part != (0, 1)
+            in_parts = target.part != (0, 1)
             alternatives.setdefault("parts" if in_parts else spelling, []).append(spelling)
     used = max(alternatives.values(), key=lambda names: len(spellings.intersection(names)))
     return [

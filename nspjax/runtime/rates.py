@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from nspjax.message_text import printable
 from nspjax.ops.blockwise import blockwise_attention
-from nspjax.path_text import printable
 
 if TYPE_CHECKING:
     from nspjax.runtime.store import Store

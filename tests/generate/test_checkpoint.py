@@ -10,6 +10,7 @@ from tiny_decoder import greedy_by_hand
 from nspjax.errors import CheckpointError, RequestError
 from nspjax.generate import LLM, SamplingParams
 from nspjax.models import load_decoder
+from nspjax.models.json_file import read_json
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
 OPTIONS = {"max_num_seqs": 3, "prefill_budget_tokens": 32, "steps_per_call": 8, "max_model_len": 64}
@@ -43,6 +44,17 @@ def test_the_tokenizer_and_the_chat_template_come_with_the_checkpoint(checkpoint
         assert llm.tokenizer is None
         with pytest.raises(RequestError, match="made with tokenizer=None: give token ids"):
             llm.chat_prompt([{"role": "user", "content": "hi"}])
+
+
+def test_each_file_of_settings_is_read_once(checkpoint, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "nspjax.models.checkpoint.read_json", lambda path: read.append(path) or read_json(path)
+    )
+    with LLM(checkpoint, **OPTIONS):
+        names = [path.name for path in read]
+        assert "config.json" in names
+        assert sorted(names) == sorted(set(names))
 
 
 def test_a_directory_without_tokenizer_serves_token_ids(tmp_path):

@@ -23,6 +23,7 @@ from nspjax.generate.text.tokenization import (
     special_token_ids,
     why_missing,
 )
+from nspjax.models.model_file import MOST_TEXT_BYTES
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
 PLAIN = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -199,7 +200,16 @@ def test_what_is_no_ordinary_file_is_not_opened(tmp_path, name):
     write(tmp_path, tokenizer=GOOD)
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(CheckpointError, match=f"{name} must be an ordinary file"):
+    with pytest.raises(CheckpointError, match=f"{name} is a FIFO: .* plain files"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.bpe", "chat_template.jinja"])
+def test_what_is_too_large_to_be_text_is_not_read(tmp_path, name):
+    write(tmp_path, tokenizer=GOOD)
+    with (tmp_path / name).open("a") as sparse:
+        sparse.truncate(MOST_TEXT_BYTES + 1)
+    with pytest.raises(CheckpointError, match=f"{name} has {MOST_TEXT_BYTES + 1} bytes"):
         load_tokenizer(tmp_path)
 
 

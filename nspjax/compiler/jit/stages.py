@@ -13,9 +13,7 @@ from nspjax.errors import InvalidArgumentError
 
 
 @dataclasses.dataclass(frozen=True)
-class Traced:
-    """What `NearStorage.trace` gives."""
-
+class _Stage:
     program: Program
     arguments: CallArguments
 
@@ -24,20 +22,18 @@ class Traced:
         """The results as shapes and dtypes; of a cache, those of its handles and lengths."""
         return self.program.unflatten(list(map(_info, self.program.exported.out_avals)))
 
+
+@dataclasses.dataclass(frozen=True)
+class Traced(_Stage):
+    """What `NearStorage.trace` gives."""
+
     def lower(self) -> Lowered:
         return Lowered(self.program, self.arguments)
 
 
 @dataclasses.dataclass(frozen=True)
-class Lowered:
+class Lowered(_Stage):
     """What `NearStorage.lower` gives: the program after all passes."""
-
-    program: Program
-    arguments: CallArguments
-
-    @property
-    def out_info(self) -> Any:
-        return Traced(self.program, self.arguments).out_info
 
     def as_text(self) -> str:
         """StableHLO, with the engine's calls."""
@@ -48,11 +44,8 @@ class Lowered:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
+class Compiled(_Stage):
     """What `Lowered.compile` gives: call it without the static arguments."""
-
-    program: Program
-    arguments: CallArguments
 
     def __post_init__(self) -> None:
         self._executable()

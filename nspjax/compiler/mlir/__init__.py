@@ -1,5 +1,11 @@
 """The one folder that imports MLIR: everything that passes need of it."""
 
+from nspjax.compiler.mlir.argument_marks import CACHE_ARGUMENT as CACHE_ARGUMENT
+from nspjax.compiler.mlir.argument_marks import WEIGHT_ARGUMENT as WEIGHT_ARGUMENT
+from nspjax.compiler.mlir.argument_marks import cache_arguments as cache_arguments
+from nspjax.compiler.mlir.argument_marks import mark_cache_arguments as mark_cache_arguments
+from nspjax.compiler.mlir.argument_marks import mark_weight_arguments as mark_weight_arguments
+from nspjax.compiler.mlir.argument_marks import weight_arguments as weight_arguments
 from nspjax.compiler.mlir.dimensions import DotDimensions as DotDimensions
 from nspjax.compiler.mlir.dimensions import GatherDimensions as GatherDimensions
 from nspjax.compiler.mlir.dimensions import dot_dimensions as dot_dimensions
@@ -60,21 +66,15 @@ from nspjax.compiler.mlir.stablehlo_reading import integer as integer
 from nspjax.compiler.mlir.stablehlo_reading import reduction as reduction
 from nspjax.compiler.mlir.stablehlo_reading import splat_number as splat_number
 from nspjax.compiler.mlir.stablehlo_reading import without_loops as without_loops
-from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
-from nspjax.compiler.mlir.writing import WEIGHT_ARGUMENT as WEIGHT_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder
 from nspjax.compiler.mlir.writing import add_operands as add_operands
 from nspjax.compiler.mlir.writing import attribute as attribute
-from nspjax.compiler.mlir.writing import cache_arguments as cache_arguments
 from nspjax.compiler.mlir.writing import copy_function as copy_function
 from nspjax.compiler.mlir.writing import custom_call as custom_call
 from nspjax.compiler.mlir.writing import dtype as dtype
 from nspjax.compiler.mlir.writing import inline_call as inline_call
-from nspjax.compiler.mlir.writing import mark_cache_arguments as mark_cache_arguments
-from nspjax.compiler.mlir.writing import mark_weight_arguments as mark_weight_arguments
 from nspjax.compiler.mlir.writing import replace as replace
 from nspjax.compiler.mlir.writing import set_callee as set_callee
 from nspjax.compiler.mlir.writing import splice as splice
 from nspjax.compiler.mlir.writing import tensor_type as tensor_type
 from nspjax.compiler.mlir.writing import update_function_types as update_function_types
-from nspjax.compiler.mlir.writing import weight_arguments as weight_arguments

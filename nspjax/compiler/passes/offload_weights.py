@@ -30,9 +30,6 @@ class OffloadWeights:
     """
 
     name: ClassVar[str] = "offload-weights"
-    resident: str = ""
-    """what `Store.offload_weights` keeps in memory, for who reads the pipeline; the pass offloads
-    the arguments that are stored, whatever it says"""
     keep: int = 4
     """attentions that a loaded weight outlives; used again later than that, it is loaded again"""
 

@@ -19,8 +19,6 @@ from nspjax.errors import BatchFileError
 
 _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
-MOST_MESSAGE = 1000
-"""Characters of an error's message that a result line has."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
 
 
@@ -78,16 +76,6 @@ def shown(value: object) -> str:
     """`value` as JSON, cut to a length that fits a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def shortened(text: str, most: int = MOST_MESSAGE) -> str:
-    """A message that may repeat what a request holds, cut to about `most` characters: its begin and
-    its end. It can be encoded in UTF-8."""
-    if len(text) > most:
-        end = most // 4
-        begin = most - end
-        text = f"{text[:begin]} … ({len(text) - begin - end} characters) … {text[-end:]}"
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _object(text: bytes) -> dict[str, Any]:

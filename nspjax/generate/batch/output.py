@@ -22,8 +22,9 @@ import orjson
 from nspjax.errors import BatchFileError
 from nspjax.generate.batch.fingerprint import Fingerprint
 from nspjax.generate.batch.input import BatchInput
-from nspjax.generate.batch.lines import shortened, shown
-from nspjax.generate.batch.results import ID_PREFIX, LINE_BEGIN, result_id
+from nspjax.generate.batch.lines import shown
+from nspjax.generate.batch.results import ID_PREFIX, LINE_BEGIN, MOST_MESSAGE, result_id
+from nspjax.message_text import shortened
 
 SYNC_SECONDS = 1.0
 """A line is synced to the disk with the first line written this long after the last sync."""
@@ -293,5 +294,6 @@ def _check_same_settings(result: dict, made_with: Fingerprint, where: str) -> No
         said = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changed.items())
         raise BatchFileError(
             f"{where} was answered under other settings, under which answers may differ: "
-            f"{shortened(said)}. Resume with the same ones, choose another output, or --overwrite"
+            f"{shortened(said, MOST_MESSAGE)}. Resume with the same ones, choose another output, "
+            "or --overwrite"
         )

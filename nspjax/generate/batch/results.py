@@ -13,12 +13,15 @@ import orjson
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest
-from nspjax.generate.batch.lines import BatchLine, shortened
+from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.outputs import CompletionOutput, RequestOutput
+from nspjax.message_text import shortened
 
 ID_PREFIX = "batch_req_"
 LINE_BEGIN = b'{"id":"batch_req_'
 """The first bytes of every result line: how a torn one is recognised."""
+MOST_MESSAGE = 1000
+"""Characters of an error's message that a result line has, about."""
 
 
 def result_id(digest: str) -> str:
@@ -67,12 +70,12 @@ def error_line(line: BatchLine, error: NspjaxError) -> bytes:
     asked_wrong = isinstance(error, RequestError)
     param = getattr(error, "param", None)
     code = getattr(error, "code", _code(error))
-    message = shortened(str(error))
+    message = shortened(str(error), MOST_MESSAGE)
     body = {
         "error": {
             "message": message,
             "type": "invalid_request_error" if asked_wrong else "server_error",
-            "param": None if param is None else shortened(param),
+            "param": None if param is None else shortened(param, MOST_MESSAGE),
             "code": code,
         }
     }

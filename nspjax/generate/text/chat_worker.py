@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from nspjax.generate.text.chat_forms import ContentForms, Message, render_fitting
-from nspjax.generate.text.library_errors import is_failure, shortened, told
+from nspjax.generate.text.library_errors import MOST_SHOWN, is_failure, told
+from nspjax.message_text import shortened
 
 MEMORY_BYTES = 1 << 30
 """What a template may use besides what the process has when it is ready."""
@@ -87,7 +88,7 @@ def _answer(asked: bytes, forms: dict[str, ContentForms]) -> bytes:
         if not is_failure(error):
             raise
         if type(error) is TemplateError:  # what raise_exception raises is of this very class
-            return REFUSED + shortened(str(error)).encode()
+            return REFUSED + shortened(str(error), MOST_SHOWN).encode()
         return FAILED + told(error).encode()
 
 

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 
 from nspjax.errors import RequestError
+from nspjax.message_text import shortened
 
 MOST_SHOWN = 300
-"""Characters of a library's error that a message repeats."""
+"""Characters of a library's error that a message repeats, about."""
 
 
 @contextlib.contextmanager
@@ -30,15 +31,10 @@ def is_failure(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """The error's class and text, at most `MOST_SHOWN` characters of it."""
+    """The error's class and text, about `MOST_SHOWN` characters of it."""
     try:
         text = str(error)
     except Exception:
         text = ""
-    return shortened(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def shortened(text: str) -> str:
-    """At most `MOST_SHOWN` characters of a text, fit to be written anywhere."""
-    text = text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"
-    return text.encode(errors="backslashreplace").decode()
+    name = type(error).__name__
+    return shortened(f"{name}: {text}" if text else name, MOST_SHOWN)

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import logging
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from nspjax.errors import CheckpointError, InvalidArgumentError
 from nspjax.generate.text.library_errors import failures_are_the_requests, is_failure, told
+from nspjax.models.model_file import check_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +33,6 @@ _SETTINGS = (
     "additional_chat_templates/*.jinja",
     "config.json",
 )
-_LARGEST_FILE_BYTES = 1 << 30
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
@@ -45,6 +44,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
       CheckpointError: its files cannot be read as a tokenizer; names the one at fault.
     """
     files = _tokenizer_files(directory)
+    check_texts(files)
     if not _has_vocabulary(directory):
         return None
     with _quiet():
@@ -188,27 +188,8 @@ def _has_vocabulary(directory: Path) -> bool:
 
 
 def _tokenizer_files(directory: Path) -> list[Path]:
-    """What transformers may read.
-
-    Raises:
-      CheckpointError: one of them is no ordinary file (a FIFO would block), or absurdly large.
-    """
-    files = sorted(path for each in (*_VOCABULARIES, *_SETTINGS) for path in directory.glob(each))
-    for path in files:
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        if path.is_dir():
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            raise CheckpointError(f"{path} must be an ordinary file")
-        if found.st_size > _LARGEST_FILE_BYTES:
-            raise CheckpointError(
-                f"{path} has {found.st_size} bytes: no tokenizer's file is larger than "
-                f"{_LARGEST_FILE_BYTES}"
-            )
-    return files
+    """What transformers may read."""
+    return sorted(path for each in (*_VOCABULARIES, *_SETTINGS) for path in directory.glob(each))
 
 
 def _culprit(directory: Path, files: Sequence[Path]) -> str:

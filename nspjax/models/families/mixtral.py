@@ -4,7 +4,7 @@ from nspjax.models.config import ModelConfig
 from nspjax.models.families import llama
 from nspjax.models.families.family import Family, refuse_layer_types, rotary_settings
 from nspjax.models.settings import MOST_EXPERTS, Settings
-from nspjax.models.weight_table import Goes, Table
+from nspjax.models.weight_table import Table, Target
 
 _GATE_UP = "layers.{layer}.mlp.gate_up"
 _DOWN = "layers.{layer}.mlp.down"
@@ -12,14 +12,14 @@ _EXPERT = "model.layers.{layer}.block_sparse_moe.experts.{expert}."
 TABLE: Table = {
     **llama.ATTENTION_TABLE,
     # as published: a tensor for each expert
-    "model.layers.{layer}.block_sparse_moe.gate.weight": Goes("layers.{layer}.mlp.router", True),
-    f"{_EXPERT}w1.weight": Goes(_GATE_UP, True, part=(0, 2)),
-    f"{_EXPERT}w3.weight": Goes(_GATE_UP, True, part=(1, 2)),
-    f"{_EXPERT}w2.weight": Goes(_DOWN, True),
+    "model.layers.{layer}.block_sparse_moe.gate.weight": Target("layers.{layer}.mlp.router", True),
+    f"{_EXPERT}w1.weight": Target(_GATE_UP, True, part=(0, 2)),
+    f"{_EXPERT}w3.weight": Target(_GATE_UP, True, part=(1, 2)),
+    f"{_EXPERT}w2.weight": Target(_DOWN, True),
     # as transformers 5 names them in memory: all experts in one tensor
-    "model.layers.{layer}.mlp.gate.weight": Goes("layers.{layer}.mlp.router", True),
-    "model.layers.{layer}.mlp.experts.gate_up_proj": Goes(_GATE_UP, True),
-    "model.layers.{layer}.mlp.experts.down_proj": Goes(_DOWN, True),
+    "model.layers.{layer}.mlp.gate.weight": Target("layers.{layer}.mlp.router", True),
+    "model.layers.{layer}.mlp.experts.gate_up_proj": Target(_GATE_UP, True),
+    "model.layers.{layer}.mlp.experts.down_proj": Target(_DOWN, True),
 }
 
 

@@ -7,33 +7,33 @@ biases nor weights in its norms.
 from nspjax.models.config import ModelConfig
 from nspjax.models.families.family import Family
 from nspjax.models.settings import Settings
-from nspjax.models.weight_table import Goes, Table
+from nspjax.models.weight_table import Table, Target
 
 _LAYER = "model.decoder.layers.{layer}."
 TABLE: Table = {
-    "model.decoder.embed_tokens.weight": Goes("embedding"),
-    "model.decoder.embed_positions.weight": Goes("positions"),
-    "model.decoder.project_in.weight": Goes("project_in.w", True),
-    "model.decoder.project_out.weight": Goes("project_out.w", True),
-    "model.decoder.final_layer_norm.weight": Goes("final_norm.scale"),
-    "model.decoder.final_layer_norm.bias": Goes("final_norm.bias"),
-    "lm_head.weight": Goes("head"),
-    f"{_LAYER}self_attn_layer_norm.weight": Goes("layers.{layer}.attention_norm.scale"),
-    f"{_LAYER}self_attn_layer_norm.bias": Goes("layers.{layer}.attention_norm.bias"),
-    f"{_LAYER}self_attn.q_proj.weight": Goes("layers.{layer}.attention.q.w", True),
-    f"{_LAYER}self_attn.k_proj.weight": Goes("layers.{layer}.attention.k.w", True),
-    f"{_LAYER}self_attn.v_proj.weight": Goes("layers.{layer}.attention.v.w", True),
-    f"{_LAYER}self_attn.out_proj.weight": Goes("layers.{layer}.attention.out.w", True),
-    f"{_LAYER}self_attn.q_proj.bias": Goes("layers.{layer}.attention.q.b"),
-    f"{_LAYER}self_attn.k_proj.bias": Goes("layers.{layer}.attention.k.b"),
-    f"{_LAYER}self_attn.v_proj.bias": Goes("layers.{layer}.attention.v.b"),
-    f"{_LAYER}self_attn.out_proj.bias": Goes("layers.{layer}.attention.out.b"),
-    f"{_LAYER}final_layer_norm.weight": Goes("layers.{layer}.mlp_norm.scale"),
-    f"{_LAYER}final_layer_norm.bias": Goes("layers.{layer}.mlp_norm.bias"),
-    f"{_LAYER}fc1.weight": Goes("layers.{layer}.mlp.up.w", True),
-    f"{_LAYER}fc1.bias": Goes("layers.{layer}.mlp.up.b"),
-    f"{_LAYER}fc2.weight": Goes("layers.{layer}.mlp.down.w", True),
-    f"{_LAYER}fc2.bias": Goes("layers.{layer}.mlp.down.b"),
+    "model.decoder.embed_tokens.weight": Target("embedding"),
+    "model.decoder.embed_positions.weight": Target("positions"),
+    "model.decoder.project_in.weight": Target("project_in.w", True),
+    "model.decoder.project_out.weight": Target("project_out.w", True),
+    "model.decoder.final_layer_norm.weight": Target("final_norm.scale"),
+    "model.decoder.final_layer_norm.bias": Target("final_norm.bias"),
+    "lm_head.weight": Target("head"),
+    f"{_LAYER}self_attn_layer_norm.weight": Target("layers.{layer}.attention_norm.scale"),
+    f"{_LAYER}self_attn_layer_norm.bias": Target("layers.{layer}.attention_norm.bias"),
+    f"{_LAYER}self_attn.q_proj.weight": Target("layers.{layer}.attention.q.w", True),
+    f"{_LAYER}self_attn.k_proj.weight": Target("layers.{layer}.attention.k.w", True),
+    f"{_LAYER}self_attn.v_proj.weight": Target("layers.{layer}.attention.v.w", True),
+    f"{_LAYER}self_attn.out_proj.weight": Target("layers.{layer}.attention.out.w", True),
+    f"{_LAYER}self_attn.q_proj.bias": Target("layers.{layer}.attention.q.b"),
+    f"{_LAYER}self_attn.k_proj.bias": Target("layers.{layer}.attention.k.b"),
+    f"{_LAYER}self_attn.v_proj.bias": Target("layers.{layer}.attention.v.b"),
+    f"{_LAYER}self_attn.out_proj.bias": Target("layers.{layer}.attention.out.b"),
+    f"{_LAYER}final_layer_norm.weight": Target("layers.{layer}.mlp_norm.scale"),
+    f"{_LAYER}final_layer_norm.bias": Target("layers.{layer}.mlp_norm.bias"),
+    f"{_LAYER}fc1.weight": Target("layers.{layer}.mlp.up.w", True),
+    f"{_LAYER}fc1.bias": Target("layers.{layer}.mlp.up.b"),
+    f"{_LAYER}fc2.weight": Target("layers.{layer}.mlp.down.w", True),
+    f"{_LAYER}fc2.bias": Target("layers.{layer}.mlp.down.b"),
 }
 
 

@@ -4,12 +4,12 @@ from nspjax.models.config import ModelConfig
 from nspjax.models.families import llama
 from nspjax.models.families.family import Family, rotary_settings, window_by_layer
 from nspjax.models.settings import Settings
-from nspjax.models.weight_table import Goes, Table
+from nspjax.models.weight_table import Table, Target
 
 TABLE: Table = {
     **llama.TABLE,
-    "model.layers.{layer}.self_attn.q_norm.weight": Goes("layers.{layer}.attention.q_norm.scale"),
-    "model.layers.{layer}.self_attn.k_norm.weight": Goes("layers.{layer}.attention.k_norm.scale"),
+    "model.layers.{layer}.self_attn.q_norm.weight": Target("layers.{layer}.attention.q_norm.scale"),
+    "model.layers.{layer}.self_attn.k_norm.weight": Target("layers.{layer}.attention.k_norm.scale"),
 }
 
 

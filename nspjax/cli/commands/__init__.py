@@ -1,0 +1,1 @@
+"""The commands and their options. Nothing heavy is imported before a command needs it."""
