@@ -16,9 +16,7 @@
 #include "bindings/cards.h"
 #include "bindings/checksum.h"
 #include "bindings/fetch_arrays.h"
-#include "bindings/ffi_dot.h"
 #include "bindings/ffi_handlers.h"
-#include "bindings/ffi_weights.h"
 #include "bindings/gil.h"
 #include "bindings/handle_arrays.h"
 #include "bindings/head_tile.h"
@@ -57,10 +55,7 @@ CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_head
 
 nb::dict registrations() {
   nb::dict result;
-  for (const auto& handlers :
-       {ffi_handlers(), fetch_handlers(), ffi_weight_handlers(), ffi_dot_handlers()}) {
-    for (const auto& [name, handler] : handlers) result[name.c_str()] = nb::capsule(handler);
-  }
+  for (const auto& [name, handler] : ffi_handlers()) result[name.c_str()] = nb::capsule(handler);
   return result;
 }
 
