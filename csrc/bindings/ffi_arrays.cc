@@ -7,66 +7,63 @@
 namespace nspjax {
 namespace {
 
-// As MLIR spells it.
-std::string_view type_name(ffi::DataType type) {
+struct ElementType {
+  std::string_view name;  // as MLIR spells it
+  int64_t bytes;          // 0: XLA may pack several into one
+};
+
+ElementType element_type(ffi::DataType type) {
   switch (type) {
     case ffi::PRED:
+      return {"i1", 1};
     case ffi::S1:
-      return "i1";
+      return {"i1", 0};
     case ffi::S2:
-      return "i2";
+      return {"i2", 0};
     case ffi::S4:
-      return "i4";
+      return {"i4", 0};
     case ffi::S8:
-      return "i8";
+      return {"i8", 1};
     case ffi::S16:
-      return "i16";
+      return {"i16", 2};
     case ffi::S32:
-      return "i32";
+      return {"i32", 4};
     case ffi::S64:
-      return "i64";
+      return {"i64", 8};
     case ffi::U1:
-      return "ui1";
+      return {"ui1", 0};
     case ffi::U2:
-      return "ui2";
+      return {"ui2", 0};
     case ffi::U4:
-      return "ui4";
+      return {"ui4", 0};
     case ffi::U8:
-      return "ui8";
+      return {"ui8", 1};
     case ffi::U16:
-      return "ui16";
+      return {"ui16", 2};
     case ffi::U32:
-      return "ui32";
+      return {"ui32", 4};
     case ffi::U64:
-      return "ui64";
+      return {"ui64", 8};
     case ffi::F16:
-      return "f16";
+      return {"f16", 2};
     case ffi::F32:
-      return "f32";
+      return {"f32", 4};
     case ffi::F64:
-      return "f64";
+      return {"f64", 8};
     case ffi::BF16:
-      return "bf16";
+      return {"bf16", 2};
     case ffi::C64:
-      return "complex<f32>";
+      return {"complex<f32>", 8};
     case ffi::C128:
-      return "complex<f64>";
+      return {"complex<f64>", 16};
     case ffi::F4E2M1FN:
-      return "f4E2M1FN";
+      return {"f4E2M1FN", 0};
     case ffi::DataType::INVALID:
     case ffi::TOKEN:
-      return "none";
+      return {"none", 0};
     default:
-      return "f8";
+      return {"f8", 1};
   }
-}
-
-// XLA may pack several elements into a byte, where ByteWidth() says one.
-bool is_packed(ffi::DataType type) {
-  constexpr std::array kPacked = {ffi::S1,   ffi::S2, ffi::S4,       ffi::U1,
-                                  ffi::U2,   ffi::U4, ffi::F4E2M1FN, ffi::DataType::INVALID,
-                                  ffi::TOKEN};
-  return std::ranges::find(kPacked, type) != kPacked.end();
 }
 
 template <typename Buffers>
@@ -78,18 +75,18 @@ auto decoded(const Buffers& buffers, size_t i) {
 
 template <typename T>
 bool get(const ffi::Dictionary& attributes, std::string_view name, T& value) {
-  if (!attributes.contains<T>(name)) return false;
-  value = *attributes.get<T>(name);
-  return true;
+  const auto found = attributes.get<T>(name);
+  if (found.has_value()) value = *found;
+  return found.has_value();
 }
 
 }  // namespace
 
 calls::Array array_of(const ffi::AnyBuffer& buffer) {
-  const ffi::DataType type = buffer.element_type();
+  const auto [name, bytes] = element_type(buffer.element_type());
   const auto sizes = buffer.dimensions();
-  return {.type = type_name(type),
-          .element_bytes = is_packed(type) ? 0 : static_cast<int64_t>(ffi::ByteWidth(type)),
+  return {.type = name,
+          .element_bytes = bytes,
           .sizes = {sizes.begin(), sizes.size()},
           .data = buffer.untyped_data()};
 }

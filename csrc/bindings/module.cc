@@ -13,6 +13,7 @@
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
 #include "bindings/attention_kernel.h"
+#include "bindings/call_descriptions.h"
 #include "bindings/cards.h"
 #include "bindings/checksum.h"
 #include "bindings/fetch_arrays.h"
@@ -227,6 +228,7 @@ NB_MODULE(_engine, m) {
       .def("close", &Store::close, release_gil);
 
   m.def("registrations", &registrations, "XLA FFI target name -> handler, a capsule.");
+  m.def("call_descriptions", &call_descriptions, "What each of them takes and gives, by name.");
   m.def("can_dot", &can_dot, "Whether this CPU has the instructions of nspjax.dot.");
   m.attr("DOT_MULTIPLE") = kDotMultiple;
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");
