@@ -16,7 +16,6 @@
 #include "bindings/call_descriptions.h"
 #include "bindings/cards.h"
 #include "bindings/checksum.h"
-#include "bindings/fetch_arrays.h"
 #include "bindings/ffi_handlers.h"
 #include "bindings/gil.h"
 #include "bindings/handle_arrays.h"
