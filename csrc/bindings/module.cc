@@ -13,12 +13,10 @@
 #include "bindings/arrays.h"
 #include "bindings/attend_tile.h"
 #include "bindings/attention_kernel.h"
+#include "bindings/call_descriptions.h"
 #include "bindings/cards.h"
 #include "bindings/checksum.h"
-#include "bindings/fetch_arrays.h"
-#include "bindings/ffi_dot.h"
 #include "bindings/ffi_handlers.h"
-#include "bindings/ffi_weights.h"
 #include "bindings/gil.h"
 #include "bindings/handle_arrays.h"
 #include "bindings/head_tile.h"
@@ -57,10 +55,7 @@ CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_head
 
 nb::dict registrations() {
   nb::dict result;
-  for (const auto& handlers :
-       {ffi_handlers(), fetch_handlers(), ffi_weight_handlers(), ffi_dot_handlers()}) {
-    for (const auto& [name, handler] : handlers) result[name.c_str()] = nb::capsule(handler);
-  }
+  for (const auto& [name, handler] : ffi_handlers()) result[name.c_str()] = nb::capsule(handler);
   return result;
 }
 
@@ -232,6 +227,7 @@ NB_MODULE(_engine, m) {
       .def("close", &Store::close, release_gil);
 
   m.def("registrations", &registrations, "XLA FFI target name -> handler, a capsule.");
+  m.def("call_descriptions", &call_descriptions, "What each of them takes and gives, by name.");
   m.def("can_dot", &can_dot, "Whether this CPU has the instructions of nspjax.dot.");
   m.attr("DOT_MULTIPLE") = kDotMultiple;
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");

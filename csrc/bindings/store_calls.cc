@@ -1,6 +1,12 @@
 #include "bindings/store_calls.h"
 
-#include "bindings/gil.h"
+#include <nanobind/stl/shared_ptr.h>
+
+#include <algorithm>
+
+#include "bindings/array_call.h"
+#include "calls/table.h"
+#include "store/registry.h"
 
 namespace nspjax {
 namespace {
@@ -8,29 +14,23 @@ namespace {
 CacheShape shape_of(const Store& store, int32_t cache) {
   return without_gil([&] { return store.shape(cache); });
 }
-// All but where the result goes.
-AttendArgs attend_args(const Store& store, int32_t cache, const AnyArray& q, const Int32Array& rows,
-                       const Int32Array& position, const Int32Array& length, float scale,
-                       int64_t window, float softcap, bool read_ahead) {
-  const CacheShape shape = shape_of(store, cache);
-  const auto batch = static_cast<int64_t>(rows.size());
-  check_sizes(q, "q", {batch, -1, -1, shape.head_dim});
-  check_sizes(AnyArray(position), "position", {batch});
-  check_sizes(AnyArray(length), "length", {batch});
-  return {.q = q.data(),
-          .q_dtype = array_dtype(q, "q", shape.dtype),
-          .n_tokens = static_cast<int64_t>(q.shape(1)),
-          .n_q_heads = static_cast<int64_t>(q.shape(2)),
-          .rows = values(rows),
-          .position = values(position),
-          .length = values(length),
-          .scale = scale,
-          .window = window,
-          .softcap = softcap,
-          .out = nullptr,
-          .lse = nullptr,
-          .read_ahead = read_ahead};
+
+std::vector<int64_t> sizes_of(const AnyArray& array) {
+  return {array.shape_ptr(), array.shape_ptr() + array.ndim()};
 }
+
+ArrayCall attend_call(const calls::Call& call, const StorePtr& store, int32_t cache,
+                      int32_t version, const AnyArray& q, const Int32Array& rows,
+                      const Int32Array& position, const Int32Array& length, float scale,
+                      int64_t window, float softcap, bool read_ahead) {
+  ArrayCall made(call, {store, cache, version});
+  made.operand("q", q, shape_of(*store, cache).dtype);
+  made.operand("rows", rows).operand("position", position).operand("length", length);
+  made.attribute("scale", scale).attribute("window", window);
+  made.attribute("softcap", softcap).attribute("read_ahead", int64_t{read_ahead});
+  return made;
+}
+
 template <typename T>
 nb::tuple read_as(Store& store, int32_t cache, const CacheShape& shape, int64_t row, int64_t begin,
                   int64_t end) {
@@ -44,56 +44,51 @@ nb::tuple read_as(Store& store, int32_t cache, const CacheShape& shape, int64_t 
   return nb::make_tuple(new_array(std::move(k), {n, h, d}), new_array(std::move(v), {n, h, d}));
 }
 
-}  // namespace
-
-int32_t append(Store& store, int32_t cache, int32_t version, const AnyArray& k, const AnyArray& v,
-               const Int32Array& rows, const Int32Array& start, const Int32Array& n_new,
-               bool hold) {
-  const CacheShape shape = shape_of(store, cache);
-  const auto batch = static_cast<int64_t>(rows.size());
-  check_sizes(k, "k", {batch, -1, shape.n_kv_heads, shape.head_dim});
-  const auto n_tokens = static_cast<int64_t>(k.shape(1));
-  check_sizes(v, "v", {batch, n_tokens, shape.n_kv_heads, shape.head_dim});
-  check_sizes(AnyArray(start), "start", {batch});
-  check_sizes(AnyArray(n_new), "n_new", {batch});
-  for (const auto& [array, name] : {std::pair(&k, "k"), std::pair(&v, "v")}) {
-    if (array_dtype(*array, name, shape.dtype) != shape.dtype) {
-      fail(ErrorKind::kInvalidArgument, name, " has another dtype than the cache, which is ",
-           dtype_name(shape.dtype));
-    }
-  }
-  return without_gil([&] {
-    return store.append(cache, version,
-                        {.k = static_cast<const std::byte*>(k.data()),
-                         .v = static_cast<const std::byte*>(v.data()),
-                         .n_tokens = n_tokens,
-                         .rows = values(rows),
-                         .start = values(start),
-                         .n_new = values(n_new),
-                         .hold = hold});
-  });
+template <typename T>
+nb::tuple fetch_as(ArrayCall& call, std::string_view type, const std::vector<int64_t>& sizes) {
+  std::vector<T> k = call.result<T>("k", type, sizes), v = call.result<T>("v", type, sizes);
+  call.run();
+  const auto size = [&](size_t i) { return static_cast<size_t>(sizes[i]); };
+  const auto array = [&](std::vector<T>& elements) {
+    return new_array(std::move(elements), {size(0), size(1), size(2), size(3)});
+  };
+  return nb::make_tuple(array(k), array(v));
 }
 
-nb::tuple attend(Store& store, int32_t cache, int32_t version, const AnyArray& q,
+}  // namespace
+
+int32_t append(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& k,
+               const AnyArray& v, const Int32Array& rows, const Int32Array& start,
+               const Int32Array& n_new, bool hold) {
+  const DType dtype = shape_of(*store, cache).dtype;
+  ArrayCall call(calls::kAppend, {store, cache, version});
+  call.operand("k", k, dtype).operand("v", v, dtype);
+  call.operand("rows", rows).operand("start", start).operand("n_new", n_new);
+  return call.attribute("hold", int64_t{hold}).run("handle").version;
+}
+
+nb::tuple attend(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& q,
                  const Int32Array& rows, const Int32Array& position, const Int32Array& length,
                  float scale, int64_t window, float softcap, bool read_ahead) {
-  AttendArgs args =
-      attend_args(store, cache, q, rows, position, length, scale, window, softcap, read_ahead);
+  ArrayCall call = attend_call(calls::kAttend, store, cache, version, q, rows, position, length,
+                               scale, window, softcap, read_ahead);
+  const std::vector<int64_t> sizes = sizes_of(q);
+  const std::vector<int64_t> vectors(sizes.begin(), sizes.end() - (sizes.empty() ? 0 : 1));
+  std::vector<float> out = call.result<float>("out", "f32", sizes);
+  std::vector<float> lse = call.result<float>("lse", "f32", vectors);
+  call.run();
   const size_t b = q.shape(0), t = q.shape(1), h = q.shape(2), d = q.shape(3);
-  std::vector<float> out(b * t * h * d), lse(b * t * h);
-  args.out = out.data();
-  args.lse = lse.data();
-  without_gil([&] { store.attend(cache, version, args); });
   return nb::make_tuple(new_array(std::move(out), {b, t, h, d}),
                         new_array(std::move(lse), {b, t, h}));
 }
 
-int32_t attend_start(Store& store, int32_t cache, int32_t version, const AnyArray& q,
+int32_t attend_start(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& q,
                      const Int32Array& rows, const Int32Array& position, const Int32Array& length,
                      float scale, int64_t window, float softcap, bool read_ahead) {
-  const AttendArgs args =
-      attend_args(store, cache, q, rows, position, length, scale, window, softcap, read_ahead);
-  return without_gil([&] { return store.attend_start(cache, version, args); });
+  return attend_call(calls::kAttendStart, store, cache, version, q, rows, position, length, scale,
+                     window, softcap, read_ahead)
+      .run("ticket")
+      .cache;
 }
 
 nb::tuple attend_wait(Store& store, int32_t ticket) {
@@ -103,13 +98,32 @@ nb::tuple attend_wait(Store& store, int32_t ticket) {
                         new_array(std::move(result.lse), {size(0), size(1), size(2)}));
 }
 
-void prefetch(Store& store, int32_t cache, const Int32Array& rows, const Int32Array& length,
-              int64_t most_bytes) {
-  check_sizes(AnyArray(length), "length", {static_cast<int64_t>(rows.size())});
-  without_gil([&] {
-    store.prefetch(cache,
-                   {.rows = values(rows), .length = values(length), .most_bytes = most_bytes});
-  });
+void prefetch(const StorePtr& store, int32_t cache, const Int32Array& rows,
+              const Int32Array& length, int64_t most_bytes) {
+  ArrayCall call(calls::kPrefetch, {store, cache, 0});
+  call.operand("rows", rows).operand("length", length);
+  call.attribute("most_bytes", most_bytes).run();
+}
+
+nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int32Array& rows,
+                int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead) {
+  const CacheShape shape = shape_of(*store, cache);
+  ArrayCall call(calls::kFetch, {store, cache, version});
+  call.operand("rows", rows).operand("length", length);
+  call.attribute("n_tokens", n_tokens).attribute("read_ahead", int64_t{read_ahead});
+  call.operand("begin", begin);
+  const std::vector<int64_t> sizes = {static_cast<int64_t>(rows.size()),
+                                      std::max<int64_t>(0, n_tokens), shape.n_kv_heads,
+                                      shape.head_dim};
+  const std::string_view type = dtype_name(shape.dtype);
+  return shape.dtype == DType::kF32 ? fetch_as<float>(call, type, sizes)
+                                    : fetch_as<uint16_t>(call, type, sizes);
+}
+
+nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim) {
+  ArrayCall call(calls::kXCache, {store, cache, 0});
+  const Handle handle = call.attribute("n_heads", n_heads).attribute("head_dim", head_dim).run("x");
+  return nb::make_tuple(find_store(handle.store), handle.cache, handle.version);
 }
 
 nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end) {

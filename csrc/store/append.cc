@@ -25,11 +25,12 @@ NewTokens new_tokens(const AppendArgs& args, size_t b, const CacheShape& shape) 
 
 }  // namespace
 
-int32_t Store::append(int32_t cache, int32_t version, const AppendArgs& args) {
+int32_t Store::append(int32_t cache, int32_t version, const ArgsFor<AppendArgs>& args_for) {
   std::lock_guard lock(mutex_);
   const ScopedTimer timer(append_ns_);
   const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAppend});
   Cache& found = find_current(cache, version);
+  const AppendArgs args = args_for(found.geometry.shape());
   check_append(found, args);
   settle_writes();
   throw_write_error();

@@ -40,8 +40,10 @@ void Store::check_attend(const Cache& cache, const AttendArgs& args) {
 
 // Under the lock; `outstanding`: somebody will ask for the ticket.
 std::shared_ptr<AttendJob> Store::queue_attend(int32_t cache, int32_t version,
-                                               const AttendArgs& args, bool outstanding) {
+                                               const ArgsFor<AttendArgs>& args_for,
+                                               bool outstanding) {
   Cache& found = find_current(cache, version);
+  const AttendArgs args = args_for(found.geometry.shape());
   check_attend(found, args);
   if (outstanding) tickets_.check_room();
   found.fetched_tokens = 0;
@@ -123,18 +125,18 @@ void Store::finish(AttendJob& job) {
   if (job.error) std::rethrow_exception(job.error);
 }
 
-void Store::attend(int32_t cache, int32_t version, const AttendArgs& args) {
+void Store::attend(int32_t cache, int32_t version, const ArgsFor<AttendArgs>& args_for) {
   const auto job = [&] {
     std::lock_guard lock(mutex_);
-    return queue_attend(cache, version, args, false);
+    return queue_attend(cache, version, args_for, false);
   }();
   finish(*job);
 }
 
-int32_t Store::attend_start(int32_t cache, int32_t version, const AttendArgs& args) {
+int32_t Store::attend_start(int32_t cache, int32_t version, const ArgsFor<AttendArgs>& args_for) {
   TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAttendStart});
   std::lock_guard lock(mutex_);
-  const auto job = queue_attend(cache, version, args, true);
+  const auto job = queue_attend(cache, version, args_for, true);
   scope.event().offset = job->ticket;
   return job->ticket;
 }

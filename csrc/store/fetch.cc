@@ -100,10 +100,11 @@ std::vector<std::vector<TileRange>> Store::next_fetch(Cache& cache, int32_t id,
   return reads;
 }
 
-void Store::fetch(int32_t cache, int32_t version, const FetchArgs& args) {
+void Store::fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& args_for) {
   std::lock_guard lock(mutex_);
   const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kFetch});
   Cache& found = find_current(cache, version);
+  const FetchArgs args = args_for(found.geometry.shape());
   check_fetch(found, args);
   drain();
   announced_.take(cache, args.rows);

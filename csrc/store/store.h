@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -85,6 +86,16 @@ struct FetchArgs {
   std::byte* k;     // [B, n_tokens, n_kv_heads, head_dim] in the cache's dtype
   std::byte* v;
 };
+
+// Makes a call's arguments when its cache is found, under the call's lock, and may refuse: for a
+// caller whose arrays must fit the cache's shape.
+template <typename Args>
+using ArgsFor = std::function<Args(const CacheShape&)>;
+// Arguments that are there already.
+template <typename Args>
+ArgsFor<Args> made(const Args& args) {
+  return [&args](const CacheShape&) { return args; };
+}
 
 struct RoomReport {
   CacheNeeds needs;
@@ -172,11 +183,20 @@ class Store {
   // What a queued write met since the last such call is thrown first, by append, writeback or
   // flush: its tiles are in host memory still, and are written by the next write of their row, or
   // flush.
-  int32_t append(int32_t cache, int32_t version, const AppendArgs& args);
-  void attend(int32_t cache, int32_t version, const AttendArgs& args);
+  int32_t append(int32_t cache, int32_t version, const ArgsFor<AppendArgs>& args_for);
+  int32_t append(int32_t cache, int32_t version, const AppendArgs& args) {
+    return append(cache, version, made(args));
+  }
+  void attend(int32_t cache, int32_t version, const ArgsFor<AttendArgs>& args_for);
+  void attend(int32_t cache, int32_t version, const AttendArgs& args) {
+    attend(cache, version, made(args));
+  }
   // The same in two calls: over the rows as they are now, whatever is appended meanwhile. args.out
   // and args.lse are not used.
-  int32_t attend_start(int32_t cache, int32_t version, const AttendArgs& args);
+  int32_t attend_start(int32_t cache, int32_t version, const ArgsFor<AttendArgs>& args_for);
+  int32_t attend_start(int32_t cache, int32_t version, const AttendArgs& args) {
+    return attend_start(cache, version, made(args));
+  }
   // Once for each ticket. Throws what the attention met.
   AttendResult attend_wait(int32_t ticket);
   // Devices may begin to read what an attention over these rows will need, in the order of the
@@ -190,7 +210,10 @@ class Store {
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
   // Tokens of several rows for the host to attend over. Those after them that `length`
   // tells are read meanwhile.
-  void fetch(int32_t cache, int32_t version, const FetchArgs& args);
+  void fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& args_for);
+  void fetch(int32_t cache, int32_t version, const FetchArgs& args) {
+    fetch(cache, version, made(args));
+  }
   // The cache that keeps X for rows of this one, as long as it lives: half of X is its K, half its
   // V, n_heads x head_dim each, as appended. It is in the companion, a second store on the same
   // devices. Made on first use with this one's batch, capacity and dtype; by then of one shape.
@@ -271,8 +294,8 @@ class Store {
   void set_length(Cache& cache, int64_t row, int64_t length);
 
   static void check_attend(const Cache& cache, const AttendArgs& args);
-  std::shared_ptr<AttendJob> queue_attend(int32_t cache, int32_t version, const AttendArgs& args,
-                                          bool outstanding);
+  std::shared_ptr<AttendJob> queue_attend(int32_t cache, int32_t version,
+                                          const ArgsFor<AttendArgs>& args_for, bool outstanding);
   std::vector<std::vector<TileRange>> next_reads(Cache& cache, int32_t id, const AttendArgs& args);
   static void check_prefetch(const Cache& cache, const PrefetchArgs& args);
 
