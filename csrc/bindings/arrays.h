@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "base/dtype.h"
+#include "format/dtype.h"
 #include "base/error.h"
 
 namespace nspjax {

@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-#include "base/dtype.h"
+#include "format/dtype.h"
 #include "base/error.h"
 #include "bindings/ffi_shapes.h"
 #include "store/handle.h"

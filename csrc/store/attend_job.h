@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "base/dtype.h"
+#include "format/dtype.h"
 #include "device/attend_call.h"
 #include "store/cache.h"
 

@@ -9,6 +9,7 @@ import typer
 
 from nspjax import __version__
 from nspjax.cli.progress import ProgressStyle
+from nspjax.dtypes import APPENDED, STORED_ONLY
 
 app = typer.Typer(
     name="nspjax",
@@ -19,16 +20,6 @@ app = typer.Typer(
 )
 
 
-class KVDtype(enum.StrEnum):
-    """Element types of KV caches; the integers are a store's."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    int8 = "int8"
-    int4 = "int4"
-
-
 class WeightDtype(enum.StrEnum):
     """Element types of weights; auto is the checkpoint's own."""
 
@@ -36,6 +27,13 @@ class WeightDtype(enum.StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+def _checked_kv_dtype(name: str | None) -> str | None:
+    if name is None or name in APPENDED + STORED_ONLY:
+        return name
+    choices = ", ".join(map(repr, APPENDED + STORED_ONLY))
+    raise typer.BadParameter(f"{name!r} is not one of {choices}.")
 
 
 def main() -> None:
@@ -103,11 +101,12 @@ def run_batch(
         ),
     ] = None,
     kv_dtype: Annotated[
-        KVDtype | None,
+        str | None,
         typer.Option(
             metavar="TYPE",
-            help="KV cache: float32, bfloat16, float16 or, in a store, int8, int4; as the weights "
-            "if not given.",
+            callback=_checked_kv_dtype,
+            help=f"KV cache: {', '.join(APPENDED)} or, in a store, {', '.join(STORED_ONLY)}; as "
+            "the weights if not given.",
         ),
     ] = None,
     max_model_len: Annotated[
@@ -200,7 +199,7 @@ def run_batch(
             tuple(store or ()),
             host_memory,
             dtype.value,
-            kv_dtype.value if kv_dtype else None,
+            kv_dtype,
             max_model_len,
             max_num_seqs,
             resume,
