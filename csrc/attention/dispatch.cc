@@ -1,5 +1,4 @@
 #include "attention/kernel.h"
-
 #include "base/error.h"
 
 namespace nspjax {

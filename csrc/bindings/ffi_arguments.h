@@ -6,9 +6,9 @@
 #include <span>
 #include <string_view>
 
-#include "format/dtype.h"
 #include "base/error.h"
 #include "bindings/ffi_shapes.h"
+#include "format/dtype.h"
 #include "store/handle.h"
 #include "xla/ffi/api/ffi.h"
 
