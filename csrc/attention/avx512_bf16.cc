@@ -97,7 +97,8 @@ class BF16PairScores {
     if (!some) return;
     alignas(64) float again[kBlockTokens];
     if (prepared[0]) {
-      FloatScores<Avx512, BF16Elements<Avx512>>::run<1>(a, tile, query, nullptr, block, again);
+      FloatScores<Avx512, FloatElements<Avx512, DType::kBF16>>::run<1>(a, tile, query, nullptr,
+                                                                       block, again);
     } else {
       BlockScores<Avx512, Dot<1>, 1>::run(
           tile, block, {0}, prepared + kHeader, 0, 0, tile.channel_words,
@@ -113,10 +114,12 @@ class BF16PairScores {
   }
 };
 
+using BF16Values = FloatValues<Avx512, FloatElements<Avx512, DType::kBF16>>;
+
 constexpr KernelSet with_pair_scores() {
   KernelSet kernels = vector_kernels<Avx512>("avx512_bf16");
-  kernels.bf16 =
-      VectorKernel<Avx512, BF16PairScores, FloatValues<Avx512, BF16Elements<Avx512>>>::attend_tile;
+  kernels.kernels[static_cast<size_t>(DType::kBF16)] =
+      VectorKernel<Avx512, BF16PairScores, BF16Values>::attend_tile;
   return kernels;
 }
 

@@ -1,22 +1,9 @@
 #include "attention/kernel.h"
+#include "base/error.h"
 
 namespace nspjax {
 
-TileKernel KernelSet::of(KVType type) const {
-  switch (type) {
-    case KVType::kF32:
-      return f32;
-    case KVType::kBF16:
-      return bf16;
-    case KVType::kF16:
-      return f16;
-    case KVType::kInt8:
-      return int8;
-    case KVType::kInt4:
-      return int4;
-  }
-  return f32;
-}
+TileKernel KernelSet::of(DType type) const { return kernels[static_cast<size_t>(type)]; }
 
 std::vector<KernelSet> available_kernels() {
   std::vector<KernelSet> kernels;

@@ -19,9 +19,10 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "base/dtype.h"
+#include "format/dtype.h"
 #include "format/head_tile.h"
 
 namespace nspjax {
@@ -59,17 +60,22 @@ struct TileAttention {
 
 using TileKernel = void (*)(const TileAttention&);
 
-// A kernel for each stored type.
+// A kernel for each stored type, in the order of kDTypes.
 struct KernelSet {
   std::string_view name;
-  TileKernel f32;
-  TileKernel bf16;
-  TileKernel f16;
-  TileKernel int8;
-  TileKernel int4;
+  TileKernel kernels[kDTypeCount];
 
-  TileKernel of(KVType type) const;
+  TileKernel of(DType type) const;
 };
+
+// make.operator()<type>() is a type's kernel.
+template <class Make>
+constexpr KernelSet kernels_of_all_types(std::string_view name, const Make& make) {
+  const auto all = [&]<size_t... kIndex>(std::index_sequence<kIndex...>) {
+    return KernelSet{name, {make.template operator()<kDTypes[kIndex].dtype>()...}};
+  };
+  return all(std::make_index_sequence<kDTypeCount>());
+}
 
 // Those that this CPU runs, the best first.
 std::vector<KernelSet> available_kernels();

@@ -4,30 +4,21 @@
 #include <cmath>
 
 #include "attention/kernel.h"
+#include "format/numbers.h"
 
 namespace nspjax {
 namespace {
 
 // Element e of a word, without its scale.
-template <KVType kType>
+template <DType kType>
 float element(uint32_t word, int e) {
-  constexpr int kBits = element_bits(kType);
-  const uint32_t bits = word >> element_shift(kBits, e);
-  if constexpr (kType == KVType::kF32) {
-    return std::bit_cast<float>(bits);
-  } else if constexpr (kType == KVType::kBF16) {
-    return bf16_to_f32(static_cast<uint16_t>(bits));
-  } else if constexpr (kType == KVType::kF16) {
-    return f16_to_f32(static_cast<uint16_t>(bits));
-  } else {
-    return static_cast<float>(static_cast<int32_t>(bits << (32 - kBits)) >> (32 - kBits));
-  }
+  return Element<kType>::decode(word >> element_shift(element_bits(kType), e));
 }
 
 // Of as many tokens as lie side by side in K.
 constexpr int kBlock = static_cast<int>(kMostLanes);
 
-template <KVType kType>
+template <DType kType>
 class ScalarKernel {
  public:
   static void attend_tile(const TileAttention& a) { ScalarKernel(a).attend(); }
@@ -119,12 +110,8 @@ class ScalarKernel {
 }  // namespace
 
 KernelSet scalar_kernels() {
-  return {"scalar",
-          ScalarKernel<KVType::kF32>::attend_tile,
-          ScalarKernel<KVType::kBF16>::attend_tile,
-          ScalarKernel<KVType::kF16>::attend_tile,
-          ScalarKernel<KVType::kInt8>::attend_tile,
-          ScalarKernel<KVType::kInt4>::attend_tile};
+  return kernels_of_all_types("scalar",
+                              []<DType kType>() { return ScalarKernel<kType>::attend_tile; });
 }
 
 }  // namespace nspjax

@@ -9,24 +9,21 @@
 
 namespace nspjax {
 
-template <class Simd, class Elements>
-constexpr TileKernel float_kernel() {
-  return VectorKernel<Simd, FloatScores<Simd, Elements>, FloatValues<Simd, Elements>>::attend_tile;
-}
-
-template <class Simd, int kBits>
-constexpr TileKernel code_kernel() {
-  return VectorKernel<Simd, CodeScores<Simd, kBits>, CodeValues<Simd, kBits>>::attend_tile;
+template <class Simd, DType kType>
+constexpr TileKernel vector_kernel() {
+  if constexpr (is_quantised(kType)) {
+    constexpr int kBits = row_of(kType).bits;
+    return VectorKernel<Simd, CodeScores<Simd, kBits>, CodeValues<Simd, kBits>>::attend_tile;
+  } else {
+    using Elements = FloatElements<Simd, kType>;
+    return VectorKernel<Simd, FloatScores<Simd, Elements>,
+                        FloatValues<Simd, Elements>>::attend_tile;
+  }
 }
 
 template <class Simd>
 constexpr KernelSet vector_kernels(std::string_view name) {
-  return {name,
-          float_kernel<Simd, F32Elements<Simd>>(),
-          float_kernel<Simd, BF16Elements<Simd>>(),
-          float_kernel<Simd, F16Elements<Simd>>(),
-          code_kernel<Simd, 8>(),
-          code_kernel<Simd, 4>()};
+  return kernels_of_all_types(name, []<DType kType>() { return vector_kernel<Simd, kType>(); });
 }
 
 }  // namespace nspjax

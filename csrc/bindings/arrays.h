@@ -9,8 +9,8 @@
 #include <span>
 #include <vector>
 
-#include "base/dtype.h"
 #include "base/error.h"
+#include "format/dtype.h"
 
 namespace nspjax {
 

@@ -13,7 +13,7 @@ namespace {
 // k, v [tokens, D] in a tile; the rest of it is NaN.
 AlignedBuffer pack_tile(const HeadTile& tile, DType dtype, const AnyArray& k, const AnyArray& v) {
   const auto n_tokens = static_cast<int64_t>(k.shape(0));
-  const HeadTile rounded(kv_type_of(dtype), tile.head_dim(), tile.tile_tokens());
+  const HeadTile rounded(dtype, tile.head_dim(), tile.tile_tokens());
   AlignedBuffer floats(rounded.bytes());
   std::fill_n(floats.data(), rounded.bytes(), std::byte{0xff});
   pack_head(rounded,
@@ -48,8 +48,7 @@ nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const
   if (tile_tokens == 0) {
     tile_tokens = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n_tokens)));
   }
-  const HeadTile tile(kv_type.empty() ? kv_type_of(type) : parse_kv_type(kv_type), head_dim,
-                      tile_tokens);
+  const HeadTile tile(kv_type.empty() ? type : parse_kv_dtype(kv_type), head_dim, tile_tokens);
   if (n_tokens > tile_tokens || (is_quantised(tile.type()) && n_tokens < tile_tokens)) {
     fail(ErrorKind::kInvalidArgument, "attend_tile: ", n_tokens, " tokens for a tile of ",
          tile_tokens);

@@ -27,7 +27,7 @@ void check_beats(const char* name, uint64_t got, uint64_t needed) {
 // Beats of kv up to the last head's last.
 uint64_t kv_beats(const kernel::Job& job, uint64_t n_tiles) {
   if (n_tiles == 0 || job.n_heads == 0) return 0;
-  const HeadTile tile(static_cast<KVType>(job.type), job.head_dim,
+  const HeadTile tile(static_cast<DType>(job.type), job.head_dim,
                       int64_t{job.block_tokens} * job.tile_blocks);
   return job.first_beat + (n_tiles - 1) * job.tile_beats +
          static_cast<uint64_t>(job.n_heads - 1) * job.head_beats +

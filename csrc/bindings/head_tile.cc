@@ -46,7 +46,7 @@ nb::tuple unpack_as(const HeadTile& layout, const std::byte* tile, int64_t begin
 }  // namespace
 
 int64_t head_tile_bytes(const std::string& kv_type, int64_t head_dim, int64_t tile_tokens) {
-  return HeadTile(parse_kv_type(kv_type), head_dim, tile_tokens).bytes();
+  return HeadTile(parse_kv_dtype(kv_type), head_dim, tile_tokens).bytes();
 }
 
 nb::object pack_head_tokens(const std::string& kv_type, int64_t tile_tokens, const AnyArray& k,
@@ -58,7 +58,7 @@ nb::object pack_head_tokens(const std::string& kv_type, int64_t tile_tokens, con
   if (array_dtype(k, "k", dtype) != dtype || array_dtype(v, "v", dtype) != dtype) {
     fail(ErrorKind::kInvalidArgument, "k and v must be ", kv_type);
   }
-  const HeadTile layout(kv_type_of(dtype), dim, tile_tokens);
+  const HeadTile layout(dtype, dim, tile_tokens);
   check_tokens(layout, begin, begin + n);
   std::vector<uint8_t> result = copy_of(tile, layout);
   pack_head(layout,
@@ -71,7 +71,7 @@ nb::object pack_head_tokens(const std::string& kv_type, int64_t tile_tokens, con
 nb::tuple unpack_head_tokens(const std::string& kv_type, int64_t head_dim, int64_t tile_tokens,
                              const TileArray& tile, int64_t begin, int64_t end) {
   const DType dtype = parse_dtype(kv_type);
-  const HeadTile layout(kv_type_of(dtype), head_dim, tile_tokens);
+  const HeadTile layout(dtype, head_dim, tile_tokens);
   check_tokens(layout, begin, end);
   const std::byte* data = bytes_of(tile, layout);
   return dtype == DType::kF32 ? unpack_as<float>(layout, data, begin, end)
@@ -80,7 +80,7 @@ nb::tuple unpack_head_tokens(const std::string& kv_type, int64_t head_dim, int64
 
 nb::object copy_tile_tokens(const std::string& kv_type, int64_t head_dim, int64_t tile_tokens,
                             const TileArray& from, int64_t n, const TileArray& to) {
-  const HeadTile layout(parse_kv_type(kv_type), head_dim, tile_tokens);
+  const HeadTile layout(parse_kv_dtype(kv_type), head_dim, tile_tokens);
   check_tokens(layout, 0, n);
   std::vector<uint8_t> result = copy_of(to, layout);
   copy_head_tokens(layout, bytes_of(from, layout), n, bytes_of(result));
@@ -89,8 +89,8 @@ nb::object copy_tile_tokens(const std::string& kv_type, int64_t head_dim, int64_
 
 nb::object convert_tile(const std::string& from_type, const std::string& to_type, int64_t head_dim,
                         int64_t tile_tokens, const TileArray& tile) {
-  const HeadTile from(parse_kv_type(from_type), head_dim, tile_tokens);
-  const HeadTile to(parse_kv_type(to_type), head_dim, tile_tokens);
+  const HeadTile from(parse_kv_dtype(from_type), head_dim, tile_tokens);
+  const HeadTile to(parse_kv_dtype(to_type), head_dim, tile_tokens);
   std::vector<uint8_t> result(static_cast<size_t>(to.bytes()));
   convert_head(from, bytes_of(tile, from), to, bytes_of(result));
   return tile_array(std::move(result));

@@ -12,6 +12,7 @@
 #include "attention/merge.h"
 #include "base/align.h"
 #include "base/read_memory.h"
+#include "format/numbers.h"
 
 namespace nspjax {
 namespace {
@@ -47,7 +48,7 @@ std::vector<float> random_values(size_t n) {
 
 // A full tile of random values.
 std::vector<std::byte> random_tile(const HeadTile& tile) {
-  const HeadTile floats(KVType::kF32, tile.head_dim(), tile.tile_tokens());
+  const HeadTile floats(DType::kF32, tile.head_dim(), tile.tile_tokens());
   const std::vector<float> values =
       random_values(static_cast<size_t>(2 * tile.head_dim() * tile.tile_tokens()));
   const auto* k = reinterpret_cast<const std::byte*>(values.data());
@@ -131,7 +132,7 @@ double measure_read_bandwidth(int64_t bytes, int threads, int repeats) {
 double measure_kernel(const std::string& kernel, const std::string& kv_type, int64_t head_dim,
                       int64_t n_kv_heads, int64_t group, int64_t tile_tokens, int64_t bytes,
                       int threads, int repeats) {
-  const HeadTile tile(parse_kv_type(kv_type), head_dim, tile_tokens);
+  const HeadTile tile(parse_kv_dtype(kv_type), head_dim, tile_tokens);
   const int64_t tile_bytes = n_kv_heads * tile.bytes();
   const int64_t share = bytes / std::max(1, threads) / tile_bytes;
   if (share < 1) fail(ErrorKind::kInvalidArgument, "give each thread a tile of ", tile_bytes);
@@ -151,8 +152,8 @@ double measure_kernel(const std::string& kernel, const std::string& kv_type, int
 
 double measure_pack(const std::string& kv_type, const std::string& to_type, int64_t head_dim,
                     int64_t n_kv_heads, int64_t tile_tokens, int64_t bytes, int repeats) {
-  const HeadTile tile(kv_type_of(parse_dtype(kv_type)), head_dim, tile_tokens);
-  const HeadTile to(parse_kv_type(to_type), head_dim, tile_tokens);
+  const HeadTile tile(parse_dtype(kv_type), head_dim, tile_tokens);
+  const HeadTile to(parse_kv_dtype(to_type), head_dim, tile_tokens);
   const int64_t row_bytes = head_dim * element_bits(tile.type()) / 8;
   const int64_t token_bytes = n_kv_heads * row_bytes;
   const int64_t n_tiles = std::max<int64_t>(1, bytes / (2 * tile_tokens * token_bytes));

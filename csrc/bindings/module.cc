@@ -49,7 +49,7 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
 CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
                        const std::string& dtype, const std::string& kv_dtype) {
   const DType appended = parse_dtype(dtype);
-  const KVType stored = kv_dtype.empty() ? kv_type_of(appended) : parse_kv_type(kv_dtype);
+  const DType stored = kv_dtype.empty() ? appended : parse_kv_dtype(kv_dtype);
   return {batch, capacity_tokens, n_kv_heads, head_dim, appended, stored};
 }
 
@@ -70,6 +70,20 @@ void trim_heap() {
 #ifdef __GLIBC__
   ::malloc_trim(0);
 #endif
+}
+
+nb::list dtypes() {
+  nb::list rows;
+  for (const DTypeRow& row : kDTypes) {
+    nb::dict result;
+    result["name"] = std::string(row.name).c_str();
+    result["numpy"] = std::string(row.numpy).c_str();
+    result["bits"] = row.bits;
+    result["is_code"] = row.is_code;
+    result["appended"] = row.appended;
+    rows.append(result);
+  }
+  return rows;
 }
 
 nb::dict build_info() {
@@ -230,6 +244,7 @@ NB_MODULE(_engine, m) {
   m.def("call_descriptions", &call_descriptions, "What each of them takes and gives, by name.");
   m.def("can_dot", &can_dot, "Whether this CPU has the instructions of nspjax.dot.");
   m.attr("DOT_MULTIPLE") = kDotMultiple;
+  m.def("dtypes", &dtypes, "The table of element types: nspjax/dtypes.py.");
   m.def("available_kernels", &kernel_names, "Those that this CPU runs, the best first.");
   m.def("attend_tile", &attend_tile, "kernel"_a, "dtype"_a, "q"_a, "k"_a, "v"_a, "first"_a,
         "last"_a, "first_token"_a, "begin"_a, "end"_a, "scale"_a, "softcap"_a = 0.0f,

@@ -13,7 +13,7 @@ nb::dict tile_layout(const Store& store, int32_t cache) {
   result["n_kv_heads"] = layout.shape.n_kv_heads;
   result["head_dim"] = layout.shape.head_dim;
   result["dtype"] = std::string(dtype_name(layout.shape.dtype)).c_str();
-  result["kv_dtype"] = std::string(kv_type_name(layout.shape.stored)).c_str();
+  result["kv_dtype"] = std::string(dtype_name(layout.shape.stored)).c_str();
   result["tile_tokens"] = layout.tile_tokens;
   result["head_bytes"] = layout.head_bytes;
   result["fingerprint"] = layout.fingerprint;

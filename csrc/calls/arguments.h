@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "base/dtype.h"
+#include "format/dtype.h"
 #include "calls/description.h"
 #include "dot/dot.h"
 #include "store/handle.h"

@@ -12,11 +12,34 @@ namespace {
 
 using namespace kernel;
 
-static_assert(static_cast<uint32_t>(KVType::kF32) == kF32 &&
-              static_cast<uint32_t>(KVType::kBF16) == kBF16 &&
-              static_cast<uint32_t>(KVType::kF16) == kF16 &&
-              static_cast<uint32_t>(KVType::kInt8) == kInt8 &&
-              static_cast<uint32_t>(KVType::kInt4) == kInt4);
+constexpr StoredType stored_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kF32;
+    case DType::kBF16:
+      return kBF16;
+    case DType::kF16:
+      return kF16;
+    case DType::kInt8:
+      return kInt8;
+    case DType::kInt4:
+      return kInt4;
+  }
+  return static_cast<StoredType>(kStoredTypeCount);  // none
+}
+
+// Whether the kernel has the table's types.
+constexpr bool has_all_types() {
+  for (const DTypeRow& row : kDTypes) {
+    const StoredType type = stored_type(row.dtype);
+    if (static_cast<uint32_t>(type) != static_cast<uint32_t>(row.dtype) ||
+        elements_per_word(type) * row.bits != 32 || kernel::is_quantised(type) != row.is_code) {
+      return false;
+    }
+  }
+  return kDTypeCount == kStoredTypeCount;
+}
+static_assert(has_all_types());
 
 size_t operand_words(int64_t n_heads, int64_t n_queries, int64_t head_dim) {
   return static_cast<size_t>(operand_beats(static_cast<int>(n_heads), static_cast<int>(n_queries),
@@ -53,7 +76,7 @@ std::vector<uint32_t> pack_operands(const CardRun& run, const std::byte* buffer)
   std::vector<uint32_t> words(operand_words(run.n_heads, run.n_queries, head_dim));
   words[kOperandMagic] = kMagic;
   words[kRunNumber] = run.number;
-  words[kStoredType] = static_cast<uint32_t>(order.type());
+  words[kStoredType] = stored_type(order.type());
   words[kHeadDim] = word(head_dim);
   words[kTileTokens] = word(order.tile_tokens());
   words[kHeads] = word(run.n_heads);

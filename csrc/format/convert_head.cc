@@ -9,14 +9,16 @@
 #include <vector>
 
 #include "base/align.h"
+#include "base/error.h"
 #include "format/head_tile.h"
+#include "format/numbers.h"
 
 namespace nspjax {
 namespace {
 
 // K or V of a tile, and its scales.
 struct Section {
-  KVType type;
+  DType type;
   bool by_token;  // a series is a token, not a channel
   int64_t n_series;
   int64_t length;  // of a series
@@ -79,37 +81,22 @@ float up_to_bf16(float x) {
   return std::bit_cast<float>((std::bit_cast<uint32_t>(x) + 0xffffu) & 0xffff0000u);
 }
 
-template <class AsF32>
-void read_elements(const Section& section, const std::byte* data, int64_t series, float* x,
-                   const AsF32& as_f32) {
+template <DType kType>
+void read_series(const Section& section, const std::byte* data, int64_t series, float* x) {
+  const auto as_f32 = [&] {
+    if constexpr (is_quantised(kType)) {
+      const Scale scale = scale_of(load_word(data, section.scale_base + series));
+      return
+          [=](uint32_t bits) { return scale.offset + scale.scale * Element<kType>::decode(bits); };
+    } else {
+      return [](uint32_t bits) { return Element<kType>::decode(bits); };
+    }
+  }();
   const int64_t per_word = section.per_word();
-  const int shift = element_shift(element_bits(section.type), series % per_word);
+  const int shift = element_shift(element_bits(kType), series % per_word);
   int64_t word = section.word_base + series / per_word * section.group_stride;
   for (int64_t i = 0; i < section.length; i += section.run, word += section.run_stride) {
     for (int64_t j = 0; j < section.run; ++j) x[i + j] = as_f32(load_word(data, word + j) >> shift);
-  }
-}
-
-void read_series(const Section& section, const std::byte* data, int64_t series, float* x) {
-  switch (section.type) {
-    case KVType::kF32:
-      return read_elements(section, data, series, x,
-                           [](uint32_t bits) { return std::bit_cast<float>(bits); });
-    case KVType::kBF16:
-      return read_elements(section, data, series, x,
-                           [](uint32_t bits) { return std::bit_cast<float>(bits << 16); });
-    case KVType::kF16:
-      return read_elements(section, data, series, x,
-                           [](uint32_t bits) { return f16_to_f32(static_cast<uint16_t>(bits)); });
-    case KVType::kInt8:
-    case KVType::kInt4: {
-      const Scale scale = scale_of(load_word(data, section.scale_base + series));
-      const auto spare = static_cast<int>(32 - element_bits(section.type));
-      return read_elements(section, data, series, x, [=](uint32_t bits) {
-        return scale.offset +
-               scale.scale * static_cast<float>(static_cast<int32_t>(bits << spare) >> spare);
-      });
-    }
   }
 }
 
@@ -149,27 +136,17 @@ Scale choose_scale(float least, float most, int bits) {
   return {up_to_bf16(std::max(0.0f, 2.0f * reach)), offset};
 }
 
-// Codes of x, as `bits` of two's complement.
-void quantise(const float* x, int64_t n, Scale scale, int bits, uint32_t* codes) {
-  const auto least = static_cast<float>(-(1 << (bits - 1))), most = -least - 1.0f;
-  const uint32_t mask = (1u << bits) - 1;
-  const float inverse =
-      scale.scale >= std::numeric_limits<float>::min() ? 1.0f / scale.scale : 0.0f;
-  for (int64_t i = 0; i < n; ++i) {
-    float steps = (x[i] - scale.offset) * inverse;
-    steps = steps == steps ? steps : 0.0f;
-    steps = steps > least ? steps : least;
-    steps = steps < most ? steps : most;
-    // at 1.5 * 2^23 floats are whole numbers: the addition rounds to the nearest
-    codes[i] = std::bit_cast<uint32_t>(steps + 0x1.8p23f) & mask;
-  }
-}
-
-void encode(const float* x, int64_t n, KVType type, uint32_t* elements) {
-  for (int64_t i = 0; i < n; ++i) {
-    elements[i] = type == KVType::kF32    ? std::bit_cast<uint32_t>(x[i])
-                  : type == KVType::kBF16 ? f32_to_bf16(x[i])
-                                          : f32_to_f16(x[i]);
+// x as elements of the type, in steps of the scale from its offset where it is a code.
+template <DType kType>
+void encode_series(const float* x, int64_t n, [[maybe_unused]] Scale scale, uint32_t* elements) {
+  if constexpr (is_quantised(kType)) {
+    const float inverse =
+        scale.scale >= std::numeric_limits<float>::min() ? 1.0f / scale.scale : 0.0f;
+    for (int64_t i = 0; i < n; ++i) {
+      elements[i] = Element<kType>::encode((x[i] - scale.offset) * inverse);
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i) elements[i] = Element<kType>::encode(x[i]);
   }
 }
 
@@ -199,14 +176,16 @@ void convert_section(const Section& from, const std::byte* data, const Section& 
     for (int64_t e = 0; e < to.per_word(); ++e) {
       const int64_t series = group * to.per_word() + e;
       if (series >= to.n_series) break;
-      read_series(from, data, series, x.data());
+      with_dtype(from.type,
+                 [&]<DType kType>() { read_series<kType>(from, data, series, x.data()); });
+      Scale scale{};
       if (is_quantised(to.type)) {
-        const Scale scale = scale_series(to, series, x.data(), odd);
+        scale = scale_series(to, series, x.data(), odd);
         store_word(into, to.scale_base + series, word_of(scale));
-        quantise(x.data(), to.length, scale, bits, elements.data());
-      } else {
-        encode(x.data(), to.length, to.type, elements.data());
       }
+      with_dtype(to.type, [&]<DType kType>() {
+        encode_series<kType>(x.data(), to.length, scale, elements.data());
+      });
       const int shift = element_shift(bits, e);
       for (size_t i = 0; i < length; ++i) words[i] |= elements[i] << shift;
     }

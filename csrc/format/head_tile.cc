@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/align.h"
+#include "base/error.h"
 
 namespace nspjax {
 namespace {
@@ -13,7 +14,7 @@ constexpr int64_t kSectionBytes = 64;
 
 }  // namespace
 
-HeadTile::HeadTile(KVType type, int64_t head_dim, int64_t tile_tokens)
+HeadTile::HeadTile(DType type, int64_t head_dim, int64_t tile_tokens)
     : type_(type), head_dim_(head_dim), tile_tokens_(tile_tokens) {
   if (head_dim < 1 || head_dim > kMostHeadDim) {
     fail(ErrorKind::kInvalidArgument, "head_dim is ", head_dim, ": use 1 to ", kMostHeadDim);
@@ -22,7 +23,7 @@ HeadTile::HeadTile(KVType type, int64_t head_dim, int64_t tile_tokens)
   if (tile_tokens < least || tile_tokens > kMostTileTokens ||
       !std::has_single_bit(static_cast<uint64_t>(tile_tokens))) {
     fail(ErrorKind::kInvalidArgument, "tile_tokens is ", tile_tokens, ": use a power of two from ",
-         least, " to ", kMostTileTokens, " for ", kv_type_name(type));
+         least, " to ", kMostTileTokens, " for ", dtype_name(type));
   }
   const auto section = [](int64_t words) { return round_up(words * kWordBytes, kSectionBytes); };
   v_offset_ = section(tile_tokens * channel_words());
@@ -31,7 +32,7 @@ HeadTile::HeadTile(KVType type, int64_t head_dim, int64_t tile_tokens)
   bytes_ = v_scales_offset_ + (is_quantised(type) ? section(tile_tokens) : 0);
 }
 
-KVType HeadTile::type() const { return type_; }
+DType HeadTile::type() const { return type_; }
 int64_t HeadTile::head_dim() const { return head_dim_; }
 int64_t HeadTile::tile_tokens() const { return tile_tokens_; }
 int64_t HeadTile::bytes() const { return bytes_; }

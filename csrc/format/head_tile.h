@@ -29,7 +29,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/dtype.h"
+#include "format/dtype.h"
 
 namespace nspjax {
 
@@ -43,9 +43,9 @@ class HeadTile {
  public:
   // tile_tokens: a power of two from 1 to 1024 (from 16 for kInt8 and kInt4). Throws
   // InvalidArgument.
-  HeadTile(KVType type, int64_t head_dim, int64_t tile_tokens);
+  HeadTile(DType type, int64_t head_dim, int64_t tile_tokens);
 
-  KVType type() const;
+  DType type() const;
   int64_t head_dim() const;
   int64_t tile_tokens() const;
   int64_t bytes() const;  // K, V and scales; a multiple of 64
@@ -61,7 +61,7 @@ class HeadTile {
   int64_t v_scales_offset() const;
 
  private:
-  KVType type_;
+  DType type_;
   int64_t head_dim_;
   int64_t tile_tokens_;
   int64_t v_offset_;

@@ -4,6 +4,7 @@
 // elements interleaved. One token at a time, or an odd head_dim, takes the plain way.
 #include <cstring>
 
+#include "base/error.h"
 #include "format/head_tile.h"
 
 namespace nspjax {
@@ -202,8 +203,8 @@ void copy_tokens(const FloatTile<Element>& tile, const std::byte* from, int64_t 
 // fn(FloatTile) for the tile's element size.
 template <class Fn>
 void with_float_tile(const HeadTile& tile, const Fn& fn) {
-  if (is_quantised(tile.type())) {
-    fail(ErrorKind::kInvalidArgument, "tokens of an ", kv_type_name(tile.type()),
+  if (!row_of(tile.type()).appended) {
+    fail(ErrorKind::kInvalidArgument, "tokens of an ", dtype_name(tile.type()),
          " tile cannot be moved one by one: convert_head takes the whole tile");
   }
   if (element_bits(tile.type()) == 32) {

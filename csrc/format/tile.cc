@@ -9,7 +9,7 @@ TileGeometry::TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t t
     : shape_(shape),
       n_devices_(n_devices),
       stored_(shape.stored, shape.head_dim, tile_tokens),
-      tail_(kv_type_of(shape.dtype), shape.head_dim, tile_tokens) {
+      tail_(shape.dtype, shape.head_dim, tile_tokens) {
   const int64_t largest = largest_tile_bytes(shape, n_devices, tile_tokens);
   segment_tiles_ = std::max<int64_t>(1, segment_bytes / largest);
   for (int64_t device = 0; device < n_devices; ++device) {

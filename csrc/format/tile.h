@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "base/align.h"
-#include "base/dtype.h"
+#include "format/dtype.h"
 #include "format/head_tile.h"
 
 namespace nspjax {
@@ -27,8 +27,8 @@ struct CacheShape {
   int64_t capacity_tokens;
   int64_t n_kv_heads;
   int64_t head_dim;
-  DType dtype;    // appended, and of the tail
-  KVType stored;  // of full tiles
+  DType dtype;   // appended, and of the tail
+  DType stored;  // of full tiles
 
   int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
   // K and V of one token, all heads, as appended

@@ -8,8 +8,8 @@
 #include <span>
 #include <vector>
 
-#include "base/dtype.h"
 #include "device/attend_call.h"
+#include "format/dtype.h"
 #include "store/cache.h"
 
 namespace nspjax {

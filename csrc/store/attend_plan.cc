@@ -6,6 +6,7 @@
 
 #include "attention/merge.h"
 #include "device/host_attention.h"
+#include "format/numbers.h"
 #include "store/attend_job.h"
 
 namespace nspjax {

@@ -66,8 +66,7 @@ int64_t Store::fitting_tile_tokens(const CacheShape& shape) const {
 Handle Store::x_cache(int32_t cache, int64_t n_heads, int64_t head_dim) {
   std::unique_lock lock(mutex_);
   const CacheShape& of = find(cache).geometry.shape();
-  const CacheShape shape{of.batch, of.capacity_tokens, n_heads,
-                         head_dim, of.dtype,           kv_type_of(of.dtype)};
+  const CacheShape shape{of.batch, of.capacity_tokens, n_heads, head_dim, of.dtype, of.dtype};
   auto known = x_caches_.find(cache);
   if (known == x_caches_.end()) {
     try {

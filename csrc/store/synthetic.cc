@@ -1,5 +1,6 @@
 // Contents for measurements of large caches that nobody wants to prefill.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "store/store.h"
@@ -11,9 +12,18 @@ namespace {
 uint32_t value_bits(uint64_t random, DType dtype) {
   const float value = static_cast<float>(static_cast<int32_t>(random >> 32)) * 0x1p-31f;
   const auto bits = std::bit_cast<uint32_t>(value);
-  if (dtype == DType::kF32) return bits;
-  if (dtype == DType::kBF16) return bits >> 16;
-  return (random >> 48 & 0x9fffu) | 0x2000u;  // f16 with an exponent from 2^-7 to 2^0
+  switch (dtype) {
+    case DType::kF32:
+      return bits;
+    case DType::kBF16:
+      return bits >> 16;
+    case DType::kF16:  // an exponent from 2^-7 to 2^0
+      return (random >> 48 & 0x9fffu) | 0x2000u;
+    case DType::kInt8:
+    case DType::kInt4:
+      break;
+  }
+  fail(ErrorKind::kInvalidArgument, "a cache cannot be ", dtype_name(dtype));
 }
 
 }  // namespace

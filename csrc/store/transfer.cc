@@ -6,6 +6,7 @@
 
 #include "base/crc32c.h"
 #include "base/scoped_timer.h"
+#include "format/numbers.h"
 #include "format/pack.h"
 #include "store/store.h"
 
@@ -14,15 +15,10 @@ namespace {
 
 // The bits of 0, 1 and -1, which every type and every scale has exactly.
 std::array<uint32_t, 3> plain_numbers(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return {0, 0x3f800000, 0xbf800000};
-    case DType::kBF16:
-      return {0, 0x3f80, 0xbf80};
-    case DType::kF16:
-      return {0, 0x3c00, 0xbc00};
-  }
-  return {};
+  return with_dtype(dtype, []<DType kDType>() {
+    using E = Element<kDType>;
+    return std::array{E::encode(0.0f), E::encode(1.0f), E::encode(-1.0f)};
+  });
 }
 
 // The checksum of a head's tile of known tokens: another one where anything lies elsewhere or is

@@ -36,7 +36,7 @@ std::vector<float> random_floats(int64_t n, unsigned seed) {
 // A cache whose rows have the same tokens in every store.
 class Rows {
  public:
-  explicit Rows(const StoreOptions& options, KVType stored = KVType::kF32)
+  explicit Rows(const StoreOptions& options, DType stored = DType::kF32)
       : store_(options),
         cache_(store_.create_caches(1,
                                     {.batch = kRows,
@@ -109,7 +109,7 @@ std::string card(int index, const std::string& path, const std::string& xclbin =
 }
 
 void test_as_in_memory(const std::vector<std::string>& devices, int64_t pinned_bytes,
-                       KVType stored) {
+                       DType stored) {
   Rows on_cards(options(devices, pinned_bytes), stored), in_memory(options({"memory:"}), stored);
   for (const int32_t n : {1, 31, 32, 150, 300}) {
     on_cards.grow(n);
@@ -161,7 +161,7 @@ void test_refused(const std::string& path) {
                            .n_kv_heads = 1,
                            .head_dim = head_dim,
                            .dtype = DType::kF32,
-                           .stored = KVType::kF32},
+                           .stored = DType::kF32},
                           tile_tokens);
     });
   }
@@ -175,7 +175,7 @@ int main() {
   using namespace nspjax::testing;
   const TemporaryDirectory a, b, c;
   const std::vector<std::string> mixed = {card(0, a.path()), b.path(), card(1, c.path())};
-  for (const KVType stored : {KVType::kF32, KVType::kInt8}) {
+  for (const DType stored : {DType::kF32, DType::kInt8}) {
     test_as_in_memory({card(0, a.path())}, 0, stored);
     test_as_in_memory(mixed, 30'000, stored);
   }

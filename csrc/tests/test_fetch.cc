@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kHeads = 3, kDim = 24, kCapacity = 300, kRows = 2, kTileTokens = 16;
 constexpr int64_t kToken = kHeads * kDim;  // elements of K or V
 
-constexpr CacheShape shape_in(KVType stored) {
+constexpr CacheShape shape_in(DType stored) {
   return {.batch = kRows,
           .capacity_tokens = kCapacity,
           .n_kv_heads = kHeads,
@@ -78,7 +78,7 @@ struct Filled {
   }
 };
 
-void test_chunks(const std::vector<std::string>& devices, KVType stored, float tolerance) {
+void test_chunks(const std::vector<std::string>& devices, DType stored, float tolerance) {
   Store store(options(devices));
   Filled filled{store, store.create_caches(1, shape_in(stored), kTileTokens)[0]};
   for (const int32_t n : {1, 15, 70, 3, 180}) {
@@ -98,7 +98,7 @@ void test_companion_at_the_same_time(const std::vector<std::string>& devices,
   StoreOptions given = options(devices);
   given.rate_limit = limit;
   const auto store = open_store(given);
-  const int32_t cache = store->create_caches(1, shape_in(KVType::kF32), kTileTokens)[0];
+  const int32_t cache = store->create_caches(1, shape_in(DType::kF32), kTileTokens)[0];
   std::atomic<bool> done = false;
   std::thread looks([&] {
     while (!done) {
@@ -134,7 +134,7 @@ void test_companion_at_the_same_time(const std::vector<std::string>& devices,
 void test_read_errors(const std::vector<std::string>& devices) {
   for (int after = 0; after < 12; ++after) {
     Store store(options(devices, "read:eio:times=2:after=" + std::to_string(after)));
-    Filled filled{store, store.create_caches(1, shape_in(KVType::kF32), kTileTokens)[0]};
+    Filled filled{store, store.create_caches(1, shape_in(DType::kF32), kTileTokens)[0]};
     filled.grow(kCapacity);
     for (int round = 0; round < 3; ++round) {
       for (int64_t begin = 0; begin < kCapacity; begin += 100) {
@@ -156,8 +156,8 @@ int main() {
   using namespace nspjax::testing;
   const TemporaryDirectory a, b;
   for (const auto& devices : {std::vector<std::string>{"memory:"}, {a.path(), b.path()}}) {
-    test_chunks(devices, KVType::kF32, 0);
-    test_chunks(devices, KVType::kInt8, 5);
+    test_chunks(devices, DType::kF32, 0);
+    test_chunks(devices, DType::kInt8, 5);
     test_companion_at_the_same_time(devices);
   }
   test_companion_at_the_same_time({"memory:"}, {{1e9, 1e9}, 1e9, false});

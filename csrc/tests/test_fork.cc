@@ -16,7 +16,7 @@ namespace nspjax::testing {
 namespace {
 
 constexpr int64_t kTokens = 600, kDim = 64;
-constexpr CacheShape kShape{1, kTokens, 1, kDim, DType::kF32, KVType::kF32};
+constexpr CacheShape kShape{1, kTokens, 1, kDim, DType::kF32, DType::kF32};
 
 // Runs fn in a child, whose checks end it.
 void in_child(const std::function<void()>& fn) {

@@ -10,6 +10,7 @@
 #include "attention/merge.h"
 #include "base/align.h"
 #include "check.h"
+#include "format/numbers.h"
 
 namespace nspjax::testing {
 namespace {
@@ -19,28 +20,26 @@ struct Result {
 };
 
 // A full tile for a quantised type, otherwise one that ends in tokens that are not there.
-Result run(const KernelSet& kernel, KVType type, int n_queries, int n_tokens, int head_dim) {
+Result run(const KernelSet& kernel, DType type, int n_queries, int n_tokens, int head_dim) {
   const bool quantised = is_quantised(type);
-  const DType dtype = type == KVType::kBF16  ? DType::kBF16
-                      : type == KVType::kF16 ? DType::kF16
-                                             : DType::kF32;
+  const DType dtype = row_of(type).appended ? type : DType::kF32;
   auto tile_tokens = static_cast<int64_t>(std::bit_ceil(static_cast<unsigned>(n_tokens)));
   if (quantised) n_tokens = static_cast<int>(tile_tokens = std::max<int64_t>(16, tile_tokens));
   std::mt19937 random(static_cast<unsigned>(n_tokens * 1000 + head_dim));
   std::normal_distribution<float> normal;
   const auto padded = round_up(head_dim, kPadFloats);
-  const auto values = [&] {  // of any dtype: the bits of a float, or its upper half (a bf16)
+  const auto values = [&] {
     std::vector<std::byte> bytes(static_cast<size_t>(n_tokens * head_dim * size_bytes(dtype)));
     for (size_t i = 0; i < bytes.size(); i += static_cast<size_t>(size_bytes(dtype))) {
-      auto bits = std::bit_cast<uint32_t>(normal(random));
-      if (dtype == DType::kBF16) bits >>= 16;
-      if (dtype == DType::kF16) bits = (bits >> 16 & 0x83ffu) | 0x3800u;
+      const float x = normal(random);
+      const uint32_t bits =
+          with_dtype(dtype, [&]<DType kDType>() { return Element<kDType>::encode(x); });
       std::memcpy(bytes.data() + i, &bits, static_cast<size_t>(size_bytes(dtype)));
     }
     return bytes;
   };
   const auto k = values(), v = values();
-  const HeadTile floats(kv_type_of(dtype), head_dim, tile_tokens);
+  const HeadTile floats(dtype, head_dim, tile_tokens);
   const HeadTile tile(type, head_dim, tile_tokens);
   std::vector<std::byte> packed(static_cast<size_t>(floats.bytes()), std::byte{0xff});
   pack_head(floats, {k.data(), v.data(), head_dim * size_bytes(dtype)}, 0, n_tokens, packed.data());
@@ -70,7 +69,8 @@ int main() {
   using namespace nspjax;
   using namespace nspjax::testing;
   for (const KernelSet& kernel : available_kernels()) {
-    for (const KVType type : kKVTypes) {
+    for (const DTypeRow& row : kDTypes) {
+      const DType type = row.dtype;
       for (const int head_dim : {1, 7, 16, 24, 40, 80, 128}) {
         for (const int n_queries : {1, 3, 13}) {
           for (const int n_tokens : {1, 5, 63, 64, 97}) {

@@ -11,6 +11,7 @@
 #include "base/crc32c.h"
 #include "check.h"
 #include "device/extents.h"
+#include "format/numbers.h"
 #include "format/plan.h"
 
 namespace nspjax::testing {
@@ -76,7 +77,7 @@ void test_extents() {
 void test_tiles_do_not_overlap() {
   for (const int64_t n_devices : {1, 2, 3, 5}) {
     for (const int64_t n_heads : {1, 3, 4}) {
-      const CacheShape shape{3, 37, n_heads, 24, DType::kBF16, KVType::kBF16};
+      const CacheShape shape{3, 37, n_heads, 24, DType::kBF16, DType::kBF16};
       const TileGeometry geometry(shape, n_devices, 16, 1 << 20);
       for (int64_t device = 0; device < n_devices; ++device) {
         int64_t end = 0;  // of what came before
@@ -98,7 +99,7 @@ void test_tiles_do_not_overlap() {
 }
 
 void test_every_head_is_on_one_device() {
-  const CacheShape shape{11, 64, 5, 16, DType::kF32, KVType::kF32};
+  const CacheShape shape{11, 64, 5, 16, DType::kF32, DType::kF32};
   const TileGeometry geometry(shape, 3, 16, 1 << 20);
   for (int64_t row = 0; row < shape.batch; ++row) {
     std::multiset<int64_t> seen;
@@ -116,7 +117,7 @@ void test_plans_keep_to_the_budget() {
       const HostBudget budget = split_host_memory(memory, n_devices, 2 << 20);
       check(budget.staging_bytes <= memory / 4 && budget.slots >= 8, "staging");
       check(budget.slot_bytes % kPageBytes == 0 && budget.slot_bytes <= 2 << 20, "slots");
-      const CacheShape shape{16, 1 << 15, 8, 128, DType::kBF16, KVType::kBF16};
+      const CacheShape shape{16, 1 << 15, 8, 128, DType::kBF16, DType::kBF16};
       const CacheNeeds needs = plan_caches(shape, 32, n_devices, budget, budget.cache_bytes, 0);
       if (needs.fits_host) {
         check(needs.tail_bytes <= budget.cache_bytes, "tails");

@@ -182,7 +182,7 @@ void test_no_limit() {
 struct SmallAttend {
   static constexpr int64_t kHeadDim = 64;
   explicit SmallAttend(int64_t n_rows)
-      : geometry({n_rows, 64, 1, kHeadDim, DType::kF32, KVType::kF32}, 1, 16, 1 << 20),
+      : geometry({n_rows, 64, 1, kHeadDim, DType::kF32, DType::kF32}, 1, 16, 1 << 20),
         out(static_cast<size_t>(2 * n_rows * kHeadDim)),
         max(static_cast<size_t>(2 * n_rows), kMinusInfinity),
         sum(max.size()),

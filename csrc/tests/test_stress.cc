@@ -116,7 +116,7 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
   const auto work = [&](unsigned seed) {
     std::mt19937 random(seed);
     for (int round = 0; round < 3; ++round) {
-      const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+      const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32};
       Call call{*store, store->create_caches(1, shape, 16).front()};
       call.append(150, 0);
       for (int i = 0; i < 30; ++i) {
@@ -142,7 +142,7 @@ void test_many_in_flight(const std::vector<std::string>& devices, const std::str
   const auto store = open_store(options(devices, io));
   const auto work = [&](unsigned seed) {
     std::mt19937 random(seed);
-    const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+    const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32};
     Call call{*store, store->create_caches(1, shape, 16).front()};
     call.append(100, 0);
     std::deque<Call::Started> started;
@@ -178,7 +178,7 @@ void test_many_in_flight(const std::vector<std::string>& devices, const std::str
 // Some wait for what others have started, while the store is closed with jobs in its queue.
 void test_close_with_jobs(const std::vector<std::string>& devices, const std::string& io) {
   const auto store = open_store(options(devices, io));
-  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32};
   Call call{*store, store->create_caches(1, shape, 16).front()};
   call.append(200, 0);
   std::vector<Call::Started> started;
@@ -201,7 +201,7 @@ void test_close_with_jobs(const std::vector<std::string>& devices, const std::st
 // A store is closed, and let go, while others call it through the registry.
 void test_close_in_use(const std::vector<std::string>& devices, const std::string& io) {
   auto store = open_store(options(devices, io));
-  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32};
   Call call{*store, store->create_caches(1, shape, 16).front()};
   call.append(200, 0);
   const int32_t id = store->id();
@@ -226,7 +226,7 @@ void test_close_in_use(const std::vector<std::string>& devices, const std::strin
 void test_one_device_fails(const char* fault, const std::string& io) {
   const TemporaryDirectory a, b;
   const auto store = open_store(options({a.path(), b.path()}, io, fault));
-  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32};
+  const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32};
   Call call{*store, store->create_caches(1, shape, 16).front()};
   int failures = 0;
   for (int i = 0; i < 10; ++i) {

@@ -13,7 +13,7 @@ constexpr CacheShape kShape = {.batch = 2,
                                .n_kv_heads = 3,
                                .head_dim = 24,
                                .dtype = DType::kF32,
-                               .stored = KVType::kF32};
+                               .stored = DType::kF32};
 constexpr int64_t kTokens = 150, kTileTokens = 16, kTiles = kTokens / kTileTokens;
 
 using Tokens = std::vector<float>;

@@ -8,13 +8,10 @@
 
 namespace nspjax::kernel {
 
-inline bool is_quantised(StoredType type) { return type == kInt8 || type == kInt4; }
-
-inline int elements_per_word(StoredType type) {
-  return type == kF32 ? 1 : type == kInt8 ? 4 : type == kInt4 ? 8 : 2;
-}
 inline int elements_per_part(StoredType type) { return type == kF32 ? 1 : 2; }
-inline int parts_per_word(StoredType type) { return type == kInt8 ? 2 : type == kInt4 ? 4 : 1; }
+inline int parts_per_word(StoredType type) {
+  return elements_per_word(type) == 4 ? 2 : elements_per_word(type) == 8 ? 4 : 1;
+}
 
 // Vitis HLS knows unions for this, not std::bit_cast; so does every compiler for C simulation.
 inline float as_float(std::uint32_t bits) {
@@ -119,9 +116,11 @@ inline Part decode(StoredType type, const Beat& words, int part, const PartScale
       return decode_bf16(words);
     case kF16:
       return decode_halves(words);
-    default:  // one set of multipliers for both
-      return decode_codes(words, type == kInt8 ? 8 : 4, part, scale);
+    case kInt8:
+    case kInt4:  // one set of multipliers for both
+      break;
   }
+  return decode_codes(words, type == kInt8 ? 8 : 4, part, scale);
 }
 
 }  // namespace nspjax::kernel

@@ -58,8 +58,37 @@ enum OperandWord : int {
   kHeadBeats,
 };
 
-// As csrc/base/dtype.h has them.
+// The numbers of csrc/format/dtype.h; csrc/device/card_run.cc compares them.
 enum StoredType : std::uint32_t { kF32, kBF16, kF16, kInt8, kInt4 };
+constexpr std::uint32_t kStoredTypeCount = 5;
+
+constexpr bool is_quantised(StoredType type) {
+  switch (type) {
+    case kF32:
+    case kBF16:
+    case kF16:
+      return false;
+    case kInt8:
+    case kInt4:
+      return true;
+  }
+  return false;
+}
+
+constexpr int elements_per_word(StoredType type) {
+  switch (type) {
+    case kF32:
+      return 1;
+    case kBF16:
+    case kF16:
+      return 2;
+    case kInt8:
+      return 4;
+    case kInt4:
+      return 8;
+  }
+  return 0;
+}
 
 // Words of the results' header; the others are 0.
 enum ResultWord : int {

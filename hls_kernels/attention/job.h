@@ -42,7 +42,7 @@ inline bool is_good(const Beat& header) {
   const std::uint32_t head_dim = header[kHeadDim], tile_tokens = header[kTileTokens];
   const std::uint64_t last =
       std::uint64_t{header[kTiles]} * tile_tokens + std::uint64_t{header[kFirstToken]};
-  return header[kOperandMagic] == kMagic && header[kStoredType] <= kInt4 &&
+  return header[kOperandMagic] == kMagic && header[kStoredType] < kStoredTypeCount &&
          head_dim >= kBeatWords && head_dim <= kMostHeadDim && head_dim % kBeatWords == 0 &&
          tile_tokens >= kLeastTileTokens && tile_tokens <= kMostTileTokens &&
          (tile_tokens & (tile_tokens - 1)) == 0 && header[kQueries] >= 1 &&

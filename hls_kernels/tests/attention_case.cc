@@ -8,6 +8,7 @@
 #include <random>
 
 #include "base/align.h"
+#include "format/numbers.h"
 #include "tests/check.h"
 
 namespace nspjax::testing {
@@ -17,14 +18,13 @@ constexpr std::uint32_t kRunNumberOfTest = 41;
 // Strides and a beginning that no other number explains.
 constexpr int kFirstBeatOfTest = 5, kHeadGapBeats = 1, kTileGapBeats = 3;
 
-DType float_type(KVType type) {
-  return type == KVType::kBF16 ? DType::kBF16 : type == KVType::kF16 ? DType::kF16 : DType::kF32;
-}
+DType float_type(DType type) { return row_of(type).appended ? type : DType::kF32; }
 
 // float32 to a row's element.
 void store(float x, DType dtype, std::byte* to) {
-  const auto half = dtype == DType::kBF16 ? f32_to_bf16(x) : f32_to_f16(x);
-  dtype == DType::kF32 ? std::memcpy(to, &x, 4) : std::memcpy(to, &half, 2);
+  const uint32_t bits =
+      with_dtype(dtype, [&]<DType kDType>() { return Element<kDType>::encode(x); });
+  std::memcpy(to, &bits, static_cast<size_t>(size_bytes(dtype)));
 }
 
 int head_beats(const HeadTile& tile) {
@@ -64,7 +64,7 @@ void AttentionCase::fill_head(int head, unsigned seed) {
   const DType dtype = float_type(sizes.type);
   const int64_t dim = sizes.head_dim, tokens = sizes.tile_tokens,
                 row_bytes = dim * size_bytes(dtype);
-  const HeadTile floats(kv_type_of(dtype), dim, tokens), f32(KVType::kF32, dim, tokens);
+  const HeadTile floats(dtype, dim, tokens), f32(DType::kF32, dim, tokens);
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   const float never[] = {std::numeric_limits<float>::infinity(), std::nanf("")};

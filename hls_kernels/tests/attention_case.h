@@ -13,7 +13,7 @@
 namespace nspjax::testing {
 
 struct Sizes {
-  KVType type;
+  DType type;
   int head_dim;
   int tile_tokens;
   int n_heads;

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "attention_case.h"
+#include "format/numbers.h"
 #include "tests/check.h"
 
 namespace nspjax::testing {
@@ -19,7 +20,8 @@ constexpr int kQueryCounts[] = {1, 4, 5, 8, 3, 64};
 
 void every_type_and_size() {
   int i = 0;
-  for (const KVType type : kKVTypes) {
+  for (const DTypeRow& row : kDTypes) {
+    const DType type = row.dtype;
     for (const int head_dim : kHeadDims) {
       for (const int tile_tokens : kTiles) {
         const int n_queries = kQueryCounts[i % 6], n_heads = 1 + i % 3;
@@ -33,17 +35,18 @@ void every_type_and_size() {
 
 void every_length() {
   for (const int n_tokens : {1, 2, 15, 16, 17, 127, 128, 129, 1001, 4097}) {
-    for (const KVType type : {KVType::kF16, KVType::kInt8}) {
+    for (const DType type : {DType::kF16, DType::kInt8}) {
       AttentionCase({type, 64, 256, 2, 5, n_tokens}).check_against_oracle();
     }
   }
-  AttentionCase({KVType::kBF16, 64, 512, 1, 1, 69'999}).check_against_oracle();
-  AttentionCase({KVType::kF16, 128, 128, 1, 8, 70'000}).check_against_oracle();
+  AttentionCase({DType::kBF16, 64, 512, 1, 1, 69'999}).check_against_oracle();
+  AttentionCase({DType::kF16, 128, 128, 1, 8, 70'000}).check_against_oracle();
 }
 
 // Queries that see their own part of the tokens each, and one that sees nothing.
 void windows() {
-  for (const KVType type : kKVTypes) {
+  for (const DTypeRow& row : kDTypes) {
+    const DType type = row.dtype;
     AttentionCase with({type, 64, 128, 2, 6, 896, 256});
     with.visible = {{256, 1152}, {300, 301}, {511, 513}, {1024, 1152}, {700, 600}, {0, 5000}};
     with.check_against_oracle();
@@ -61,13 +64,14 @@ void windows() {
 
 void softcap() {
   for (const float softcap : {0.5f, 5.0f, 50.0f}) {
-    AttentionCase({KVType::kF16, 128, 128, 2, 5, 300, 0, softcap}).check_against_oracle();
+    AttentionCase({DType::kF16, 128, 128, 2, 5, 300, 0, softcap}).check_against_oracle();
   }
 }
 
 // Whatever a query does not see: to the last bit the same.
 void masked_elements_add_nothing() {
-  for (const KVType type : kKVTypes) {
+  for (const DTypeRow& row : kDTypes) {
+    const DType type = row.dtype;
     AttentionCase with({type, 80, 64, 1, 5, 192});
     with.visible = {{0, 192}, {0, 70}, {70, 192}, {65, 66}, {0, 64}};
     const auto before = with.results();
@@ -95,7 +99,7 @@ void masked_elements_add_nothing() {
 
 // A query's bits do not depend on the others that are with it.
 void alone_or_with_others() {
-  AttentionCase with({KVType::kBF16, 64, 128, 1, 7, 500});
+  AttentionCase with({DType::kBF16, 64, 128, 1, 7, 500});
   const auto together = with.results();
   for (int i = 0; i < 7; ++i) {
     AttentionCase alone = with;
@@ -108,7 +112,7 @@ void alone_or_with_others() {
 
 // All finite numbers of 16 bits are kept, subnormal ones too: V of one token comes out as it is.
 void sixteen_bit_numbers() {
-  for (const KVType type : {KVType::kBF16, KVType::kF16}) {
+  for (const DType type : {DType::kBF16, DType::kF16}) {
     AttentionCase with({type, 256, 16, 1, 1, 1});
     auto* v = reinterpret_cast<std::uint32_t*>(&with.kv[5]) + with.tile().v_offset() / 4;
     for (std::uint32_t high = 0; high < 256; ++high) {
@@ -116,7 +120,8 @@ void sixteen_bit_numbers() {
       const auto got = with.results()[0].sums;
       for (std::uint32_t d = 0; d < 256; ++d) {
         const auto bits = static_cast<std::uint16_t>(high << 8 | d);
-        const float want = type == KVType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+        const float want =
+            with_dtype(type, [&]<DType kType>() { return Element<kType>::decode(bits); });
         check(got[d] == want || std::isnan(want), "a 16-bit number");
         check(std::isnan(got[d]) == std::isnan(want), "a NaN");
       }
@@ -125,7 +130,7 @@ void sixteen_bit_numbers() {
 }
 
 void bad_operands() {
-  const AttentionCase with({KVType::kF16, 64, 64, 1, 4, 100});
+  const AttentionCase with({DType::kF16, 64, 64, 1, 4, 100});
   const std::pair<int, std::uint32_t> bad[] = {
       {kernel::kOperandMagic, 0},    {kernel::kStoredType, 5},
       {kernel::kHeadDim, 0},         {kernel::kHeadDim, 72},
@@ -147,7 +152,7 @@ void bad_operands() {
 }
 
 void several_at_once() {
-  const AttentionCase with({KVType::kInt4, 64, 64, 2, 4, 300});
+  const AttentionCase with({DType::kInt4, 64, 64, 2, 4, 300});
   const auto want = with.results();
   std::vector<std::thread> threads;
   for (int i = 0; i < 3; ++i) {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from nspjax.dtypes import STORED_ONLY
+
 if TYPE_CHECKING:
     from nspjax.cli.run_batch import RunBatch
 
 MAX_NUM_SEQS = 16
 """`LLM`'s default."""
-STORED_DTYPES = ("int8", "int4")
-"""KV dtypes that only a store has."""
 
 
 def answer_settings(options: RunBatch) -> dict[str, object]:
@@ -32,7 +32,7 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
         }
     # Tiles in host memory are attended there, the others on cards; and those that are held back
     # there are not in 8 or 4 bits yet.
-    if cards or (options.kv_dtype in STORED_DTYPES and options.pipeline):
+    if cards or (options.kv_dtype in STORED_ONLY and options.pipeline):
         settings["host_memory"] = options.host_memory or "4GiB"
     if "XLA_FLAGS" in os.environ:
         settings["xla_flags"] = ",".join(os.environ["XLA_FLAGS"].split())

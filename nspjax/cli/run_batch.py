@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nspjax.byte_size import parse_bytes
-from nspjax.cli.answer_settings import STORED_DTYPES, answer_settings
+from nspjax.cli.answer_settings import answer_settings
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
 from nspjax.cli.output_file import check_output
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
 from nspjax.cli.summary import requests, summary
+from nspjax.dtypes import STORED_ONLY
 from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
 from nspjax.message_text import printable, shortened
 
@@ -214,7 +215,7 @@ def _check_options(options: RunBatch) -> None:
         if not options.store:
             raise InvalidArgumentError("--weights-resident: the rest is in a store: give --store")
         parse_bytes(options.weights_resident, least=0)
-    if options.kv_dtype in STORED_DTYPES and not options.store:
+    if options.kv_dtype in STORED_ONLY and not options.store:
         raise InvalidArgumentError(f"--kv-dtype {options.kv_dtype} is a store's: it needs --store")
     if options.pipeline is not None:
         if not options.store:

@@ -7,10 +7,8 @@ import dataclasses
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from nspjax.dtypes import APPENDED, STORED_ONLY
 from nspjax.errors import InvalidArgumentError
-
-FLOATS = ("float32", "bfloat16", "float16")
-QUANTISED = ("int8", "int4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +39,16 @@ class KVFormat:
         if kv_dtype is None:
             return KVFormat(interval_tokens=interval_tokens)
         name = _name(kv_dtype)
-        if name in FLOATS:
+        if name in APPENDED:
             return KVFormat(appended=name, interval_tokens=interval_tokens)
-        if name not in QUANTISED:
+        if name not in STORED_ONLY:
             raise InvalidArgumentError(
-                f"a KV cache cannot be {name}: choose one of {', '.join(FLOATS + QUANTISED)}"
+                f"a KV cache cannot be {name}: choose one of {', '.join(APPENDED + STORED_ONLY)}"
             )
         if not in_store:
             raise InvalidArgumentError(
-                f"kv_dtype={name!r} is a store's: give store=, or choose one of {', '.join(FLOATS)}"
+                f"kv_dtype={name!r} is a store's: give store=, or choose one of "
+                f"{', '.join(APPENDED)}"
             )
         return KVFormat(stored=name, interval_tokens=interval_tokens)
 

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from nspjax.dtypes import APPENDED, DTYPES, STORED_ONLY
 from nspjax.errors import InvalidArgumentError
 from nspjax.runtime.rate_limit import RateLimit
-
-_FLOATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_QUANTISED = ("int8", "int4")
 
 
 def engine_dtype(dtype: DTypeLike) -> str:
@@ -22,7 +20,7 @@ def engine_dtype(dtype: DTypeLike) -> str:
     Raises:
       InvalidArgumentError: it has none.
     """
-    return _name_of(dtype, tuple(_FLOATS))
+    return _name_of(dtype, APPENDED)
 
 
 def engine_kv_dtype(dtype: DTypeLike | None) -> str:
@@ -33,7 +31,7 @@ def engine_kv_dtype(dtype: DTypeLike | None) -> str:
     """
     if dtype is None:
         return ""
-    return _name_of(dtype, (*_FLOATS, *_QUANTISED))
+    return _name_of(dtype, APPENDED + STORED_ONLY)
 
 
 def _name_of(dtype: DTypeLike, choices: tuple[str, ...]) -> str:
@@ -45,7 +43,7 @@ def _name_of(dtype: DTypeLike, choices: tuple[str, ...]) -> str:
         raise InvalidArgumentError(
             f"a KV cache cannot be {name}: choose one of {', '.join(choices)}"
         )
-    return _FLOATS.get(name, name)
+    return next(dtype.name for dtype in DTYPES if dtype.numpy == name)
 
 
 def engine_rates(limit: RateLimit | None) -> dict[str, Any]:

@@ -11,14 +11,17 @@ from typing import Any
 import orjson
 
 from nspjax import _engine
+from nspjax.dtypes import BY_NAME, DTYPES
 from nspjax.errors import InvalidArgumentError, NspjaxError
 
 FORMAT = 1
 MOST_HEADER_BYTES = 1 << 20
 _MOST_CHUNK_BYTES = 2**32 - 1
 
-_DTYPES = ("f32", "bf16", "f16")
-_CHOICES = {"dtype": _DTYPES, "kv_dtype": (*_DTYPES, "int8", "int4")}
+_CHOICES = {
+    "dtype": [dtype.name for dtype in DTYPES if dtype.appended],
+    "kv_dtype": [dtype.name for dtype in DTYPES],
+}
 _RANGES = {  # as the engine has them
     "n_layers": (1, 1 << 16),
     "n_kv_heads": (1, 1 << 12),
@@ -61,7 +64,7 @@ class PrefixHeader:
 
     @property
     def tail_bytes(self) -> int:
-        return math.prod(self.tail_shape) * (4 if self.dtype == "f32" else 2)
+        return math.prod(self.tail_shape) * BY_NAME[self.dtype].bits // 8
 
 
 class HeaderError(ValueError):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nspjax.dtypes import BY_NAME
 from nspjax.errors import InvalidArgumentError
 from nspjax.runtime.handle import StoredKVCache
 from nspjax.runtime.plain_file import as_path
@@ -94,7 +95,7 @@ def _append_tail(
     engine: Any, handle: tuple[int, int], row: int, header: PrefixHeader, tail: np.ndarray | None
 ) -> int:
     """Nothing else has to be changed for the row to be whole. The cache's new version."""
-    element = np.float32 if header.dtype == "f32" else np.uint16
+    element = np.float32 if BY_NAME[header.dtype].bits == 32 else np.uint16
     if tail is None:
         tail = np.empty(0, element)
     k, v = tail.view(element).reshape(2, 1, *header.tail_shape[1:])

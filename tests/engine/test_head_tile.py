@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nspjax import _engine
+from nspjax.dtypes import DTYPES
 from nspjax.errors import InvalidArgumentError
 
-LEVELS = {"int8": 255, "int4": 15}
-FLOATS = ["f32", "bf16", "f16"]
+LEVELS = {dtype.name: 2**dtype.bits - 1 for dtype in DTYPES if dtype.is_code}
+FLOATS = [dtype.name for dtype in DTYPES if dtype.appended]
 
 
 def pack(kv_type, tile_tokens, k, v, begin=0, tile=None):

@@ -8,16 +8,7 @@ from typing import Annotated
 import typer
 
 from nspjax.cli.progress import ProgressStyle
-
-
-class KVDtype(enum.StrEnum):
-    """Element types of KV caches; the integers are a store's."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    int8 = "int8"
-    int4 = "int4"
+from nspjax.dtypes import APPENDED, STORED_ONLY
 
 
 class WeightDtype(enum.StrEnum):
@@ -27,6 +18,13 @@ class WeightDtype(enum.StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+def _checked_kv_dtype(name: str | None) -> str | None:
+    if name is None or name in APPENDED + STORED_ONLY:
+        return name
+    choices = ", ".join(map(repr, APPENDED + STORED_ONLY))
+    raise typer.BadParameter(f"{name!r} is not one of {choices}.")
 
 
 def run_batch(
@@ -66,11 +64,12 @@ def run_batch(
         ),
     ] = None,
     kv_dtype: Annotated[
-        KVDtype | None,
+        str | None,
         typer.Option(
             metavar="TYPE",
-            help="KV cache: float32, bfloat16, float16 or, in a store, int8, int4; as the weights "
-            "if not given.",
+            callback=_checked_kv_dtype,
+            help=f"KV cache: {', '.join(APPENDED)} or, in a store, {', '.join(STORED_ONLY)}; as "
+            "the weights if not given.",
         ),
     ] = None,
     max_model_len: Annotated[
@@ -163,7 +162,7 @@ def run_batch(
             tuple(store or ()),
             host_memory,
             dtype.value,
-            kv_dtype.value if kv_dtype else None,
+            kv_dtype,
             max_model_len,
             max_num_seqs,
             resume,

@@ -25,6 +25,7 @@ from nspjax.compiler.mlir.reading import (
     tensor,
     terminator,
 )
+from nspjax.dtypes import DTYPES
 from nspjax.errors import CompilerError
 
 
@@ -194,7 +195,8 @@ def _type_text(value: Value) -> str:
     return "x".join([*map(str, shape), element])
 
 
-_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i32": "int32", "i1": "bool"}
+_DTYPES = {dtype.name: dtype.numpy for dtype in DTYPES if dtype.appended}
+_DTYPES |= {"i32": "int32", "i1": "bool"}
 
 
 def dtype(element: str) -> jax.numpy.dtype:

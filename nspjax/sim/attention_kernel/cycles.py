@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from nspjax.sim.attention_kernel.structure import ELEMENT_BITS, Memory, Operators, Structure
+from nspjax.dtypes import BY_NAME
+from nspjax.sim.attention_kernel.structure import Memory, Operators, Structure
 
 _STRUCTURE, _OPERATORS, _MEMORY = Structure(), Operators(), Memory()
 
@@ -26,14 +27,14 @@ class Run:
     tile_tokens: int = 128
 
     def __post_init__(self) -> None:
-        if self.kv_type not in ELEMENT_BITS:
-            raise ValueError(f"kv_type is {self.kv_type!r}: use one of {', '.join(ELEMENT_BITS)}")
+        if self.kv_type not in BY_NAME:
+            raise ValueError(f"kv_type is {self.kv_type!r}: use one of {', '.join(BY_NAME)}")
         if self.n_tokens < 1 or self.n_queries < 1 or self.n_heads < 1:
             raise ValueError("n_tokens, n_queries and n_heads must be at least 1")
 
     @property
     def elements_per_word(self) -> int:
-        return 32 // ELEMENT_BITS[self.kv_type]
+        return 32 // BY_NAME[self.kv_type].bits
 
     @property
     def elements_per_slot(self) -> int:
@@ -42,7 +43,7 @@ class Run:
 
     @property
     def quantised(self) -> bool:
-        return self.kv_type in ("int8", "int4")
+        return BY_NAME[self.kv_type].is_code
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-ELEMENT_BITS = {"f32": 32, "bf16": 16, "f16": 16, "int8": 8, "int4": 4}
-
 
 @dataclasses.dataclass(frozen=True)
 class Structure:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from nspjax.dtypes import BY_NAME
 from nspjax.sim.attention_kernel.cycles import Run, simulate
 from nspjax.sim.attention_kernel.resources import Device, resources
-from nspjax.sim.attention_kernel.structure import ELEMENT_BITS, Memory, Structure
+from nspjax.sim.attention_kernel.structure import Memory, Structure
 
 # Of the paper: GFLOPS by group, at 296 MHz, heads of 128 channels in FP16. K/V consumption follows:
 # a FLOP a byte for each query of the group.
@@ -40,7 +41,7 @@ def speed_table() -> str:
 
 def stage_table() -> str:
     rows = []
-    for kv_type in ELEMENT_BITS:
+    for kv_type in BY_NAME:
         for head_dim in (64, 128):
             cycles = simulate(Run(N_TOKENS, head_dim=head_dim, kv_type=kv_type))
             share = (f"{count / cycles.total:.2f}" for count in cycles.stages.values())
