@@ -46,14 +46,9 @@ nb::dict stats(const Store& store) {
   nb::dict result;
   for (const StoreStatsField& each : store_stats_fields()) result[each.name] = total.*each.field;
   nb::list each;
-  for (const DeviceStats* device : store.device_stats()) {
+  for (const DeviceStats& device : store.device_stats()) {
     nb::dict counters;
-    counters["bytes_read"] = device->bytes_read.load();
-    counters["bytes_written"] = device->bytes_written.load();
-    counters["n_reads"] = device->n_reads.load();
-    counters["n_writes"] = device->n_writes.load();
-    counters["read_ns"] = device->read_ns.load();
-    counters["write_ns"] = device->write_ns.load();
+    for (const auto& [name, field] : device_counters()) counters[name] = device.*field;
     each.append(counters);
   }
   result["devices"] = each;

@@ -31,6 +31,7 @@ class CardDevice final : public FileDevice {
              std::vector<std::string>& warnings);
 
   DeviceInfo info() const override;
+  bool has_processor() const override { return true; }
   void check_cache(const TileGeometry& geometry) const override;
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;

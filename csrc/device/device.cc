@@ -9,7 +9,15 @@
 
 namespace nspjax {
 
-void Device::attend(const AttendCall& call, int64_t index, ThreadPool& workers) {
+DeviceStats TileDevice::stats() const {
+  constexpr auto kFrom = device_counters<std::atomic<int64_t>>();
+  constexpr auto kTo = device_counters();
+  DeviceStats stats;
+  for (size_t i = 0; i < kTo.size(); ++i) stats.*kTo[i].field = (stats_.*kFrom[i].field).load();
+  return stats;
+}
+
+void TileDevice::attend(const AttendCall& call, int64_t index, ThreadPool& workers) {
   attend_on_host(*this, call, index, workers);
 }
 

@@ -1,7 +1,8 @@
 // A near-storage device: it keeps tiles and attends over them. `memory` and `file` compute with the
-// host's CPU (host_attention.h); a device with a processor of its own overrides attend().
+// host's CPU (host_attention.h); a device with a processor of its own does so itself.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -57,18 +58,46 @@ class ScanVisitor {
   virtual bool crosses_link() const { return false; }
 };
 
-struct DeviceStats {
-  std::atomic<int64_t> bytes_read = 0;  // for scans; what was read ahead in vain is not here
-  std::atomic<int64_t> bytes_written = 0;
-  std::atomic<int64_t> n_reads = 0;
-  std::atomic<int64_t> n_writes = 0;
-  std::atomic<int64_t> bytes_read_ahead = 0;  // of bytes_read: begun before their scan
-  std::atomic<int64_t> bytes_read_in_vain = 0;
-  std::atomic<int64_t> n_write_retries = 0;
-  std::atomic<int64_t> n_failed_reads_ahead = 0;  // nobody had asked for them yet: no error told
-  std::atomic<int64_t> read_ns = 0;               // attention waited for reads
-  std::atomic<int64_t> write_ns = 0;              // appends waited for writes
+// Number: int64_t, or std::atomic<int64_t> where devices count.
+template <typename Number>
+struct DeviceCounters {
+  Number bytes_read{};  // for scans; what was read ahead in vain is not here
+  Number bytes_written{};
+  Number n_reads{};
+  Number n_writes{};
+  Number read_ns{};           // attention waited for reads
+  Number write_ns{};          // appends waited for writes
+  Number bytes_read_ahead{};  // of bytes_read: begun before their scan
+  Number bytes_read_in_vain{};
+  Number n_write_retries{};
+  Number n_failed_reads_ahead{};  // nobody had asked for them yet: no error told
 };
+using DeviceStats = DeviceCounters<int64_t>;
+
+// Every one of them, by name.
+template <typename Number>
+struct DeviceCounter {
+  const char* name;
+  Number DeviceCounters<Number>::* field;
+};
+template <typename Number = int64_t>
+constexpr auto device_counters() {
+  using Counters = DeviceCounters<Number>;
+  constexpr auto kAll = std::to_array<DeviceCounter<Number>>({
+      {"bytes_read", &Counters::bytes_read},
+      {"bytes_written", &Counters::bytes_written},
+      {"n_reads", &Counters::n_reads},
+      {"n_writes", &Counters::n_writes},
+      {"read_ns", &Counters::read_ns},
+      {"write_ns", &Counters::write_ns},
+      {"bytes_read_ahead", &Counters::bytes_read_ahead},
+      {"bytes_read_in_vain", &Counters::bytes_read_in_vain},
+      {"n_write_retries", &Counters::n_write_retries},
+      {"n_failed_reads_ahead", &Counters::n_failed_reads_ahead},
+  });
+  static_assert(sizeof(Counters) == kAll.size() * sizeof(Number), "all of them");
+  return kAll;
+}
 
 struct DeviceInfo {
   std::string spec;
@@ -82,6 +111,8 @@ struct DeviceInfo {
 };
 
 // One call at a time, from any thread; only info() and stats() may come in between.
+//
+// Nothing here has a default, so that a device around another one cannot forget to pass a call on.
 class Device {
  public:
   virtual ~Device() = default;
@@ -90,10 +121,15 @@ class Device {
   // Room for further extents: what the medium has, less what is promised to extents already.
   virtual int64_t available_bytes() const = 0;
   // Whether what is read needs no checksum: it never left the host's memory.
-  virtual bool in_memory() const { return false; }
+  virtual bool in_memory() const = 0;
+  // Whether a processor of its own attends over what is read, so that no host can be slower at it.
+  virtual bool has_processor() const = 0;
+  virtual DeviceStats stats() const = 0;
+  // Its transfers are recorded there from now on, as those of device `index`.
+  virtual void record_in(Trace& trace, int32_t index) = 0;
 
   // Throws InvalidArgument where the device cannot attend over such a cache.
-  virtual void check_cache(const TileGeometry&) const {}
+  virtual void check_cache(const TileGeometry& geometry) const = 0;
 
   virtual Extent reserve(int64_t bytes) = 0;
   virtual void release(const Extent& extent) = 0;
@@ -106,20 +142,31 @@ class Device {
   // `next`: what the scan after this one asks for first, in order, if it was guessed right.
   virtual void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
                     ScanVisitor& visitor) = 0;
+  // Begins to read what the next scan will probably ask for first, in order, as far as buffers are
+  // free; what was read ahead and is not among it is dropped.
+  virtual void read_ahead(std::span<const TileRange> next) = 0;
   // Attention of all the call's passes over what this device (number `index` of the store) holds.
-  virtual void attend(const AttendCall& call, int64_t index, ThreadPool& workers);
+  virtual void attend(const AttendCall& call, int64_t index, ThreadPool& workers) = 0;
   // Until no write is on its way; throws as flush() does.
   virtual void finish_writes() = 0;
   // The same, and the medium has been told to keep them.
   virtual void flush() = 0;
   virtual void close() = 0;
+};
 
-  const DeviceStats& stats() const { return stats_; }
-  // Its transfers are recorded there from now on, as those of device `index`.
-  virtual void record_in(Trace& trace, int32_t index) {
+// What devices that hold tiles themselves have in common: they count, record, and let the host
+// attend.
+class TileDevice : public Device {
+ public:
+  bool in_memory() const override { return false; }
+  bool has_processor() const override { return false; }
+  DeviceStats stats() const override;
+  void record_in(Trace& trace, int32_t index) override {
     trace_ = &trace;
     trace_index_ = index;
   }
+  void check_cache(const TileGeometry&) const override {}
+  void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;
 
  protected:
   bool traces() const { return trace_ && trace_->on(); }
@@ -133,7 +180,7 @@ class Device {
                  .kind = kind});
   }
 
-  DeviceStats stats_;
+  DeviceCounters<std::atomic<int64_t>> stats_;
 
  private:
   Trace* trace_ = nullptr;

@@ -18,7 +18,7 @@
 
 namespace nspjax {
 
-class FileDevice : public Device {
+class FileDevice : public TileDevice {
  public:
   // staging: memory for the buffers, see StagingRing. Throws StorePath, StoreBusy, StoreDamaged.
   FileDevice(std::string spec, const std::string& directory, const std::string& file_name,
@@ -33,6 +33,7 @@ class FileDevice : public Device {
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
+  void read_ahead(std::span<const TileRange> next) override;
   void finish_writes() override;
   void flush() override;
   // Gives the space back to the file system and the file to others.

@@ -77,6 +77,16 @@ void FileDevice::scan(std::span<const TileRange> ranges, std::span<const TileRan
   complete(false);  // sends what was begun last
 }
 
+void FileDevice::read_ahead(std::span<const TileRange> next) {
+  complete(false);
+  std::vector<bool> none;
+  claim_reads({}, next, none);
+  for (AheadReads to_come(next, reads_); !to_come.done(); to_come.pass()) {
+    if (!begin_ahead(to_come.range())) break;
+  }
+  complete(false);  // sends what was begun last
+}
+
 // What is in flight or read already is taken for this scan and the next; the rest is dropped. After
 // a scan that failed there may be two reads of a range, its own and one ahead: one of them is
 // taken. One that failed is not: nobody had asked for it yet, and now it is tried again.

@@ -103,7 +103,7 @@ class HostScan final : public ScanVisitor {
     for (const Piece& piece : unread_) attend_later(piece, nullptr, 0);
     device_.scan(ranges_, next, *this);
     tasks_.wait();
-    device_.scan({}, next, *this);  // into the buffers that are free now
+    device_.read_ahead(next);  // into the buffers that are free now
   }
 
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {

@@ -9,7 +9,7 @@
 
 namespace nspjax {
 
-class MemoryDevice final : public Device {
+class MemoryDevice final : public TileDevice {
  public:
   DeviceInfo info() const override;
   int64_t available_bytes() const override;
@@ -19,6 +19,7 @@ class MemoryDevice final : public Device {
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
+  void read_ahead(std::span<const TileRange>) override {}
   void finish_writes() override {}
   void flush() override {}
   void close() override { regions_.clear(); }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "device/attend_call.h"
+#include "device/host_attention.h"
 
 namespace nspjax {
 namespace {
@@ -93,7 +94,7 @@ Clock::time_point RateLimitedDevice::due(const TileRange& range, Clock::time_poi
 
 // Takes the device's time at once: a guess that was wrong has been read nevertheless. What is ahead
 // already is not read again.
-void RateLimitedDevice::read_ahead(std::span<const TileRange> next, Clock::time_point from) {
+void RateLimitedDevice::expect(std::span<const TileRange> next, Clock::time_point from) {
   std::vector<Due> before = std::exchange(ahead_, {});
   int64_t bytes = 0;
   for (const TileRange& range : next) {
@@ -111,22 +112,23 @@ void RateLimitedDevice::read_ahead(std::span<const TileRange> next, Clock::time_
 
 void RateLimitedDevice::scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
                              ScanVisitor& visitor) {
-  if (ranges.empty()) {
-    read_ahead(next, options_.clock.now());
-    return inner_->scan(ranges, next, visitor);
-  }
+  if (ranges.empty()) expect(next, options_.clock.now());
   const Clock::time_point begun = options_.clock.now();
   Clock::time_point end = begun;
   const auto due_at = [&](size_t index) {
     const Clock::time_point at = due(ranges[index], begun);
     end = std::max(end, at);
-    if (index + 1 == ranges.size()) read_ahead(next, end);
+    if (index + 1 == ranges.size()) expect(next, end);
     return at;
   };
   InTime in_time(options_, ranges, due_at, visitor);
   inner_->scan(ranges, next, in_time);
   read_wait_ns_ += in_time.waited_ns();
-  take_stats();
+}
+
+void RateLimitedDevice::read_ahead(std::span<const TileRange> next) {
+  expect(next, options_.clock.now());
+  inner_->read_ahead(next);
 }
 
 void RateLimitedDevice::write(std::span<const TileWrite> writes, ThreadPool& workers) {
@@ -142,7 +144,6 @@ void RateLimitedDevice::write(std::span<const TileWrite> writes, ThreadPool& wor
   }
   inner_->write(writes, workers);
   wait_for_writes(kMostBacklogBytes);
-  take_stats();
 }
 
 void RateLimitedDevice::wait_for_writes(int64_t but_for_bytes) {
@@ -166,34 +167,25 @@ void RateLimitedDevice::attend(const AttendCall& call, int64_t index, ThreadPool
     options_.clock.sleep_until(options_.link->reserve(options_.clock.now(), bytes));
   };
   cross(traffic.query_bytes);
-  Device::attend(call, index, workers);
+  attend_on_host(*this, call, index, workers);
   cross(traffic.result_bytes);
 }
 
 void RateLimitedDevice::finish_writes() {
   wait_for_writes(0);
   inner_->finish_writes();
-  take_stats();
 }
 
 void RateLimitedDevice::flush() {
   wait_for_writes(0);
   inner_->flush();
-  take_stats();
 }
 
-void RateLimitedDevice::take_stats() {
-  const DeviceStats& inner = inner_->stats();
-  stats_.bytes_read = inner.bytes_read.load();
-  stats_.bytes_written = inner.bytes_written.load();
-  stats_.n_reads = inner.n_reads.load();
-  stats_.n_writes = inner.n_writes.load();
-  stats_.read_ns = inner.read_ns.load() + read_wait_ns_;
-  stats_.write_ns = inner.write_ns.load() + write_wait_ns_;
-  stats_.bytes_read_ahead = inner.bytes_read_ahead.load();
-  stats_.bytes_read_in_vain = inner.bytes_read_in_vain.load();
-  stats_.n_write_retries = inner.n_write_retries.load();
-  stats_.n_failed_reads_ahead = inner.n_failed_reads_ahead.load();
+DeviceStats RateLimitedDevice::stats() const {
+  DeviceStats stats = inner_->stats();
+  stats.read_ns += read_wait_ns_;
+  stats.write_ns += write_wait_ns_;
+  return stats;
 }
 
 SimulatedHardware limit_rates(std::vector<std::unique_ptr<Device>>& devices,
@@ -214,7 +206,7 @@ SimulatedHardware limit_rates(std::vector<std::unique_ptr<Device>>& devices,
     }
   }
   for (size_t d = 0; d < devices.size(); ++d) {
-    if (devices[d]->info().kind == "xrt") {
+    if (devices[d]->has_processor()) {
       fail(ErrorKind::kInvalidArgument, devices[d]->info().spec,
            " cannot be rate-limited: its own processor attends, not the host; use a directory");
     }

@@ -7,6 +7,7 @@
 // cannot keep up with comes later than that. Devices that share a drive take turns, range by range.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -49,21 +50,22 @@ class RateLimitedDevice final : public Device {
 
   DeviceInfo info() const override;
   int64_t available_bytes() const override { return inner_->available_bytes(); }
+  bool in_memory() const override { return inner_->in_memory(); }
+  bool has_processor() const override { return inner_->has_processor(); }
+  DeviceStats stats() const override;
+  void record_in(Trace& trace, int32_t index) override { inner_->record_in(trace, index); }
+  void check_cache(const TileGeometry& geometry) const override { inner_->check_cache(geometry); }
   Extent reserve(int64_t bytes) override { return inner_->reserve(bytes); }
   void release(const Extent& extent) override { inner_->release(extent); }
   // Waits only while more than kMostBacklogBytes are still being written.
   void write(std::span<const TileWrite> writes, ThreadPool& workers) override;
   void scan(std::span<const TileRange> ranges, std::span<const TileRange> next,
             ScanVisitor& visitor) override;
+  void read_ahead(std::span<const TileRange> next) override;
   void attend(const AttendCall& call, int64_t index, ThreadPool& workers) override;
   void finish_writes() override;
   void flush() override;
   void close() override { inner_->close(); }
-  bool in_memory() const override { return inner_->in_memory(); }
-  void record_in(Trace& trace, int32_t index) override {
-    Device::record_in(trace, index);
-    inner_->record_in(trace, index);
-  }
 
   static constexpr int64_t kMostBacklogBytes = 64 << 20;
 
@@ -73,17 +75,16 @@ class RateLimitedDevice final : public Device {
     Clock::time_point at;
   };
   Clock::time_point due(const TileRange& range, Clock::time_point from);
-  void read_ahead(std::span<const TileRange> next, Clock::time_point from);
+  void expect(std::span<const TileRange> next, Clock::time_point from);
   void wait_for_writes(int64_t but_for_bytes);
-  void take_stats();
 
   std::unique_ptr<Device> inner_;
   RateLimitOptions options_;
   std::vector<Due> ahead_;   // of the scan that is expected next
   std::deque<Due> backlog_;  // writes that were not done when last looked at
   int64_t backlog_bytes_ = 0;
-  int64_t read_wait_ns_ = 0;  // beside the inner device's
-  int64_t write_wait_ns_ = 0;
+  std::atomic<int64_t> read_wait_ns_ = 0;  // beside the inner device's
+  std::atomic<int64_t> write_wait_ns_ = 0;
 };
 
 // The limits of a store, the same for each of its devices; all 0 leaves the devices as they are.

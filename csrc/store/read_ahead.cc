@@ -88,15 +88,12 @@ void Store::prefetch(int32_t cache, const PrefetchArgs& args) {
 
 // A device that has nothing to do begins at once.
 void Store::announce(const Announced& announced) {
-  class Nobody final : public ScanVisitor {
-    void ready(size_t, std::shared_ptr<const std::byte>) override {}
-  } nobody;
   announced_.add(announced);
   const auto reads = announced_.reads();
   try {
     on_all_devices([&](int64_t d) {
       const auto device = static_cast<size_t>(d);
-      devices_[device]->scan({}, reads[device], nobody);
+      devices_[device]->read_ahead(reads[device]);
     });
   } catch (const std::exception&) {
     // Nobody waits for it. What cannot be read is asked for again by an attention, which says so.

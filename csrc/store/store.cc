@@ -93,24 +93,14 @@ std::vector<DeviceInfo> Store::devices() const {
   return infos;
 }
 
-std::vector<const DeviceStats*> Store::device_stats() const {
-  std::vector<const DeviceStats*> stats;
-  for (const auto& device : devices_) stats.push_back(&device->stats());
+std::vector<DeviceStats> Store::device_stats() const {
+  std::vector<DeviceStats> stats;
+  for (const auto& device : devices_) stats.push_back(device->stats());
   return stats;
 }
 
 std::span<const StoreStatsField> store_stats_fields() {
-  static constexpr auto kFields = std::to_array<StoreStatsField>({
-      {"bytes_read", &StoreStats::bytes_read},
-      {"bytes_written", &StoreStats::bytes_written},
-      {"n_reads", &StoreStats::n_reads},
-      {"n_writes", &StoreStats::n_writes},
-      {"read_ns", &StoreStats::read_ns},
-      {"write_ns", &StoreStats::write_ns},
-      {"bytes_read_ahead", &StoreStats::bytes_read_ahead},
-      {"bytes_read_in_vain", &StoreStats::bytes_read_in_vain},
-      {"n_write_retries", &StoreStats::n_write_retries},
-      {"n_failed_reads_ahead", &StoreStats::n_failed_reads_ahead},
+  static constexpr auto kOwn = std::to_array<StoreStatsField>({
       {"bytes_appended", &StoreStats::bytes_appended},
       {"padding_bytes", &StoreStats::padding_bytes},
       {"link_bytes", &StoreStats::link_bytes},
@@ -126,8 +116,16 @@ std::span<const StoreStatsField> store_stats_fields() {
       {"weight_bytes_stored", &StoreStats::weight_bytes_stored},
       {"weight_buffer_bytes", &StoreStats::weight_buffer_bytes},
   });
-  static_assert(sizeof(StoreStats) == kFields.size() * sizeof(int64_t), "all of them");
-  return kFields;
+  static constexpr auto kOfDevices = device_counters();
+  static_assert(sizeof(StoreStats) == (kOfDevices.size() + kOwn.size()) * sizeof(int64_t),
+                "all of them");
+  static const std::vector<StoreStatsField> fields = [] {
+    std::vector<StoreStatsField> all;
+    for (const auto& [name, field] : kOfDevices) all.push_back({name, field});
+    all.insert(all.end(), kOwn.begin(), kOwn.end());
+    return all;
+  }();
+  return fields;
 }
 
 StoreStats Store::stats() const {
@@ -137,17 +135,8 @@ StoreStats Store::stats() const {
   total.weight_bytes_read_ahead = weights.bytes_read_ahead;
   total.weight_bytes_stored = weights.bytes_stored;
   total.weight_buffer_bytes = weights.buffer_bytes;
-  for (const DeviceStats* device : device_stats()) {
-    total.bytes_read += device->bytes_read;
-    total.bytes_written += device->bytes_written;
-    total.n_reads += device->n_reads;
-    total.n_writes += device->n_writes;
-    total.read_ns += device->read_ns;
-    total.write_ns += device->write_ns;
-    total.bytes_read_ahead += device->bytes_read_ahead;
-    total.bytes_read_in_vain += device->bytes_read_in_vain;
-    total.n_write_retries += device->n_write_retries;
-    total.n_failed_reads_ahead += device->n_failed_reads_ahead;
+  for (const DeviceStats& device : device_stats()) {
+    for (const auto& [name, field] : device_counters()) total.*field += device.*field;
   }
   total.bytes_appended = bytes_appended_;
   total.attend_ns = attend_ns_;

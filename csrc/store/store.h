@@ -112,10 +112,7 @@ struct TileLayout {
   uint32_t fingerprint;  // of the order inside: the checksum of a tile of known tokens
 };
 
-struct StoreStats {
-  int64_t bytes_read, bytes_written, n_reads, n_writes, read_ns, write_ns;  // all devices
-  int64_t bytes_read_ahead, bytes_read_in_vain;                             // see DeviceStats
-  int64_t n_write_retries, n_failed_reads_ahead;                            // see DeviceStats
+struct StoreStats : DeviceStats {  // of all devices
   int64_t bytes_appended;
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
   // What crosses the link between host and devices, where there is one: queries, results, what is
@@ -164,7 +161,7 @@ class Store {
     trace_.record(record);
     if (const auto x_store = companion()) x_store->record_events(record);
   }
-  std::vector<const DeviceStats*> device_stats() const;  // without the companion's
+  std::vector<DeviceStats> device_stats() const;  // without the companion's
 
   // All or nothing. tile_tokens: 0 chooses.
   std::vector<int32_t> create_caches(int64_t n_layers, const CacheShape& shape,

@@ -39,7 +39,7 @@ void TileScan::run(std::span<const TileRange> next) {
   }
   device_.scan(ranges_, next, *this);
   tasks_.wait();
-  if (!next.empty()) device_.scan({}, next, *this);  // into the buffers that are free now
+  if (!next.empty()) device_.read_ahead(next);  // into the buffers that are free now
 }
 
 void TileScan::ready(size_t index, std::shared_ptr<const std::byte> data) {

@@ -51,7 +51,7 @@ class Arrivals final : public ScanVisitor {
 };
 
 // The memory device, but what is scanned comes back to front, two by two.
-class Backwards final : public Device {
+class Backwards final : public TileDevice {
  public:
   DeviceInfo info() const override { return memory_.info(); }
   int64_t available_bytes() const override { return memory_.available_bytes(); }
@@ -73,6 +73,11 @@ class Backwards final : public Device {
       visitor.ready(index, keep.kept.at(index));
     }
   }
+  void read_ahead(std::span<const TileRange> next) override { memory_.read_ahead(next); }
+  void check_cache(const TileGeometry&) const override {
+    fail(ErrorKind::kInvalidArgument, "no cache will do");
+  }
+  bool has_processor() const override { return true; }
   void finish_writes() override {}
   void flush() override {}
   void close() override { memory_.close(); }
@@ -294,6 +299,27 @@ void test_devices_share_the_link() {
   check(b.scan(0, 3) == Times{4, 5, 6}, "after the other, whose clock is three ahead");
 }
 
+// What is not about time is the inner device's answer. (A call that is not passed on does not
+// compile: Device has no defaults.)
+void test_answers_of_the_inner_device() {
+  Setup s({.limit = {.read_bytes_per_s = kGBPerS}}, std::make_unique<Backwards>());
+  const TileGeometry geometry({1, 64, 1, 64, DType::kF32, KVType::kF32}, 1, 16, 1 << 20);
+  check_throws(ErrorKind::kInvalidArgument, [&] { s.device.check_cache(geometry); });
+  check(s.device.has_processor(), "asked");
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(std::make_unique<Backwards>());
+  check_throws(ErrorKind::kInvalidArgument,
+               [&] { limit_rates(devices, {.link_bytes_per_s = 1e6}, 0); });
+}
+
+// Told between scans, it takes the drive's time from then on.
+void test_read_ahead_between_scans() {
+  Setup s({.limit = {.read_bytes_per_s = kGBPerS}, .read_ahead_bytes = 2 * kRange});
+  s.device.read_ahead(s.part(2, 4));
+  s.clock.now += milliseconds(10);
+  check(s.scan(2, 4) == Times{10, 10, 11, 12}, "two were there");
+}
+
 void test_a_throwing_visitor() {
   class Thrower final : public ScanVisitor {
     void ready(size_t, std::shared_ptr<const std::byte>) override {
@@ -366,6 +392,8 @@ int main() {
   test_devices_share_a_drive();
   test_attention_on_the_host_hauls_kv();
   test_devices_share_the_link();
+  test_answers_of_the_inner_device();
+  test_read_ahead_between_scans();
   test_a_throwing_visitor();
   test_bad_rates();
   test_limits_of_a_store();
