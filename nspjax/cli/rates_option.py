@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Callable
 
 from nspjax.byte_size import parse_bytes
 from nspjax.compiler.machine.rates import Rates
@@ -12,13 +13,12 @@ from nspjax.errors import InvalidArgumentError
 ASSUMED_RATES = Rates(device_bytes_per_s=3e9, link_bytes_per_s=16e9, compute_flops=10e12)
 """Of a picture where nothing else is said: a PCIe 4 drive behind a PCIe 4 link, a small GPU."""
 
-_NAMES = ("device", "link", "compute")
 _EXAMPLE = "device=3GB/s,link=16GB/s,compute=10TFLOP/s"
 _PREFIXES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
 def parse_rates(text: str) -> Rates:
-    """All three rates, in any order.
+    """The rates in `text`, in any order; device, link and compute must be there.
 
     Raises:
       InvalidArgumentError: not rates.
@@ -27,14 +27,17 @@ def parse_rates(text: str) -> Rates:
     shown = reprlib.repr(text)
     for item in text.split(","):
         name, _, value = (part.strip() for part in item.partition("="))
-        if name not in _NAMES or name in given:
-            raise InvalidArgumentError(f"cannot read the rates {shown}: write {_EXAMPLE}")
-        given[name] = _flops(value) if name == "compute" else _bytes_per_s(value)
-    if missing := [name for name in _NAMES if name not in given]:
+        if name not in _FIELDS or name in given:
+            raise InvalidArgumentError(
+                f"cannot read the rates {shown}: write {_EXAMPLE}, and if you like "
+                f"{', '.join(name for name in _FIELDS if name not in _NEEDED)}"
+            )
+        given[name] = _FIELDS[name][1](value)
+    if missing := [name for name in _NEEDED if name not in given]:
         raise InvalidArgumentError(
             f"the rates {shown} have no {' and no '.join(missing)}: write {_EXAMPLE}"
         )
-    return Rates(given["device"], given["link"], given["compute"])
+    return Rates(**{_FIELDS[name][0]: value for name, value in given.items()})
 
 
 def _bytes_per_s(text: str) -> float:
@@ -53,3 +56,16 @@ def _flops(text: str) -> float:
             f'{reprlib.repr(text)} is no rate: write for example "10TFLOP/s"'
         )
     return float(found[1]) * _PREFIXES[found[2].upper()]
+
+
+_NEEDED = ("device", "link", "compute")
+_FIELDS: dict[str, tuple[str, Callable[[str], float]]] = {
+    "device": ("device_bytes_per_s", _bytes_per_s),
+    "link": ("link_bytes_per_s", _bytes_per_s),
+    "compute": ("compute_flops", _flops),
+    "attend": ("attend_bytes_per_s", _bytes_per_s),
+    "write": ("write_bytes_per_s", _bytes_per_s),
+    "memory": ("memory_bytes_per_s", _bytes_per_s),
+    "ahead": ("read_ahead_bytes", parse_bytes),
+}
+"""By the name that people write: the field of `Rates`, and what reads it."""

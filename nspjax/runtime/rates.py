@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,53 +28,67 @@ _ATTENDED = (8, 512, 8, 64)
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a schedule weighs against each other.
-
-    device_bytes_per_s: reads of all devices together; link_bytes_per_s: between them and the
-    compute device; compute_flops: floating-point operations a second of the compute device;
-    attend_bytes_per_s: K and V that the compute device attends over, a second, in a decode step;
-    processors_apart: whether attention at the devices leaves the compute device alone, and not, as
-    on a CPU whose cores do both, takes its time.
-    """
+    """A machine, as far as a schedule depends on it. All devices count together."""
 
     device_bytes_per_s: float
+    """reads"""
     link_bytes_per_s: float
+    """between the devices and the compute device"""
     compute_flops: float
-    attend_bytes_per_s: float = float("inf")
+    """floating-point operations a second of the compute device"""
+    attend_bytes_per_s: float = math.inf
+    """K and V that the compute device attends over, a second, in a decode step"""
     processors_apart: bool = True
+    """whether attention at the devices leaves the compute device alone, and not, as on a CPU whose
+    cores do both, takes its time"""
+    write_bytes_per_s: float | None = None
+    """writes; None: not known"""
+    memory_bytes_per_s: float = math.inf
+    """of the compute device's memory, where products find their weights"""
+    read_ahead_bytes: float = math.inf
+    """room for what is read before it is asked for"""
 
 
 def measure_rates(store: Store) -> Rates | None:
     """The rates of a store and of the device that JAX computes on; takes up to a second.
 
-    A device: its rate limit, or what its drive's profile says, or the rate at which the host's
-    memory is read. The link: its rate limit, or the host's memory: it is not there then. Simulated
+    A device's reads: its rate limit, or what its drive's profile says, or the rate at which the
+    host's memory is read. Its writes: its rate limit, or the profile's; those of a device in memory
+    are not known. The link: its rate limit, or the host's memory: it is not there then. Simulated
     devices are taken for ones with processors of their own.
 
     None, with a warning, where a drive could not be measured, as on a busy machine: it is measured
     again next time.
     """
-    limit, devices = store.rate_limit, store.devices()
+    limit = store.rate_limit
     memory = _memory_bytes_per_s()
-    of_devices: list[float] = []
-    for device in devices:
-        rate = limit.read_bytes_per_s if limit else 0.0
-        if not rate:
-            rate = _drive_bytes_per_s(device.path) if device.path else memory
-        if rate is None:
-            return None
-        of_devices.append(rate)
-    link = (limit.link_bytes_per_s if limit else 0.0) or memory
+    reads: list[float] = []
+    writes: list[float | None] = []
+    for device in store.devices():
+        read = limit.read_bytes_per_s if limit else 0.0
+        write = (limit.write_bytes_per_s if limit else 0.0) or None
+        if not read and device.path:
+            drive = _drive_profile(device.path)
+            if drive is None:
+                return None
+            read = drive["read_gb_per_s"] * 1e9
+            write = write or drive["write_gb_per_s"] * 1e9
+        reads.append(read or memory)
+        writes.append(write)
+    known_writes = [rate for rate in writes if rate is not None]
     return Rates(
-        sum(of_devices),
-        link,
-        _matmul_flops(),
-        _attend_bytes_per_s(),
+        device_bytes_per_s=sum(reads),
+        link_bytes_per_s=(limit.link_bytes_per_s if limit else 0.0) or memory,
+        compute_flops=_matmul_flops(),
+        attend_bytes_per_s=_attend_bytes_per_s(),
         processors_apart=limit is not None,
+        write_bytes_per_s=sum(known_writes) if len(known_writes) == len(writes) else None,
+        memory_bytes_per_s=memory,
+        read_ahead_bytes=store.stats().staging_bytes,
     )
 
 
-def _drive_bytes_per_s(file: str) -> float | None:
+def _drive_profile(file: str) -> dict[str, Any] | None:
     """As kept beside the store's file, or measured and kept; None, with a warning: not known."""
     from nspjax import _engine
 
@@ -87,7 +102,7 @@ def _drive_bytes_per_s(file: str) -> float | None:
             stacklevel=2,
         )
         return None
-    return profile["read_gb_per_s"] * 1e9
+    return profile
 
 
 def _memory_bytes_per_s() -> float:

@@ -256,6 +256,16 @@ def test_rates():
     assert rates_of(module) is None
     set_rates(module, rates)
     assert rates_of(module) == rates
+    more = parse_rates(f"{RATES},write=1GB/s,memory=200GB/s,attend=100GB/s,ahead=1MiB")
+    assert more == Rates(
+        3e9,
+        16e9,
+        10e12,
+        attend_bytes_per_s=100e9,
+        write_bytes_per_s=1e9,
+        memory_bytes_per_s=200e9,
+        read_ahead_bytes=2**20,
+    )
     for bad in ("", "device=3GB/s", "device=3,link=1GB/s,compute=1TFLOP/s", f"{RATES},link=1GB/s"):
         with pytest.raises(InvalidArgumentError, match="rate"):
             parse_rates(bad)

@@ -1,5 +1,6 @@
 """What an execution moves and when: counted by hand."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -8,9 +9,10 @@ import pytest
 
 from nspjax.compiler import Pipeline, mlir
 from nspjax.compiler.machine.costs import Cost, capacity_tokens, module_costs
+from nspjax.compiler.machine.lanes import Lane
 from nspjax.compiler.machine.picture import layers_svg
 from nspjax.compiler.machine.rates import Rates
-from nspjax.compiler.machine.timeline import Lane, timeline
+from nspjax.compiler.machine.timeline import timeline
 from nspjax.errors import CompilerError
 
 HANDLES = "%k{0}: tensor<4xi32>, %v{0}: tensor<4xi32>"
@@ -87,17 +89,18 @@ def writeback(layer, exclusive="false"):
         -> tensor<1xi32>"""
 
 
-DOT = itertools.count()
+NUMBERS = itertools.count()
 
 
 def dot():
     """Of 2 * 8 * 8 * 8 operations."""
     return f"""
-      %dot{next(DOT)} = stablehlo.dot_general %w, %w, contracting_dims = [1] x [0]
+      %dot{next(NUMBERS)} = stablehlo.dot_general %w, %w, contracting_dims = [1] x [0]
         : (tensor<8x8xf32>, tensor<8x8xf32>) -> tensor<8x8xf32>"""
 
 
 DOT_FLOPS = 2 * 8**3
+DOT = Cost(flops=DOT_FLOPS, memory_bytes=3 * 8 * 8 * 4)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +113,16 @@ DOT_FLOPS = 2 * 8**3
         (start(0) + wait(0), Cost(link_bytes=Q_BYTES + OUT_BYTES, read_bytes=400 * KV_TOKEN)),
         (
             attend(0, op="haul", more="chunk_tokens = 64 : i64"),
-            Cost(4 * 4 * 4 * 8 * 100, 400 * KV_TOKEN, 400 * KV_TOKEN),
+            Cost(
+                4 * 4 * 4 * 8 * 100, 400 * KV_TOKEN, 400 * KV_TOKEN, attended_bytes=400 * KV_TOKEN
+            ),
         ),
         (prefetch(0) + start(0), Cost(link_bytes=Q_BYTES, read_bytes=400 * KV_TOKEN)),
         (
             append(0, hold="true") + writeback(0),
             Cost(link_bytes=NEW_BYTES, written_bytes=NEW_BYTES),
         ),
-        (dot() + dot(), Cost(flops=2 * DOT_FLOPS)),
+        (dot() + dot(), DOT * 2),
     ],
 )
 def test_one_operation(body, expected):
@@ -175,7 +180,7 @@ def test_calls_and_loops():
     )
     costs = module_costs(module)
     assert costs.operations == {"stablehlo.dot_general": 6}
-    assert costs.total == Cost(flops=6 * DOT_FLOPS)
+    assert costs.total == DOT * 6
 
 
 def test_a_loop_of_chunks():
@@ -198,7 +203,8 @@ def test_a_loop_of_chunks():
         }"""
     )
     chunk_bytes = 4 * 32 * KV_TOKEN
-    assert module_costs(module, 100).total == Cost(4 * DOT_FLOPS, 4 * chunk_bytes, 4 * chunk_bytes)
+    moved = Cost(link_bytes=chunk_bytes, read_bytes=chunk_bytes)
+    assert module_costs(module, 100).total == (DOT + moved) * 4
 
 
 def test_rows_whose_x_is_kept():
@@ -291,6 +297,60 @@ def test_writes():
         assert spans(body, Lane.device, rates=slow)[1][1] == scanned
 
 
+def test_writes_have_a_rate_of_their_own():
+    slow = Rates(4 * KV_TOKEN, 1e12, RATES.compute_flops, write_bytes_per_s=KV_TOKEN)
+    assert spans(append(0), Lane.writes, rates=slow) == [("append L0", 0, 4)]
+
+
+def test_products_wait_for_their_operands():
+    rates = dataclasses.replace(RATES, memory_bytes_per_s=DOT.memory_bytes / 2)
+    assert spans(dot(), Lane.compute, rates=rates) == [("matmul", 0, 2)]
+    fast = dataclasses.replace(rates, memory_bytes_per_s=1e12)
+    assert spans(dot(), Lane.compute, rates=fast) == [("matmul", 0, 0.25)]
+
+
+def test_no_more_is_read_ahead_than_there_is_room_for():
+    rates = dataclasses.replace(RATES, read_ahead_bytes=100 * KV_TOKEN)  # a quarter of a scan
+    between = "".join(dot() for _ in range(8))
+    body = attend(0, read_ahead="true") + between + attend(1, read_ahead="true")
+    assert spans(body, Lane.device, rates=rates) == [
+        ("attend L0", 0, 1),
+        ("read ahead L1", 1, 1.25),
+        ("attend L1", 3, 3.75),
+    ]
+    # what was announced and did not fit is read ahead when there is room again
+    later = "".join(dot() for _ in range(8))
+    body = prefetch(1) + prefetch(2) + attend(0) + between + attend(1) + later + attend(2)
+    assert spans(body, Lane.device, n_layers=3, rates=rates) == [
+        ("attend L0", 0, 1),
+        ("prefetch L1", 1, 1.25),
+        ("attend L1", 3, 3.75),
+        ("prefetch L2", 3.75, 4),
+        ("attend L2", 5.75, 6.5),
+    ]
+
+
+def test_attention_on_the_processors_of_the_compute_device():
+    """As long as a pass over K and V in memory, hidden as far as nothing else is computed."""
+    rates = dataclasses.replace(
+        RATES, processors_apart=False, memory_bytes_per_s=400 * KV_TOKEN / 0.5
+    )
+    waits = start(0) + wait(0) + start(1) + "".join(dot() for _ in range(3)) + wait(1)
+    assert spans(waits, Lane.compute, rates=rates) == [
+        ("attend L0", 0.5, 1),
+        ("3 matmuls", 1, 1.75),
+        ("attend L1", 1.75, 2.25),
+    ]
+
+
+def test_hauled_keys_and_values_are_attended_at_their_rate():
+    rates = dataclasses.replace(RATES, attend_bytes_per_s=100 * KV_TOKEN)
+    body = attend(0, op="haul", more="chunk_tokens = 64 : i64")
+    ((label, begin_s, end_s),) = spans(body, Lane.compute, rates=rates)
+    assert (label, begin_s) == ("attend L0", 0)
+    assert end_s == pytest.approx(4 + 4 * 4 * 4 * 8 * 100 / RATES.compute_flops, abs=1e-3)
+
+
 def test_the_link_takes_one_at_a_time():
     rates = Rates(1e12, Q_BYTES, 1e12)
     body = append(0) + attend(0)
@@ -304,6 +364,7 @@ def test_layers_begin():
     schedule = timeline(main(attend(1) + dot() + attend(0), n_layers=2), RATES)
     assert [round(begin_s, 3) for begin_s in schedule.layer_begins_s] == [0, 1.25]
     assert round(schedule.end_s, 3) == 2.25
+    assert round(schedule.busiest_s, 3) == 2, "the device"
 
 
 # ---- as a picture -------------------------------------------------------------------------------

@@ -63,6 +63,10 @@ def test_rates_travel_with_a_module():
     assert rates_of(module) is None
     set_rates(module, Rates(3e9, 8e9, 1e12))
     assert rates_of(module) == Rates(3e9, 8e9, 1e12)
+    assert "write" not in str(module), "what is not known is not said"
+    every = Rates(3e9, 8e9, 1e12, 2e10, False, 1e9, 3e10, 2**20)
+    set_rates(module, every)
+    assert rates_of(mlir.parse(str(module))) == every
 
 
 def test_rates_are_those_of_the_limit_or_measured(tmp_path):
@@ -71,6 +75,11 @@ def test_rates_are_those_of_the_limit_or_measured(tmp_path):
         assert store.rates is store.rates, "measured once"
         assert store.rates.device_bytes_per_s == 4e9
         assert store.rates.link_bytes_per_s == 8e9
+        assert store.rates.write_bytes_per_s is None
+        assert store.rates.read_ahead_bytes == store.stats().staging_bytes > 0
+    limit = RateLimit(device_read="2GB/s", device_write="1GB/s")
+    with Store("memory:", "memory:", host_memory="16MiB", rate_limit=limit) as store:
+        assert store.rates.write_bytes_per_s == 2e9
     with Store(tmp_path, host_memory="16MiB") as store:
         rates = measure_rates(store)
         assert min(rates.device_bytes_per_s, rates.link_bytes_per_s, rates.compute_flops) > 1e6

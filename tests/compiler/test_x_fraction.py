@@ -1,77 +1,109 @@
 """For how many rows X is kept: the general rule, and where it is none."""
 
 import dataclasses
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from nspjax import Store
-from nspjax.compiler import Pipeline
-from nspjax.compiler.machine.rates import Rates
+from nspjax.compiler import Pipeline, mlir
+from nspjax.compiler.machine.rates import Rates, set_rates
 from nspjax.compiler.passes.x_cache import XCache
-from nspjax.compiler.x_cache.fraction import best_fraction
+from nspjax.compiler.x_cache.fraction import (
+    LEAST_GAIN,
+    LayerSizes,
+    auto_share,
+    best_rows,
+    rows_with_x,
+)
 from nspjax.errors import PipelineError
 
 GPU_FLOPS = 300e12
-MHA = {"hidden_size": 4096, "n_kv_heads": 32, "head_dim": 128, "element_bytes": 2}
+MHA = LayerSizes(n_rows=120, hidden_size=4096, n_kv_heads=32, head_dim=128, element_bytes=2)
 
 
-def times_s(fraction, rates, *, hidden_size, n_kv_heads, head_dim, element_bytes):
-    """Of a GB of K and V: devices, link, recomputing."""
-    rho = hidden_size / (2 * n_kv_heads * head_dim)
-    return (
-        1e9 * (1 - fraction * (1 - rho)) / rates.device_bytes_per_s,
-        1e9 * fraction * rho / rates.link_bytes_per_s,
-        1e9 * fraction * 2 * hidden_size / element_bytes / rates.compute_flops,
+def step_s(n_x_rows, rates, layer):
+    """The slowest of devices, link and recomputing, for a GB of K and V, by papers.md's rule."""
+    share, rho = (
+        n_x_rows / layer.n_rows,
+        layer.hidden_size / (2 * layer.n_kv_heads * layer.head_dim),
+    )
+    return max(
+        1e9 * (1 - share * (1 - rho)) / rates.device_bytes_per_s,
+        1e9 * share * rho / rates.link_bytes_per_s,
+        1e9 * share * 2 * layer.hidden_size / layer.element_bytes / rates.compute_flops,
     )
 
 
-def test_the_paper():
-    """Devices three times as fast as the link: half of the rows, 2 B_link / (B_device + B_link)."""
-    assert best_fraction(Rates(48e9, 16e9, 1e30), **MHA) == pytest.approx(0.5)
-    assert best_fraction(Rates(24e9, 16e9, 1e30), **MHA) == pytest.approx(2 * 16 / (24 + 16))
+@pytest.mark.parametrize("device_per_link", [1, 1.5, 2, 3, 5, 8])
+def test_the_limit_is_that_of_hilos(device_per_link):
+    """2 B_link / (B_device + B_link) (arXiv 2502.09921), where computing costs nothing."""
+    limit = 2 / (device_per_link + 1)
+    rows = best_rows(MHA, Rates(device_per_link * 16e9, 16e9, 1e30))
+    assert abs(rows - limit * MHA.n_rows) <= 1
+    assert device_per_link != 3 or rows == MHA.n_rows / 2, "the paper's own machine"
 
 
 @pytest.mark.parametrize("device", [3e9, 12e9, 48e9])
 @pytest.mark.parametrize("link", [4e9, 16e9, 64e9])
 @pytest.mark.parametrize("flops", [30e12, GPU_FLOPS])
-def test_no_other_fraction_is_faster(device, link, flops):
+def test_no_other_number_of_rows_is_faster(device, link, flops):
     rates = Rates(device, link, flops)
-    fraction = best_fraction(rates, **MHA)
-    assert 0 <= fraction <= 1
-    if fraction:
-        best = max(times_s(fraction, rates, **MHA))
-        assert all(best <= max(times_s(i / 100, rates, **MHA)) * (1 + 1e-9) for i in range(101))
+    seconds = [step_s(n, rates, MHA) for n in range(MHA.n_rows + 1)]
+    rows = best_rows(MHA, rates)
+    pays = min(seconds) <= (1 - LEAST_GAIN) * seconds[0]
+    assert seconds[rows] == pytest.approx(min(seconds) if pays else seconds[0])
+    assert pays == (rows > 0)
 
 
 def test_none_where_it_does_not_pay():
     rates = Rates(48e9, 16e9, GPU_FLOPS)
-    grouped = MHA | {"n_kv_heads": 8}  # X is twice as large as K and V
-    assert best_fraction(rates, **grouped) == 0
+    grouped = dataclasses.replace(MHA, n_kv_heads=8)  # X is twice as large as K and V
+    assert best_rows(grouped, rates) == 0
     cpu_flops = 200e9
-    assert best_fraction(Rates(3e9, 20e9, cpu_flops), **MHA) == 0
-    assert best_fraction(Rates(3e9, 20e9, 2e12), **MHA) == 0  # all cores of a large one
+    assert best_rows(MHA, Rates(3e9, 20e9, cpu_flops)) == 0
+    assert best_rows(MHA, Rates(3e9, 20e9, 2e12)) == 0  # all cores of a large one
 
 
 def test_none_on_measured_rates_of_a_cpu():
     """The same cores would recompute and attend, however small the model is."""
-    small = {"hidden_size": 8, "n_kv_heads": 2, "head_dim": 4, "element_bytes": 4}
+    small = LayerSizes(n_rows=16, hidden_size=8, n_kv_heads=2, head_dim=4, element_bytes=4)
     with Store("memory:") as store:
-        assert best_fraction(store.rates, **small) == 0
+        assert best_rows(small, store.rates) == 0
         apart = dataclasses.replace(
             store.rates, processors_apart=True, compute_flops=1e12, attend_bytes_per_s=1e12
         )
-        assert best_fraction(apart, **small) > 0
+        assert best_rows(small, apart) > 0
 
 
 def test_attention_at_the_compute_device_counts():
     fast = Rates(1e9, 64e9, 1e30)
-    assert best_fraction(dataclasses.replace(fast, attend_bytes_per_s=4e9), **MHA) == 1
-    assert best_fraction(dataclasses.replace(fast, attend_bytes_per_s=1e9), **MHA) == 1 / 1.5
-    assert best_fraction(dataclasses.replace(fast, attend_bytes_per_s=0.2e9), **MHA) == 0
+    for attend, share in ((4e9, 1), (1e9, 1 / 1.5), (0.2e9, 0)):
+        rates = dataclasses.replace(fast, attend_bytes_per_s=attend)
+        assert best_rows(MHA, rates) == share * MHA.n_rows
 
 
 def test_all_rows_at_most():
-    assert best_fraction(Rates(1e9, 64e9, 1e30), **MHA) == 1
+    assert best_rows(MHA, Rates(1e9, 64e9, 1e30)) == MHA.n_rows
+
+
+@pytest.mark.parametrize("program", ["decode", "prefill"])
+@pytest.mark.parametrize(("device_per_link", "n_x_rows"), [(3, 2), (1, 4)])
+def test_all_programs_of_a_cache_come_to_the_same(program, device_per_link, n_x_rows):
+    path = Path(__file__).parent / f"filecheck/x_cache_{program}.mlir"
+    module = Pipeline.parse("offload-kv").run(mlir.parse(path.read_text()))
+    assert auto_share(module) == 0, "rates are not known"
+    set_rates(module, Rates(device_per_link * 16e9, 16e9, 1e30))
+    assert auto_share(module) == Fraction(n_x_rows, 4)
+    text = str(Pipeline.parse("x-cache").run(module))
+    assert f"nsp.for_x_rows_{4 - n_x_rows}" in text
+
+
+def test_a_share_of_rows():
+    """One that was chosen is exact; one that was given is rounded."""
+    assert [rows_with_x(Fraction(n, 49), 49) for n in range(50)] == list(range(50))
+    assert [rows_with_x(share, 3) for share in (0.0, 0.5, 0.6, 1.0)] == [0, 2, 2, 3]
 
 
 @pytest.mark.parametrize("text", ["x-cache", "x-cache{fraction=0.5}", "x-cache{fraction=0}"])

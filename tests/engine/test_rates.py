@@ -25,9 +25,13 @@ def test_a_drive_has_the_rate_of_its_profile(tmp_path):
         path = directory / "nspjax.profile"
         body = path.read_text().split("crc32c")[0]
         body = re.sub(r"(?<=\nread_gb_per_s )\S+", rate, body)
+        body = re.sub(r"(?<=\nwrite_gb_per_s )\S+", "0.125", body)
         path.write_text(f"{body}crc32c {_engine.crc32c(body.encode()):08x}\n")
     with nspjax.Store(*directories, host_memory="16MiB") as store:
         assert store.rates.device_bytes_per_s == pytest.approx(0.75e9)
+        assert store.rates.write_bytes_per_s == pytest.approx(0.25e9)
+    with nspjax.Store(directories[0], "memory:", host_memory="16MiB") as store:
+        assert store.rates.write_bytes_per_s is None, "memory's is not known"
 
 
 UNKNOWN = {

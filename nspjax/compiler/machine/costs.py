@@ -1,9 +1,9 @@
-"""What a module does to the link and to storage, from its operations alone.
+"""What a module moves and computes, from its operations alone: traffic, without a rate.
 
 Assumed: every row has as many tokens as one says (the caches' capacity if nothing is said), loops
 run once (one that fetches a cache in chunks, as often as it has chunks), a store keeps what it is
 given in the type it is given, no cache lies in host memory, what is appended is written once, and
-of the computation only matrix products count.
+of the computation only matrix products count, each with operands that lie in memory.
 """
 
 from __future__ import annotations
@@ -31,12 +31,19 @@ class Cost:
     """from storage"""
     written_bytes: int = 0
     """to storage"""
+    memory_bytes: int = 0
+    """between the compute device and its memory: products' operands and results"""
+    attended_bytes: int = 0
+    """K and V that the compute device attends over itself"""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*map(sum, zip(*map(dataclasses.astuple, (self, other)), strict=True)))
 
     def __mul__(self, times: int) -> Cost:
         return Cost(*(times * n for n in dataclasses.astuple(self)))
+
+
+_NOTHING = Cost()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +80,12 @@ def step_costs(
         for step in steps
         if step.kind is FETCH and step.loops
     }
-    return [
-        _cost(step, context_tokens, functions)
-        * math.prod(n_chunks.get(loop, 1) for loop in step.loops)
-        for step in steps
-    ]
+    costs = []
+    for step in steps:
+        cost = _cost(step, context_tokens, functions)
+        times = math.prod(n_chunks.get(loop, 1) for loop in step.loops)
+        costs.append(cost * times if times != 1 else cost)
+    return costs
 
 
 def kv_bytes(step: Step, context_tokens: int | None = None) -> int:
@@ -114,7 +122,7 @@ def _name(op: mlir.Operation) -> str:
 def _cost(step: Step, context_tokens: int | None, functions: dict[str, mlir.Operation]) -> Cost:
     kind = step.kind
     if kind is None:
-        return Cost(flops=_flops(step.op, functions))
+        return _products(step.op, functions)
     if kind is nsp.APPEND:
         moved = mlir.tensor_bytes(step.operand("k")) + mlir.tensor_bytes(step.operand("v"))
         moved = int(moved * step.cache_type.used_share) if step.cache_type is not None else moved
@@ -128,7 +136,7 @@ def _cost(step: Step, context_tokens: int | None, functions: dict[str, mlir.Oper
         return Cost(link_bytes=moved, read_bytes=moved)
     if kind is nsp.DOT:
         ((m, k), _), ((_, n), _) = map(mlir.tensor, (step.operand("x"), step.result("out")))
-        return Cost(flops=2 * m * k * n)
+        return Cost(flops=2 * m * k * n, memory_bytes=_operand_bytes(step.op, 2))
     if kind is nsp.LOAD:
         moved = mlir.tensor_bytes(step.result("value"))
         return Cost(link_bytes=moved, read_bytes=moved)
@@ -142,7 +150,7 @@ def _attention_cost(step: Step, context_tokens: int | None) -> Cost:
     if step.kind is nsp.HAUL:
         attended = _attended_tokens(step, context_tokens)
         flops = 4 * batch * n_tokens * n_heads * head_dim * attended
-        return Cost(flops=flops, link_bytes=read, read_bytes=read)
+        return Cost(flops=flops, link_bytes=read, read_bytes=read, attended_bytes=read)
     crossing = mlir.tensor_bytes(query)
     if step.kind is nsp.ATTEND:
         crossing += _output_bytes(step)
@@ -174,13 +182,20 @@ def _n_chunks(fetch: Step, context_tokens: int | None) -> int:
     return math.ceil(_attended_tokens(fetch, context_tokens) / chunk_tokens)
 
 
-def _flops(op: mlir.Operation, functions: dict[str, mlir.Operation]) -> int:
+def _products(op: mlir.Operation, functions: dict[str, mlir.Operation]) -> Cost:
     if op.name == "stablehlo.dot_general":
-        return 2 * math.prod(mlir.tensor(op.results[0])[0]) * mlir.contracted_size(op)
+        flops = 2 * math.prod(mlir.tensor(op.results[0])[0]) * mlir.contracted_size(op)
+        return Cost(flops=flops, memory_bytes=_operand_bytes(op, 2))
     if op.name == "stablehlo.composite":
         body = functions[mlir.symbol(op.attributes["decomposition"])]
-        return sum(_flops(inner, functions) for inner in mlir.operations(body))
-    if op.name == "func.call":  # inside a decomposition; an execution has none
+    elif op.name == "func.call":  # inside a decomposition; an execution has none
         body = functions[mlir.symbol(op.attributes["callee"])]
-        return sum(_flops(inner, functions) for inner in mlir.operations(body))
-    return 0
+    else:
+        return _NOTHING
+    inner = (_products(op, functions) for op in mlir.operations(body))
+    return sum((cost for cost in inner if cost is not _NOTHING), Cost())
+
+
+def _operand_bytes(op: mlir.Operation, n_operands: int) -> int:
+    """Of the first operands and the result."""
+    return sum(map(mlir.tensor_bytes, [*list(op.operands)[:n_operands], op.results[0]]))

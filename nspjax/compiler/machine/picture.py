@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from html import escape
 
+from nspjax.compiler.machine.lanes import Lane, Span
 from nspjax.compiler.machine.rates import Rates
-from nspjax.compiler.machine.timeline import Lane, Span, Timeline
+from nspjax.compiler.machine.timeline import Timeline
 
 _WIDTH = 1120
 _LEFT = 84  # lanes' names
@@ -140,7 +141,10 @@ def _time_text(seconds: float) -> str:
 
 def _rates_text(rates: Rates) -> str:
     device, link = (_scaled(n) for n in (rates.device_bytes_per_s, rates.link_bytes_per_s))
-    return f"device {device}B/s, link {link}B/s, compute {_scaled(rates.compute_flops)}FLOP/s"
+    write = rates.write_bytes_per_s
+    writes = f"writes {_scaled(write)}B/s" if write else "writes as fast as reads"
+    compute = _scaled(rates.compute_flops)
+    return f"device {device}B/s, {writes}, link {link}B/s, compute {compute}FLOP/s"
 
 
 def _scaled(value: float) -> str:

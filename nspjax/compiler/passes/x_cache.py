@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import ClassVar
 
-import jax.numpy as jnp
-from jax import Array
-
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.batch.function import batch_function
-from nspjax.compiler.machine.rates import rates_of
-from nspjax.compiler.x_cache.attention import RECOMPUTE, XAttention, attend_x, split_x
-from nspjax.compiler.x_cache.fraction import AUTO, best_fraction, checked_fraction
-from nspjax.errors import OffloadError, PipelineError
-from nspjax.ops.blockwise import merge_partials
+from nspjax.compiler.x_cache.finding import is_of_a_layer, layers_of
+from nspjax.compiler.x_cache.fraction import AUTO, auto_share, checked_fraction, rows_with_x
+from nspjax.compiler.x_cache.rewriting import Layers
+from nspjax.errors import PipelineError
 from nspjax.ops.projection import PROJECT_KV
-
-_MOST_HEAD_DIM = 4096  # of the engine's tiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,273 +41,15 @@ class XCache:
 
     def run(self, module: mlir.Module) -> mlir.Module:
         appends = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.APPEND]
-        fraction = _auto(module, appends) if self.fraction == AUTO else float(self.fraction)
-        rounded = int if self.fraction == AUTO else round
-        if not any(rounded(fraction * nsp.cache_shape(op)[0]) for op in appends):
+        share = auto_share(module) if self.fraction == AUTO else float(self.fraction)
+        if not any(rows_with_x(share, nsp.cache_shape(op)[0]) for op in appends):
             return module
-        mlir.inline_calls(module, needed=_is_of_a_layer, keep={PROJECT_KV})
+        mlir.inline_calls(module, needed=is_of_a_layer, keep={PROJECT_KV})
         mlir.merge_equal(module)
-        layers = _Layers(module, self.chunk_tokens)
-        for attend, append in _pairs(module):
+        layers = Layers(module, self.chunk_tokens)
+        for attend, append in layers_of(module):
             n_rows = nsp.cache_shape(append)[0]
-            layers.rewrite(attend, append, n_rows - rounded(fraction * n_rows))
+            layers.rewrite(attend, append, n_rows - rows_with_x(share, n_rows))
         mlir.update_function_types(module)
         mlir.remove_unused_functions(module)
         return module
-
-
-def _is_of_a_layer(op: mlir.Operation) -> bool:
-    return nsp.kind(op) is not None or mlir.composite_name(op) == PROJECT_KV
-
-
-def _auto(module: mlir.Module, appends: list[mlir.Operation]) -> float:
-    """The best fraction for the layer for which it is least."""
-    rates, marks = rates_of(module), mlir.composites(module, PROJECT_KV)
-    if rates is None or not marks or not appends:
-        return 0.0
-    hidden_size = max(mlir.tensor(mark.operands[0])[0][-1] for mark in marks)
-    fractions = []
-    for append in appends:
-        _, _, n_kv_heads, head_dim = nsp.cache_shape(append)
-        element_bytes = mlir.element_bytes(nsp.cache_dtype(append))
-        sizes = {"n_kv_heads": n_kv_heads, "head_dim": head_dim, "element_bytes": element_bytes}
-        fractions.append(best_fraction(rates, hidden_size=hidden_size, **sizes))
-    return min(fractions)
-
-
-def _pairs(module: mlir.Module) -> list[tuple[mlir.Operation, mlir.Operation]]:
-    """Each attend with the append of its tokens, in front of it in decode steps, else behind."""
-    found = []
-    for op in mlir.operations(module):
-        kind = nsp.kind(op)
-        if kind in (nsp.ATTEND_START, nsp.HAUL):
-            raise OffloadError(
-                f"x-cache needs nsp.attend, got {op.name}: run it before other passes"
-            )
-        if kind is nsp.ATTEND:
-            decodes = mlir.tensor(nsp.operand(op, "q"))[0][1] == 1
-            users = [use.owner.operation for use in nsp.result(op, "handle_k").uses]
-            beside = [mlir.maker(nsp.operand(op, "handle_k"))] if decodes else users
-            appends = [o for o in beside if nsp.kind(o) is nsp.APPEND and o.block == op.block]
-            if not appends:
-                raise OffloadError(f"x-cache found no nsp.append for {_place(op)}")
-            found.append((op, appends[0]))
-    return found
-
-
-def _place(attend: mlir.Operation) -> str:
-    return f"the attention at {mlir.source_line(attend)}"
-
-
-def _projection(append: mlir.Operation, attend: mlir.Operation) -> mlir.Operation:
-    """The project_kv that an append's keys and values come from."""
-    found: set[mlir.Operation] = set()
-    for name in ("k", "v"):
-        work, seen, of_it = [nsp.operand(append, name)], set(), set()
-        while work:
-            value = work.pop()
-            if value in seen or mlir.is_argument(value):
-                continue
-            seen.add(value)
-            op = mlir.maker(value)
-            if mlir.composite_name(op) == PROJECT_KV:
-                of_it.add(op)
-            elif nsp.kind(op) is None:
-                work += op.operands
-        if len(of_it) != 1:
-            raise OffloadError(
-                f"x-cache found {len(of_it) or 'no'} nspjax.project_kv behind the {name} of "
-                f"{_place(attend)}: compute k and v with one nspjax.ops.project_kv, or leave "
-                "x-cache out of the pipeline"
-            )
-        found |= of_it
-    if len(found) != 1:
-        raise OffloadError(f"k and v of {_place(attend)} come from two nspjax.project_kv: use one")
-    return found.pop()
-
-
-@dataclasses.dataclass
-class _Layers:
-    """Rewrites attention by attention; what layers have in common is there once."""
-
-    module: mlir.Module
-    chunk_tokens: int
-    x_handles: dict[mlir.Value, list[mlir.Value]] = dataclasses.field(default_factory=dict)
-    """of the X-cache, by the handle of the cache that is current at the same time"""
-    functions: dict[str, str] = dataclasses.field(default_factory=dict)
-    """names of recomputing functions, by their text"""
-
-    def rewrite(self, attend: mlir.Operation, append: mlir.Operation, first_row: int) -> None:
-        n_rows = nsp.cache_shape(append)[0]
-        if first_row == n_rows:
-            return
-        projection = _projection(append, attend)
-        x = projection.operands[0]
-        decomposition = mlir.symbol(projection.attributes["decomposition"])
-        mlir.inline_call(projection, mlir.function(self.module, decomposition))
-        n_heads, head_dim = _x_heads(x, append, attend)
-        rows = nsp.operand(append, "rows")
-        fixed = _is_all_rows(rows, n_rows)
-        first = attend if attend.is_before_in_block(append) else append
-        x_cache = self._x_cache(first, append, n_heads, head_dim)
-        settings, captured = self._recomputing(
-            attend, append, x, first_row if fixed else 0, (n_heads, head_dim)
-        )
-        if first is attend:
-            x_cache = self._attend(attend, settings, captured, x_cache, first_row, fixed)
-            append, x_cache = self._append(append, x, x_cache, n_heads, first_row)
-            self.x_handles[nsp.result(append, "handle_k")] = x_cache
-        else:
-            _, x_cache = self._append(append, x, x_cache, n_heads, first_row)
-            x_cache = self._attend(attend, settings, captured, x_cache, first_row, fixed)
-            self.x_handles[nsp.result(attend, "handle_k")] = x_cache
-
-    def _call(self, anchor, name, fn, *operands, behind=False, **settings) -> list[mlir.Value]:
-        text = "_".join([f"nsp.{name}", *map(str, settings.values())])
-        bound = functools.partial(fn, **settings)
-        body = mlir.splice(self.module, text, bound, *operands)
-        return mlir.Builder(anchor, behind=behind).call(body, operands)
-
-    def _x_cache(self, anchor, append, n_heads: int, head_dim: int) -> list[mlir.Value]:
-        """The handles of the X-cache, in front of `anchor`."""
-        handles = list(anchor.operands)[:2]
-        if handles[0] in self.x_handles:
-            return self.x_handles[handles[0]]
-        sizes = {"n_heads": n_heads, "head_dim": head_dim}
-        attributes = {name: mlir.attribute(n, anchor.context) for name, n in sizes.items()}
-        kinds = [handle.type for handle in handles]
-        attributes |= nsp.cache_attributes(append)
-        return mlir.Builder(anchor).op(nsp.X_CACHE.name, handles, kinds, attributes)
-
-    def _append(
-        self, append, x, x_cache, n_heads: int, first_row: int
-    ) -> tuple[mlir.Operation, list[mlir.Value]]:
-        """Each row's tokens go to one of the two; X first, so that later handles come behind it."""
-        rows, start, n_new = (nsp.operand(append, name) for name in ("rows", "start", "n_new"))
-        dtype = str(mlir.dtype(nsp.cache_dtype(append)))
-        halves = self._call(append, "split_x", split_x, x, n_heads=n_heads, dtype=dtype)
-        of_x = self._call(append, "for_x_rows", _for_x_rows, rows, n_new, first_row=first_row)
-        of_kv = self._call(append, "for_kv_rows", _for_kv_rows, rows, n_new, first_row=first_row)
-        shape = (*nsp.cache_shape(append)[:2], *mlir.tensor(halves[0])[0][2:])
-        attributes = nsp.cache_attributes(append) | {
-            "hold": append.attributes["hold"],
-            "cache_shape": mlir.attribute(shape, append.context),
-        }
-        operands = [*x_cache, *halves, rows, start, *of_x]
-        kinds = [handle.type for handle in x_cache]
-        x_cache = mlir.Builder(append).op(nsp.APPEND.name, operands, kinds, attributes)
-        append.operands[nsp.APPEND.operands.index("n_new")] = of_kv[0]
-        return mlir.add_operands(append, x_cache[:1]), x_cache
-
-    def _attend(
-        self, attend, settings: XAttention, captured, x_cache, first_row: int, fixed: bool
-    ) -> list[mlir.Value]:
-        """Attention over the rows with X beside the store's over the others; the X-cache's
-        handles."""
-        names = ("q", "rows", "position", "length")
-        q, rows, position, length = (nsp.operand(attend, name) for name in names)
-        of_x = self._call(attend, "for_x_rows", _for_x_rows, rows, length, first_row=first_row)
-        of_kv = self._call(attend, "for_kv_rows", _for_kv_rows, rows, length, first_row=first_row)
-        attend.operands[nsp.ATTEND.operands.index("length")] = of_kv[0]
-        operands = [*x_cache, q, rows, position, *of_x, *captured]
-        bound = functools.partial(attend_x, settings)
-        body = mlir.splice(self.module, settings.name, bound, *operands)
-        recompute = mlir.function(self.module, settings.recompute)
-        for stand_in in mlir.composites(self.module, RECOMPUTE):
-            mlir.replace(stand_in, mlir.Builder(stand_in).call(recompute, stand_in.operands))
-        *partial, x_k, x_v = mlir.Builder(attend).call(body, operands)
-        both = [nsp.result(attend, "out"), nsp.result(attend, "lse")]
-        if fixed:
-            merged = self._call(attend, "join_rows", _join_rows, *both, *partial, behind=True)
-        else:
-            merged = self._call(attend, "merge", merge_partials, *both, *partial, behind=True)
-        for old, new in zip(both, merged, strict=True):
-            old.replace_all_uses_except(new, mlir.maker(new))
-        return [x_k, x_v]
-
-    def _recomputing(
-        self, attend, append, x: mlir.Value, first_row: int, x_heads: tuple[int, int]
-    ) -> tuple[XAttention, list[mlir.Value]]:
-        """What the loop over X is to do, and what it needs of the module for that."""
-        batch, n_tokens, _ = mlir.tensor(x)[0]
-        _, capacity_tokens, n_kv_heads, _ = nsp.cache_shape(append)
-        # whole groups of as many tokens as the program has in a row
-        n_groups = -(-min(self.chunk_tokens, capacity_tokens) // n_tokens)
-        lengths = [
-            nsp.operand(op, "start")
-            for op in mlir.operations(self.module)
-            if nsp.kind(op) is nsp.APPEND and mlir.tensor(nsp.operand(op, "start"))[0] == (batch,)
-        ]
-        results = [nsp.operand(append, "k"), nsp.operand(append, "v")]
-        size = (batch - first_row) * n_groups
-        name = f"nsp.recompute_kv.{len(self.functions)}"
-        try:
-            made = batch_function(self.module, name, results, [[x], lengths], size)
-        except OffloadError as error:
-            raise OffloadError(
-                f"x-cache cannot recompute the keys and values of {_place(attend)}: beside the "
-                f"input of nspjax.project_kv, lengths of caches and weights, they need {error}; "
-                "compute them from these alone, or leave x-cache out of the pipeline"
-            ) from None
-        text = str(made.function).replace(name, "")
-        if text in self.functions:
-            made.function.erase()
-        name = self.functions.setdefault(text, name)
-        settings = XAttention(
-            recompute=name,
-            first_row=first_row,
-            chunk_tokens=n_groups * n_tokens,
-            n_kv_heads=n_kv_heads,
-            n_x_heads=x_heads[0],
-            x_head_dim=x_heads[1],
-            dtype=str(mlir.dtype(nsp.cache_dtype(append))),
-            x_dtype=str(mlir.dtype(mlir.tensor(x)[1])),
-            scale=mlir.number(attend.attributes["scale"]),
-            window=int(mlir.number(attend.attributes["window"])),
-            softcap=mlir.number(attend.attributes["softcap"]),
-        )
-        return settings, made.captured
-
-
-def _is_all_rows(rows: mlir.Value, n_rows: int) -> bool:
-    """Whether batch row b is known to be cache row b."""
-    return mlir.maker(rows).name == "stablehlo.iota" and mlir.tensor(rows)[0] == (n_rows,)
-
-
-def _x_heads(x: mlir.Value, append: mlir.Operation, attend: mlir.Operation) -> tuple[int, int]:
-    """The heads and their size of a cache with the halves of X as K and V."""
-    (*_, hidden_size), element = mlir.tensor(x)
-    dtype = nsp.cache_dtype(append)
-    if element not in (dtype, "bf16", "f16") or (element != dtype and dtype != "f32"):
-        raise OffloadError(
-            f"x-cache: X of {_place(attend)} is {element} and its cache {dtype}, so that X could "
-            "not be kept as it is: give the cache the dtype of the model's activations"
-        )
-    if len(mlir.tensor(x)[0]) != 3 or hidden_size % 2:
-        raise OffloadError(
-            f"x-cache needs X [B, T, E] with an even E, which it keeps in two halves; of "
-            f"{_place(attend)} it is {x.type}: leave x-cache out of the pipeline"
-        )
-    half, wanted = hidden_size // 2, nsp.cache_shape(append)[3]
-    sizes = [d for d in range(1, min(half, _MOST_HEAD_DIM) + 1) if half % d == 0]
-    head_dim = min(sizes, key=lambda d: abs(d - wanted))
-    return half // head_dim, head_dim
-
-
-# ---- computation that the pass inserts, as JAX functions ----------------------------------------
-
-
-def _for_x_rows(rows: Array, n: Array, *, first_row: int) -> Array:
-    """n where X is kept, else 0. int32 [B]"""
-    return jnp.where(rows >= first_row, n, 0)
-
-
-def _for_kv_rows(rows: Array, n: Array, *, first_row: int) -> Array:
-    """n where K and V are kept, else 0. int32 [B]"""
-    return jnp.where(rows >= first_row, 0, n)
-
-
-def _join_rows(out: Array, lse: Array, x_out: Array, x_lse: Array) -> tuple[Array, Array]:
-    """The store's results but for the last rows, which have X."""
-    n = out.shape[0] - x_out.shape[0]
-    return jnp.concatenate([out[:n], x_out]), jnp.concatenate([lse[:n], x_lse])
