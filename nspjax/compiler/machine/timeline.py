@@ -16,7 +16,8 @@ import math
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.machine.costs import Cost, kv_bytes, step_costs
 from nspjax.compiler.machine.rates import Rates
-from nspjax.compiler.nsp.execution import FETCH, Step, execution
+from nspjax.compiler.nsp.execution import Step, execution
+from nspjax.errors import CompilerError
 
 _USES = (nsp.APPEND, *nsp.READS)
 """The calls that make a layer of a cache."""
@@ -140,9 +141,12 @@ class _Machine:
         self._end_computing()
         if kind in _USES and step.cache in self._layers:
             self._begins_s.setdefault(step.cache, self._now_s)
-        call = _CALLS.get(kind.name)
-        if call is not None:
-            call(self, step, cost)
+        if kind.name not in _CALLS:
+            raise CompilerError(
+                f"{kind.name} at {mlir.source_line(step.op)} has no place in a timeline: say in "
+                "machine/timeline.py what it keeps busy"
+            )
+        _CALLS[kind.name](self, step, cost)
         self._computing_since_s = self._now_s
 
     # ---- computation ----------------------------------------------------------------------------
@@ -197,13 +201,16 @@ class _Machine:
 
     def _haul(self, step: Step, cost: Cost) -> None:
         """Chunk by chunk: reading, hauling and computing go on together."""
-        label = f"{'fetch' if step.kind is FETCH else 'haul'} {self._layer(step)}"
+        label = f"{'fetch' if step.kind is nsp.FETCH else 'haul'} {self._layer(step)}"
         begin_s = max(self._now_s, self._free_s[Lane.device])
         ready_s = self._scan(label, step, cost.read_bytes, self._now_s)
         ready_s = max(ready_s, self._transfer(label, cost.link_bytes, begin_s))
         seconds = cost.flops / self._rates.compute_flops
         self._now_s = max(ready_s, self._now_s + seconds)
         self._busy(Lane.compute, f"attend {self._layer(step)}", self._now_s - seconds, self._now_s)
+
+    def _nothing(self, step: Step, cost: Cost) -> None:
+        """It takes no time."""
 
     def _load(self, step: Step, cost: Cost) -> None:
         weight = step.operands[0]
@@ -284,7 +291,8 @@ _CALLS = {
     nsp.ATTEND_START.name: _Machine._attend_start,
     nsp.ATTEND_WAIT.name: _Machine._attend_wait,
     nsp.HAUL.name: _Machine._haul,
-    FETCH.name: _Machine._haul,
+    nsp.FETCH.name: _Machine._haul,
+    nsp.X_CACHE.name: _Machine._nothing,
     nsp.LOAD.name: _Machine._load,
     nsp.LOAD_AHEAD.name: _Machine._load_ahead,
 }
