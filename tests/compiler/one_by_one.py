@@ -22,12 +22,13 @@ class JoinAttention:
                     if nsp.kind(use.owner.operation) is nsp.ATTEND_WAIT and not use.operand_number
                 ]
                 (wait,) = waits
-                kinds = [*(value.type for value in wait.results), *(v.type for v in op.results[1:])]
-                names = nsp.ATTEND.attributes
-                attributes = {name: op.attributes[name] for name in names}
-                out, lse, *handles = mlir.Builder(op).op(
-                    nsp.ATTEND.name, list(op.operands), kinds, attributes
+                made = nsp.ATTEND.build(
+                    mlir.Builder(op),
+                    **nsp.operands(op),
+                    **nsp.attributes(op),
+                    after=nsp.after(op),
                 )
+                out, lse, *handle = made.results
                 mlir.replace(wait, [out, lse])
-                mlir.replace(op, [handles[0], *handles])
+                mlir.replace(op, [handle[0], *handle])
         return module

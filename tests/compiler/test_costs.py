@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nspjax.compiler import Pipeline, mlir
+from nspjax.compiler import Pipeline, mlir, nsp
 from nspjax.compiler.machine.costs import Cost, capacity_tokens, module_costs
 from nspjax.compiler.machine.lanes import Lane
 from nspjax.compiler.machine.picture import layers_svg
@@ -77,16 +77,16 @@ def wait(layer):
 
 def prefetch(layer, most_bytes=0):
     return f"""
-      %token{layer} = "nsp.prefetch"(%k{layer}, %v{layer}, %rows, %rows)
-        {{most_bytes = {most_bytes} : i64}} : (tensor<4xi32>, tensor<4xi32>, tensor<4xi32>,
+      %done{layer} = "nsp.prefetch"(%k{layer}, %v{layer}, %rows, %rows)
+        {{{CACHE}, most_bytes = {most_bytes} : i64}} : (tensor<4xi32>, tensor<4xi32>, tensor<4xi32>,
         tensor<4xi32>) -> tensor<1xi32>"""
 
 
 def writeback(layer, exclusive="false"):
     return f"""
       %written{layer} = "nsp.writeback"(%append{layer}#0, %append{layer}#1)
-        {{exclusive = {exclusive}, interval_tokens = 16 : i64}} : (tensor<4xi32>, tensor<4xi32>)
-        -> tensor<1xi32>"""
+        {{{CACHE}, exclusive = {exclusive}, interval_tokens = 16 : i64}} : (tensor<4xi32>,
+        tensor<4xi32>) -> tensor<1xi32>"""
 
 
 NUMBERS = itertools.count()
@@ -144,13 +144,34 @@ def test_a_cache_that_is_not_known():
     module = main(attend(0, cache=""))
     with pytest.raises(CompilerError, match=r"nsp.attend .* nsp.cache_attributes"):
         module_costs(module)
-    # what is appended says all but how much there is
-    module = main(append(0) + attend(0, cache=""))
-    text = str(module).replace(CACHE + ", ", "")
-    with pytest.raises(CompilerError, match="does not say what cache"):
-        module_costs(mlir.parse(text))
-    behind = re.sub(r"%arg\d+, %arg\d+(?=, %arg0, )", "%0#0, %0#1", text)
-    assert module_costs(mlir.parse(behind), 7).total.read_bytes == 28 * KV_TOKEN
+    # another operation on the same cache says it, or none does
+    assert module_costs(
+        main(append(0) + attend(0, handles="%append0#0, %append0#1", cache=""))
+    ) == (module_costs(main(append(0) + attend(0, handles="%append0#0, %append0#1"))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"nsp.rotate"(%rows)',
+        "stablehlo.custom_call @nspjax.rotate(%rows) {api_version = 4 : i32}",
+    ],
+)
+def test_an_operation_that_is_not_known(text):
+    """It is neither free nor invisible."""
+    module = main(f"%r = {text} : (tensor<4xi32>) -> tensor<4xi32>")
+    for ask in (module_costs, capacity_tokens, lambda module: timeline(module, RATES)):
+        with pytest.raises(CompilerError, match=r"rotate at .* is no operation of nspjax; there"):
+            ask(module)
+
+
+def test_an_operation_without_a_place_in_a_timeline(monkeypatch):
+    rotate = dataclasses.replace(nsp.LOAD_AHEAD, name="nsp.rotate")
+    monkeypatch.setitem(nsp.OPS, rotate.name, rotate)
+    module = main('%r = "nsp.rotate"(%k0) : (tensor<4xi32>) -> tensor<1xi32>')
+    assert module_costs(module).operations == {"nsp.rotate": 1}
+    with pytest.raises(CompilerError, match=r"nsp.rotate at .* has no place in a timeline"):
+        timeline(module, RATES)
 
 
 def test_calls_and_loops():
@@ -187,15 +208,16 @@ def test_a_loop_of_chunks():
     """The engine's fetch in a loop: as often as the context has chunks."""
     module = main(
         """
+        %zero = stablehlo.constant dense<0> : tensor<1xi32>
         %0:2 = stablehlo.while(%a = %k0, %b = %v0) : tensor<4xi32>, tensor<4xi32>
         cond {
           %true = stablehlo.constant dense<true> : tensor<i1>
           stablehlo.return %true : tensor<i1>
         } do {
-          %begin = stablehlo.constant dense<0> : tensor<1xi32>
-          %c:4 = stablehlo.custom_call @nspjax.fetch(%a, %b, %rows, %begin, %rows)
-            {api_version = 4 : i32, backend_config = {n_tokens = 32 : i64}} : (tensor<4xi32>,
-            tensor<4xi32>, tensor<4xi32>, tensor<1xi32>, tensor<4xi32>)
+          %c:4 = "nsp.fetch"(%a, %b, %rows, %zero, %rows) {"""
+        + CACHE
+        + """, n_tokens = 32 : i64}
+            : (tensor<4xi32>, tensor<4xi32>, tensor<4xi32>, tensor<1xi32>, tensor<4xi32>)
             -> (tensor<4x32x2x8xbf16>, tensor<4x32x2x8xbf16>, tensor<4xi32>, tensor<4xi32>)
           %d = stablehlo.dot_general %w, %w, contracting_dims = [1] x [0]
             : (tensor<8x8xf32>, tensor<8x8xf32>) -> tensor<8x8xf32>
@@ -204,7 +226,9 @@ def test_a_loop_of_chunks():
     )
     chunk_bytes = 4 * 32 * KV_TOKEN
     moved = Cost(link_bytes=chunk_bytes, read_bytes=chunk_bytes)
-    assert module_costs(module, 100).total == (DOT + moved) * 4
+    for _ in range(2):
+        assert module_costs(module, 100).total == (DOT + moved) * 4
+        module = Pipeline.parse("lower-to-ffi").run(module)
 
 
 def test_rows_whose_x_is_kept():
@@ -217,10 +241,13 @@ def test_rows_whose_x_is_kept():
           n_heads = 2 : i64}} : (tensor<4xi32>, tensor<4xi32>) -> (tensor<4xi32>, tensor<4xi32>)"""
         + append(1, k=("%x#0", "%x#1"))
         + """
-        %begin = stablehlo.constant dense<0> : tensor<1xi32>
+        %zero = stablehlo.constant dense<0> : tensor<1xi32>
         %row = stablehlo.slice %rows [3:4] : (tensor<4xi32>) -> tensor<1xi32>
-        %c:4 = stablehlo.custom_call @nspjax.fetch(%append1#0, %append1#1, %row, %begin, %row)
-          : (tensor<4xi32>, tensor<4xi32>, tensor<1xi32>, tensor<1xi32>, tensor<1xi32>)
+        %c:4 = "nsp.fetch"(%append1#0, %append1#1, %row, %zero, %row) {"""
+        + CACHE
+        + """,
+          n_tokens = 100 : i64} : (tensor<4xi32>, tensor<4xi32>, tensor<1xi32>,
+          tensor<1xi32>, tensor<1xi32>)
           -> (tensor<1x100x2x8xbf16>, tensor<1x100x2x8xbf16>, tensor<4xi32>, tensor<4xi32>)"""
     )
     total = module_costs(module).total

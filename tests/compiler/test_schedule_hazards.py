@@ -41,7 +41,7 @@ def test_what_the_passes_make_is_accepted(program, passes):
     assert len(of_kind(module, nsp.ATTEND_WAIT)) == (n_reads if passes[0] else 0)
     if passes[2] and "forward" in passes[2]:
         assert len(of_kind(module, nsp.PREFETCH)) == n_reads
-    held = [op for op in of_kind(module, nsp.APPEND) if mlir.number(op.attributes["hold"])]
+    held = [op for op in of_kind(module, nsp.APPEND) if nsp.attribute(op, "hold")]
     assert len(held) == (n_reads if passes[1] and program.n_tokens == 1 else 0)
     scheduled(program, *passes, "lower-to-ffi")
 
@@ -78,30 +78,25 @@ def drop_the_writebacks_of_a_cache(module, draw):
 
 def use_a_handle_twice(module, draw):
     append = draw(of_kind(module, nsp.APPEND))
-    attributes = {name: append.attributes[name] for name in ("hold", *nsp.CACHE_ATTRIBUTES)}
-    kinds = [result.type for result in append.results]
-    mlir.Builder(append).op(append.name, list(append.operands), kinds, attributes)
+    nsp.APPEND.build(mlir.Builder(append), **nsp.operands(append), **nsp.attributes(append))
 
 
 def read_the_handle_from_before_the_append(module, draw):
     append = draw(of_kind(module, nsp.APPEND))
-    old, new = list(append.operands)[:2], list(append.results)
     for start in of_kind(module, nsp.ATTEND_START):
-        if start.operands[0] == new[0]:
-            start.operands[0], start.operands[1] = old
+        if nsp.handle(start) == nsp.next_handle(append):
+            nsp.set_handle(start, nsp.handle(append))
 
 
 def attend_before_the_append(module, draw):
     """A chain that is linear, but whose attention counts a token that is not there yet."""
     start = draw(of_kind(module, nsp.ATTEND_START))
-    append = start.operands[0].owner.operation
-    old, appended = list(append.operands)[:2], list(append.results)
-    attended = [nsp.result(start, "handle_k"), nsp.result(start, "handle_v")]
+    append = mlir.maker(nsp.handle(start)[0])
+    old, appended, attended = nsp.handle(append), nsp.next_handle(append), nsp.next_handle(start)
     for before, after in zip(attended, appended, strict=True):
         before.replace_all_uses_with(after)
-    for i in range(2):
-        start.operands[i] = old[i]
-        append.operands[i] = attended[i]
+    nsp.set_handle(start, old)
+    nsp.set_handle(append, attended)
     append.move_after(start)
     for op in of_kind(module, nsp.WRITEBACK):  # it stands between, where its handles come later
         if op.is_before_in_block(append):

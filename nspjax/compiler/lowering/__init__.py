@@ -8,7 +8,7 @@ from nspjax.compiler import mlir, nsp
 from nspjax.compiler.lowering.haul import expand_haul
 
 Expansion = Callable[[mlir.Module, mlir.Operation], None]
-"""Replaces the operation by what it stands for, in which there are no `nsp` operations."""
+"""Replaces the operation by what it stands for, for which the engine has calls."""
 
 EXPANSIONS: dict[str, Expansion] = {nsp.HAUL.name: expand_haul}
 """By the name of the operation."""

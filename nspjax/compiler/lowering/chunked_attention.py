@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from nspjax.compiler import mlir, nsp
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
+
+FETCH = "nspjax.fetch"
+"""A composite that stands for an nsp.fetch, which JAX does not know; see `place_fetches`."""
 
 Handles = tuple[Array, Array]
 Bring = Callable[[Array, Handles], tuple[Array, Array, Handles]]
@@ -74,11 +76,29 @@ def fetch(
     dtype: DTypeLike,
     read_ahead: bool,
 ) -> tuple[Array, Array, Handles]:
-    """The engine's nspjax.fetch: K and V from token `begin` on, as `shape` [B, n_tokens, H, D]."""
-    kv = jax.ShapeDtypeStruct(shape, dtype)
-    of_handle = jax.ShapeDtypeStruct(handles[0].shape, handles[0].dtype)
-    results = (kv, kv, of_handle, of_handle)
-    call = jax.ffi.ffi_call("nspjax.fetch", results, has_side_effect=True)
-    numbers = {"n_tokens": np.int64(shape[1]), "read_ahead": np.int64(read_ahead)}
-    k, v, *handles_after = call(*handles, rows, begin[None], length, *after, **numbers)
+    """Stands for an nsp.fetch: K and V from token `begin` on, as `shape` [B, n_tokens, H, D]."""
+
+    def stand_in(handle_k: Array, handle_v: Array, *_: Array, **__: bool) -> tuple[Array, ...]:
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), handle_k, handle_v
+
+    mark = lax.composite(stand_in, name=FETCH, version=1)
+    operands = (*handles, rows, begin[None], length, *after)
+    k, v, *handles_after = mark(*operands, read_ahead=read_ahead)
     return k, v, (handles_after[0], handles_after[1])
+
+
+def place_fetches(module: mlir.Module, cache_shape: tuple[int, ...], cache_dtype: str) -> None:
+    """Make what `fetch` left in a module operations of the dialect, on a cache of that type."""
+    n_own = len(nsp.FETCH.operands)
+    for mark in mlir.composites(module, FETCH):
+        own = zip(nsp.FETCH.operands, mark.operands, strict=False)
+        made = nsp.FETCH.build(
+            mlir.Builder(mark),
+            **{item.name: value for item, value in own},
+            after=list(mark.operands)[n_own:],
+            n_tokens=mlir.tensor(mark.results[0])[0][1],
+            read_ahead=bool(mlir.number(mlir.attributes_of(mark)["read_ahead"])),
+            cache_shape=cache_shape,
+            cache_dtype=cache_dtype,
+        )
+        mlir.replace(mark, list(made.results))

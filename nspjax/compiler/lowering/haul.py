@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 from jax import Array
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.lowering.chunked_attention import Handles, attend_chunks, fetch
+from nspjax.compiler.lowering.chunked_attention import (
+    Handles,
+    attend_chunks,
+    fetch,
+    place_fetches,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Haul:
-    """What one nsp.haul does: its attributes, and the cache's heads and element type."""
+    """The attributes of an nsp.haul."""
 
     scale: float
     window: int
     softcap: float
     read_ahead: bool
     chunk_tokens: int
-    n_kv_heads: int
-    dtype: str
+    cache_shape: tuple[int, ...]
+    cache_dtype: str
+
+    @property
+    def text(self) -> str:
+        cache = "x".join([*map(str, self.cache_shape), self.cache_dtype])
+        numbers = (self.scale, self.window, self.softcap, self.read_ahead, self.chunk_tokens)
+        return "_".join(["nsp.haul", cache, *map(str, numbers)])
 
 
 def expand_haul(module: mlir.Module, op: mlir.Operation) -> None:
     """Replace an nsp.haul by a call of `haul`; every layer that hauls alike calls the same."""
-    given: dict[str, Any] = {name: mlir.number(op.attributes[name]) for name in nsp.HAUL.attributes}
-    dtype = str(mlir.dtype(nsp.cache_dtype(op)))
-    settings = Haul(**given, n_kv_heads=nsp.cache_shape(op)[2], dtype=dtype)
-    name = "_".join(["nsp.haul", *map(str, dataclasses.astuple(settings))])
-    body = mlir.splice(module, name, functools.partial(haul, settings), *op.operands)
+    settings = Haul(**nsp.attributes(op))
+    body = mlir.splice(module, settings.text, functools.partial(haul, settings), *op.operands)
+    place_fetches(module, settings.cache_shape, settings.cache_dtype)
     mlir.replace(op, mlir.Builder(op).call(body, list(op.operands)))
 
 
@@ -46,7 +54,7 @@ def haul(
     *after: Array,
 ) -> tuple[Array, Array, Array, Array]:
     """nsp.attend's results, by attention here over what nspjax.fetch brings, chunk by chunk."""
-    shape = (q.shape[0], settings.chunk_tokens, settings.n_kv_heads, q.shape[3])
+    shape = (q.shape[0], settings.chunk_tokens, *settings.cache_shape[2:])
 
     def bring(begin: Array, handles: Handles) -> tuple[Array, Array, Handles]:
         return fetch(
@@ -56,7 +64,7 @@ def haul(
             length,
             *after,
             shape=shape,
-            dtype=settings.dtype,
+            dtype=mlir.dtype(settings.cache_dtype),
             read_ahead=settings.read_ahead,
         )
 

@@ -1,4 +1,5 @@
-"""What a module moves and computes, from its operations alone: traffic, without a rate.
+"""What a module moves and computes, from its operations alone, lowered or not: traffic, without a
+rate.
 
 Assumed: every row has as many tokens as one says (the caches' capacity if nothing is said), loops
 run once (one that fetches a cache in chunks, as often as it has chunks), a store keeps what it is
@@ -13,37 +14,11 @@ import dataclasses
 import math
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.nsp.execution import FETCH, Step, execution
-from nspjax.errors import CompilerError
+from nspjax.compiler.nsp.execution import Step, execution
+from nspjax.compiler.nsp.traffic import Cost as Cost
+from nspjax.compiler.nsp.traffic import attended_tokens
+from nspjax.compiler.nsp.traffic import kv_bytes as kv_bytes
 from nspjax.ops.attention import CACHED_ATTENTION
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Of one operation, or of several."""
-
-    flops: int = 0
-    """of the compute device"""
-    link_bytes: int = 0
-    """between the compute device and where the caches are: q, k, v, attention's output; K and V of
-    the context where they are hauled; weights"""
-    read_bytes: int = 0
-    """from storage"""
-    written_bytes: int = 0
-    """to storage"""
-    memory_bytes: int = 0
-    """between the compute device and its memory: products' operands and results"""
-    attended_bytes: int = 0
-    """K and V that the compute device attends over itself"""
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*map(sum, zip(*map(dataclasses.astuple, (self, other)), strict=True)))
-
-    def __mul__(self, times: int) -> Cost:
-        return Cost(*(times * n for n in dataclasses.astuple(self)))
-
-
-_NOTHING = Cost()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +37,7 @@ def module_costs(module: mlir.Module, context_tokens: int | None = None) -> Modu
     context_tokens: how many tokens each row has; None: its cache's capacity.
 
     Raises:
-      CompilerError: an attention whose cache is not known.
+      CompilerError: an attention whose cache is not known, or an operation that is not.
     """
     steps = execution(module)
     counts = collections.Counter(_name(step.op) for step in steps)
@@ -78,7 +53,7 @@ def step_costs(
     n_chunks = {
         step.loops[-1]: _n_chunks(step, context_tokens)
         for step in steps
-        if step.kind is FETCH and step.loops
+        if step.kind is nsp.FETCH and step.loops
     }
     costs = []
     for step in steps:
@@ -88,21 +63,6 @@ def step_costs(
     return costs
 
 
-def kv_bytes(step: Step, context_tokens: int | None = None) -> int:
-    """K and V of all that a call on some rows of a cache attends over.
-
-    Raises:
-      CompilerError: the cache is not known.
-    """
-    cache = step.cache_type
-    if cache is None:
-        raise _unknown_cache(step)
-    ((n_rows,), _) = mlir.tensor(step.operand("rows"))
-    token_bytes = 2 * cache.n_kv_heads * cache.head_dim * mlir.element_bytes(cache.element)
-    used_rows = n_rows * cache.used_share
-    return int(used_rows * _attended_tokens(step, context_tokens) * token_bytes)
-
-
 def capacity_tokens(module: mlir.Module) -> int | None:
     """The most tokens that a row of any cache can have, None where the module does not say."""
     marks = mlir.composites(module, CACHED_ATTENTION)
@@ -110,7 +70,7 @@ def capacity_tokens(module: mlir.Module) -> int | None:
     found |= {
         nsp.cache_shape(op)[1]
         for op in mlir.operations(module)
-        if nsp.kind(op) is not None and "cache_shape" in op.attributes
+        if nsp.call_kind(op) is not None and nsp.has_cache_attributes(op)
     }
     return max(found, default=None)
 
@@ -120,66 +80,14 @@ def _name(op: mlir.Operation) -> str:
 
 
 def _cost(step: Step, context_tokens: int | None, functions: dict[str, mlir.Operation]) -> Cost:
-    kind = step.kind
-    if kind is None:
+    if step.kind is None:
         return _products(step.op, functions)
-    if kind is nsp.APPEND:
-        moved = mlir.tensor_bytes(step.operand("k")) + mlir.tensor_bytes(step.operand("v"))
-        moved = int(moved * step.cache_type.used_share) if step.cache_type is not None else moved
-        return Cost(link_bytes=moved, written_bytes=moved)
-    if kind is nsp.ATTEND_WAIT:
-        return Cost(link_bytes=_output_bytes(step))
-    if kind in nsp.READS:
-        return _attention_cost(step, context_tokens)
-    if kind is FETCH:
-        moved = mlir.tensor_bytes(step.result("k")) + mlir.tensor_bytes(step.result("v"))
-        return Cost(link_bytes=moved, read_bytes=moved)
-    if kind is nsp.DOT:
-        ((m, k), _), ((_, n), _) = map(mlir.tensor, (step.operand("x"), step.result("out")))
-        return Cost(flops=2 * m * k * n, memory_bytes=_operand_bytes(step.op, 2))
-    if kind is nsp.LOAD:
-        moved = mlir.tensor_bytes(step.result("value"))
-        return Cost(link_bytes=moved, read_bytes=moved)
-    return Cost()
-
-
-def _attention_cost(step: Step, context_tokens: int | None) -> Cost:
-    query = step.operand("q")
-    (batch, n_tokens, n_heads, head_dim), _ = mlir.tensor(query)
-    read = kv_bytes(step, context_tokens)
-    if step.kind is nsp.HAUL:
-        attended = _attended_tokens(step, context_tokens)
-        flops = 4 * batch * n_tokens * n_heads * head_dim * attended
-        return Cost(flops=flops, link_bytes=read, read_bytes=read, attended_bytes=read)
-    crossing = mlir.tensor_bytes(query)
-    if step.kind is nsp.ATTEND:
-        crossing += _output_bytes(step)
-    return Cost(link_bytes=crossing, read_bytes=read)
-
-
-def _output_bytes(step: Step) -> int:
-    return mlir.tensor_bytes(step.result("out")) + mlir.tensor_bytes(step.result("lse"))
-
-
-def _attended_tokens(step: Step, context_tokens: int | None) -> int:
-    """Of each row: what it is said to have, at most the cache's capacity and the window."""
-    capacity = step.cache_type.capacity_tokens if step.cache_type is not None else None
-    known = [limit for limit in (context_tokens, capacity) if limit is not None]
-    if not known:
-        raise _unknown_cache(step)
-    return min(*known, int(step.number("window")) or known[0])
-
-
-def _unknown_cache(step: Step) -> CompilerError:
-    return CompilerError(
-        f"{step.op.name} at {mlir.source_line(step.op)} does not say what cache is behind its "
-        "handles: a pass that makes it puts nsp.cache_attributes(...) of another on it"
-    )
+    return step.kind.costs(step, context_tokens)
 
 
 def _n_chunks(fetch: Step, context_tokens: int | None) -> int:
     chunk_tokens = mlir.tensor(fetch.result("k"))[0][1]
-    return math.ceil(_attended_tokens(fetch, context_tokens) / chunk_tokens)
+    return math.ceil(attended_tokens(fetch, context_tokens) / chunk_tokens)
 
 
 def _products(op: mlir.Operation, functions: dict[str, mlir.Operation]) -> Cost:

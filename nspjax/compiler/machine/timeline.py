@@ -18,7 +18,8 @@ from nspjax.compiler.machine.costs import Cost, kv_bytes, step_costs
 from nspjax.compiler.machine.lanes import Lane, Lanes, Span, lane_seconds
 from nspjax.compiler.machine.rates import Rates
 from nspjax.compiler.machine.read_ahead import ReadAhead, Scanned
-from nspjax.compiler.nsp.execution import FETCH, Step, execution
+from nspjax.compiler.nsp.execution import Step, execution
+from nspjax.errors import CompilerError
 
 _USES = (nsp.APPEND, *nsp.READS)
 """The calls that make a layer of a cache."""
@@ -128,9 +129,12 @@ class _Calls:
         self._end_computing()
         if kind in _USES and step.cache in self._layers:
             self._begins_s.setdefault(step.cache, self._now_s)
-        call = _CALLS.get(kind.name)
-        if call is not None:
-            call(self, step, cost)
+        if kind.name not in _CALLS:
+            raise CompilerError(
+                f"{kind.name} at {mlir.source_line(step.op)} has no place in a timeline: say in "
+                "machine/timeline.py what it keeps busy"
+            )
+        _CALLS[kind.name](self, step, cost)
         self._computing_since_s = self._now_s
 
     # ---- computation ----------------------------------------------------------------------------
@@ -190,7 +194,7 @@ class _Calls:
     def _haul(self, step: Step, cost: Cost) -> None:
         """Chunk by chunk: reading, hauling and computing go on together."""
         layer = self._layer(step)
-        label = f"{'fetch' if step.kind is FETCH else 'haul'} {layer}"
+        label = f"{'fetch' if step.kind is nsp.FETCH else 'haul'} {layer}"
         begin_s = max(self._now_s, self._lanes.free_s(Lane.device))
         ready_s = self._scan(label, step, cost.read_bytes, self._now_s)
         ready_s = max(ready_s, self._lanes.send(label, cost.link_bytes, begin_s))
@@ -202,6 +206,9 @@ class _Calls:
         end_s = max(ready_s, self._now_s + seconds)
         self._lanes.compute(label, end_s - seconds, end_s)
         return end_s
+
+    def _nothing(self, step: Step, cost: Cost) -> None:
+        """It takes no time."""
 
     def _load(self, step: Step, cost: Cost) -> None:
         weight = step.operands[0]
@@ -247,7 +254,8 @@ _CALLS = {
     nsp.ATTEND_START.name: _Calls._attend_start,
     nsp.ATTEND_WAIT.name: _Calls._attend_wait,
     nsp.HAUL.name: _Calls._haul,
-    FETCH.name: _Calls._haul,
+    nsp.FETCH.name: _Calls._haul,
+    nsp.X_CACHE.name: _Calls._nothing,
     nsp.LOAD.name: _Calls._load,
     nsp.LOAD_AHEAD.name: _Calls._load_ahead,
 }

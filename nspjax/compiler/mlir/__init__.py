@@ -28,6 +28,7 @@ from nspjax.compiler.mlir.moving import rebuild as rebuild
 from nspjax.compiler.mlir.moving import sort_by_use as sort_by_use
 from nspjax.compiler.mlir.moving import unused as unused
 from nspjax.compiler.mlir.moving import used_values as used_values
+from nspjax.compiler.mlir.reading import NOTE as NOTE
 from nspjax.compiler.mlir.reading import Attribute as Attribute
 from nspjax.compiler.mlir.reading import Block as Block
 from nspjax.compiler.mlir.reading import BlockArgument as BlockArgument
@@ -35,6 +36,7 @@ from nspjax.compiler.mlir.reading import Module as Module
 from nspjax.compiler.mlir.reading import Operation as Operation
 from nspjax.compiler.mlir.reading import Type as Type
 from nspjax.compiler.mlir.reading import Value as Value
+from nspjax.compiler.mlir.reading import attribute_names as attribute_names
 from nspjax.compiler.mlir.reading import attributes_of as attributes_of
 from nspjax.compiler.mlir.reading import blocks as blocks
 from nspjax.compiler.mlir.reading import call_target as call_target
@@ -49,15 +51,19 @@ from nspjax.compiler.mlir.reading import function as function
 from nspjax.compiler.mlir.reading import functions as functions
 from nspjax.compiler.mlir.reading import integers as integers
 from nspjax.compiler.mlir.reading import is_argument as is_argument
+from nspjax.compiler.mlir.reading import is_tensor_type as is_tensor_type
 from nspjax.compiler.mlir.reading import maker as maker
+from nspjax.compiler.mlir.reading import notes as notes
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
 from nspjax.compiler.mlir.reading import parent as parent
+from nspjax.compiler.mlir.reading import python_value as python_value
 from nspjax.compiler.mlir.reading import source_line as source_line
 from nspjax.compiler.mlir.reading import string as string
 from nspjax.compiler.mlir.reading import symbol as symbol
 from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import tensor_bytes as tensor_bytes
+from nspjax.compiler.mlir.reading import tensor_of_type as tensor_of_type
 from nspjax.compiler.mlir.reading import terminator as terminator
 from nspjax.compiler.mlir.stablehlo_reading import comparison as comparison
 from nspjax.compiler.mlir.stablehlo_reading import constant_array as constant_array

@@ -100,6 +100,16 @@ def ffi_attributes(op: Operation) -> dict[str, Attribute]:
     return {}
 
 
+NOTE = "nspjax."
+"""Begins the names of those attributes of a custom call that are for who reads the module."""
+
+
+def notes(op: Operation) -> dict[str, Attribute]:
+    """What a custom call has for who reads the module, see `custom_call`."""
+    names = [name for name in attribute_names(op) if name.startswith(NOTE)]
+    return {name.removeprefix(NOTE): op.attributes[name] for name in names}
+
+
 def contracted_size(dot_general: Operation) -> int:
     """How many products each element of a `stablehlo.dot_general` is the sum of."""
     numbers = stablehlo.DotDimensionNumbers(dot_general.attributes["dot_dimension_numbers"])
@@ -130,8 +140,17 @@ def terminator(block: Block) -> Operation:
 
 def tensor(value: Value) -> tuple[tuple[int, ...], str]:
     """Shape and element type of a value: ((2, 1, 8, 64), "bf16")."""
-    kind = ir.RankedTensorType(value.type)
-    return tuple(kind.shape), str(kind.element_type)
+    return tensor_of_type(value.type)
+
+
+def tensor_of_type(kind: Type) -> tuple[tuple[int, ...], str]:
+    """Shape and element type that a value of that type has."""
+    ranked = ir.RankedTensorType(kind)
+    return tuple(ranked.shape), str(ranked.element_type)
+
+
+def is_tensor_type(kind: Type) -> bool:
+    return isinstance(kind, ir.RankedTensorType)
 
 
 def element_bytes(element: str) -> float:
@@ -189,9 +208,28 @@ def function_type(fn: Operation) -> ir.FunctionType:
     return ir.FunctionType(ir.TypeAttr(fn.attributes["function_type"]).value)
 
 
+def attribute_names(op: Operation) -> list[str]:
+    return [item if isinstance(item, str) else item.name for item in op.attributes]
+
+
 def integers(attribute: Attribute) -> tuple[int, ...]:
     """The Python values of an array of i64."""
+    if isinstance(attribute, ir.DenseIntElementsAttr):  # what serialisation makes of one
+        return tuple(int(item) for item in attribute)
     return tuple(ir.DenseI64ArrayAttr(attribute))
+
+
+def python_value(attribute: Attribute) -> bool | int | float | str | tuple[int, ...]:
+    """What `attribute` was made of by `mlir.attribute`.
+
+    Raises:
+      TypeError: it is none of these.
+    """
+    if isinstance(attribute, ir.StringAttr):
+        return attribute.value
+    if isinstance(attribute, ir.DenseI64ArrayAttr | ir.DenseIntElementsAttr):
+        return integers(attribute)
+    return number(attribute)
 
 
 def number(attribute: Attribute) -> float | int | bool:

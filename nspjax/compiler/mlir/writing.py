@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.extend.mlir import ir
 
 from nspjax.compiler.mlir.reading import (
+    NOTE,
     Attribute,
     Module,
     Operation,
     Type,
     Value,
+    attribute_names,
     find_function,
     function,
     function_type,
     functions,
-    number,
     operations,
     string,
     symbol,
@@ -128,10 +130,7 @@ def set_callee(call: Operation, name: str) -> None:
 
 def add_operands(op: Operation, values: Sequence[Value]) -> Operation:
     """Give an operation further operands; returns the one that now stands in its place."""
-    attributes = {
-        name: op.attributes[name]
-        for name in (a if isinstance(a, str) else a.name for a in op.attributes)
-    }
+    attributes = {name: op.attributes[name] for name in attribute_names(op)}
     kinds = [result.type for result in op.results]
     with op.location, ir.InsertionPoint(op):
         made = Operation.create(
@@ -217,26 +216,28 @@ def _spec(value: Value) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype(element))
 
 
-def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]:
-    """A typed-FFI custom call (API version 4) in front of `op`: its operands, and the attributes
-    that `names` names.
+def custom_call(
+    op: Operation, target: str, config: Mapping[str, bool | int | float], notes: Mapping[str, Any]
+) -> list[Value]:
+    """A typed-FFI custom call (API version 4) in front of `op`, with its operands. The handler gets
+    `config`: floats as f32, integers as i64. `notes` stay on the call for who reads the module, as
+    attributes that XLA does not look at.
 
     Layouts are pinned to row-major, as the handlers read them; XLA may otherwise choose others.
     The call has a side effect, so that XLA keeps every one. Its name in XLA, which profiles show,
     is the target's.
     """
     with op.context, ir.Location.name(target, op.location):
-        config = {
-            name: _ffi_attribute(op.attributes[name]) for name in names if name in op.attributes
-        }
+        given = {name: _ffi_attribute(value) for name, value in config.items()}
         attributes = {
             "call_target_name": ir.StringAttr.get(target),
             "has_side_effect": ir.BoolAttr.get(True),
             "api_version": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
-            "backend_config": ir.DictAttr.get(config),
+            "backend_config": ir.DictAttr.get(given),
             "operand_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.operands]),
             "result_layouts": ir.ArrayAttr.get([_row_major(v) for v in op.results]),
         }
+        attributes |= {NOTE + name: attribute(value, op.context) for name, value in notes.items()}
         with ir.InsertionPoint(op):
             made = Operation.create(
                 "stablehlo.custom_call",
@@ -247,9 +248,7 @@ def custom_call(op: Operation, target: str, names: Sequence[str]) -> list[Value]
     return list(made.results)
 
 
-def _ffi_attribute(attribute: Attribute) -> Attribute:
-    """Floats go as f32, integers as i64: what the handlers bind."""
-    value = number(attribute)
+def _ffi_attribute(value: bool | int | float) -> Attribute:
     if isinstance(value, float):
         return ir.FloatAttr.get(ir.F32Type.get(), value)
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)

@@ -11,25 +11,17 @@ from collections.abc import Sequence
 
 from nspjax.compiler import mlir, nsp
 
-FETCH = nsp.Op(
-    "nspjax.fetch",
-    ("handle_k", "handle_v", "rows", "begin", "length"),
-    ("k", "v", "handle_k", "handle_v"),
-    ("n_tokens", "read_ahead"),
-)
-"""A call of the engine that is no nsp operation: tokens of K and V, to the compute device."""
-
 
 @dataclasses.dataclass(frozen=True)
 class CacheType:
-    """What is behind a handle, as far as the module says. Shape: [S, C, Hkv, D]."""
+    """What is behind a handle. Shape: [S, C, Hkv, D]."""
 
     n_rows: int
+    capacity_tokens: int
     n_kv_heads: int
     head_dim: int
     element: str
     """as MLIR spells it"""
-    capacity_tokens: int | None = None
     used_rows: int | None = None
     """where X is kept for some rows: those that are in this cache, or in the one of X"""
 
@@ -46,7 +38,7 @@ class Step:
 
     op: mlir.Operation
     kind: nsp.Op | None
-    """which of the engine's calls it is"""
+    """which of the dialect's operations it is, or was before it was lowered"""
     operands: tuple[int, ...]
     results: tuple[int, ...]
     loops: tuple[int, ...]
@@ -59,20 +51,24 @@ class Step:
 
     def operand(self, name: str) -> mlir.Value:
         assert self.kind is not None
-        return self.op.operands[self.kind.operands.index(name)]
+        return self.op.operands[self.kind.operand_index(name)]
 
     def result(self, name: str) -> mlir.Value:
         assert self.kind is not None
-        return self.op.results[self.kind.results.index(name)]
+        return self.op.results[self.kind.result_index(name)]
 
-    def number(self, attribute: str, default: float = 0) -> float:
-        """A number that the call has as an attribute."""
-        given = mlir.ffi_attributes(self.op) or self.op.attributes
-        return mlir.number(given[attribute]) if attribute in given else default
+    def number(self, attribute: str) -> float:
+        """A number that it has as an attribute, 0 where it has none of that name."""
+        known = self.kind is not None and any(a.name == attribute for a in self.kind.attributes)
+        return nsp.attribute(self.op, attribute) if known else 0
 
 
 def execution(module: mlir.Module) -> list[Step]:
-    """The steps of main; calls, loops, branches and terminators themselves are none."""
+    """The steps of main; calls, loops, branches and terminators themselves are none.
+
+    Raises:
+      CompilerError: an operation with a name of ours that is none of the dialect's.
+    """
     main = mlir.function(module, "main").regions[0].blocks[0]
     walk = _Walk(mlir.functions(module))
     walk.name(main.arguments)
@@ -86,14 +82,6 @@ def execution(module: mlir.Module) -> list[Step]:
         else step
         for step in walk.steps
     ]
-
-
-def kind_of(op: mlir.Operation) -> nsp.Op | None:
-    """Which of the engine's calls an operation is, None if it is none."""
-    target = mlir.call_target(op)
-    if target is None:
-        return nsp.kind(op)
-    return FETCH if target == FETCH.name else nsp.named(target.replace("nspjax.", "nsp.", 1))
 
 
 class _Walk:
@@ -119,7 +107,7 @@ class _Walk:
     def share_rows(self) -> None:
         """Tell caches from their companions of X, by what is fetched of these."""
         for step in self.steps:
-            if step.kind is FETCH and step.cache in self.x_of:
+            if step.kind is nsp.FETCH and step.cache in self.x_of:
                 ((fetched_rows,), _) = mlir.tensor(step.operand("rows"))
                 kv, x = self.x_of[step.cache], step.cache
                 for cache, is_x in ((kv, False), (x, True)):
@@ -151,7 +139,7 @@ class _Walk:
         elif op.name == "stablehlo.optimization_barrier":
             self._bind(op.results, operands)
         else:
-            step = Step(op, kind_of(op), operands, self.name(op.results), loops)
+            step = Step(op, nsp.call_kind(op), operands, self.name(op.results), loops)
             self.steps.append(self._with_cache(step))
 
     def _enter(
@@ -166,38 +154,17 @@ class _Walk:
         self._bind(op.results, self._numbers_of(mlir.terminator(block).operands))
 
     def _with_cache(self, step: Step) -> Step:
-        if step.kind is None or "handle_k" not in step.kind.operands:
+        if step.kind is None or not step.kind.has_cache:
             return step
-        handle = step.operands[step.kind.operands.index("handle_k")]
+        handle = step.operands[step.kind.operand_index("handle_k")]
         cache = self._caches.get(handle, handle)
-        if "handle_k" in step.kind.results:
-            self._caches[step.results[step.kind.results.index("handle_k")]] = cache
-        found = _cache_type(step)
-        if found is not None:
-            known = self.types.get(cache, found)
-            better = known.capacity_tokens is None and found.n_rows >= known.n_rows
-            self.types[cache] = found if better else known
+        if step.kind.gives_handle:
+            self._caches[step.results[step.kind.result_index("handle_k")]] = cache
+        if nsp.has_cache_attributes(step.op):
+            n_rows, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(step.op)
+            element = nsp.cache_dtype(step.op)
+            found = CacheType(n_rows, capacity_tokens, n_kv_heads, head_dim, element)
+            self.types.setdefault(cache, found)
         if step.kind is nsp.X_CACHE:
             self.x_of[step.results[0]] = cache
-            x = CacheType(
-                found.n_rows if found else 1,
-                int(step.number("n_heads")),
-                int(step.number("head_dim")),
-                found.element if found else "f32",
-                found.capacity_tokens if found else None,
-            )
-            self.types[step.results[0]] = x
         return dataclasses.replace(step, cache=cache)
-
-
-def _cache_type(step: Step) -> CacheType | None:
-    """As offload-kv wrote it on the operation, or from the tokens that it appends or fetches."""
-    if "cache_shape" in step.op.attributes:
-        n_rows, capacity_tokens, n_kv_heads, head_dim = nsp.cache_shape(step.op)
-        element = nsp.cache_dtype(step.op)
-        return CacheType(n_rows, n_kv_heads, head_dim, element, capacity_tokens)
-    if step.kind is nsp.APPEND or step.kind is FETCH:
-        tokens = step.operand("k") if step.kind is nsp.APPEND else step.result("k")
-        (n_rows, _, n_kv_heads, head_dim), element = mlir.tensor(tokens)
-        return CacheType(n_rows, n_kv_heads, head_dim, element)
-    return None

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from nspjax.compiler import mlir, nsp
-
-Handle = tuple[mlir.Value, mlir.Value]
-"""of K and of V"""
+from nspjax.compiler.nsp import Handle
 
 
 def takes(op: mlir.Operation) -> bool:
     """Whether an operation uses handles up, and gives new ones."""
     kind = nsp.kind(op)
-    return kind is not None and "handle_k" in kind.operands and "handle_k" in kind.results
-
-
-def looks(op: mlir.Operation) -> bool:
-    """Whether an operation has handles without using them up."""
-    kind = nsp.kind(op)
-    return kind is not None and "handle_k" in kind.operands and "handle_k" not in kind.results
-
-
-def before(op: mlir.Operation) -> Handle:
-    """The handles that an operation has."""
-    return nsp.operand(op, "handle_k"), nsp.operand(op, "handle_v")
-
-
-def behind(op: mlir.Operation) -> Handle:
-    """The handles that an operation gives."""
-    return nsp.result(op, "handle_k"), nsp.result(op, "handle_v")
+    return kind is not None and kind.gives_handle
 
 
 def maker(handle: Handle) -> mlir.Operation | None:
@@ -51,15 +33,15 @@ def next_append(handle: Handle, block: mlir.Block) -> mlir.Operation | None:
     """The append, in a block, that makes a handle stale. Reads leave it good."""
     user = taker(handle, block)
     while user is not None and nsp.kind(user) is not nsp.APPEND:
-        user = taker(behind(user), block)
+        user = taker(nsp.next_handle(user), block)
     return user
 
 
 def root(op: mlir.Operation) -> mlir.Value:
     """The first handle, in its block, of the cache that an operation has: what names the cache."""
-    handle = before(op)
+    handle = nsp.handle(op)
     while (made := maker(handle)) is not None and made.block == op.block:
-        handle = before(made)
+        handle = nsp.handle(made)
     return handle[0]
 
 
@@ -68,15 +50,15 @@ def newest(op: mlir.Operation, anchor: mlir.Operation) -> Handle | None:
 
     None: it is made after `anchor` by something that is not ours.
     """
-    handle, block = before(op), anchor.block
+    handle, block = nsp.handle(op), anchor.block
     while not _is_made_before(handle, anchor):
         made = maker(handle)
         if made is None:
             return None
-        handle = before(made)
+        handle = nsp.handle(made)
     user = taker(handle, block)
     while user is not None and user != anchor and user.is_before_in_block(anchor):
-        handle = behind(user)
+        handle = nsp.next_handle(user)
         user = taker(handle, block)
     return handle
 

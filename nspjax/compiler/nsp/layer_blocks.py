@@ -14,7 +14,7 @@ def layer_blocks(module: mlir.Module) -> list[mlir.Block]:
     _inline_layers(module)
     blocks: dict[mlir.Block, None] = {}
     for op in mlir.operations(module):
-        if nsp.kind(op) is not None:
+        if nsp.is_of_a_layer(op):
             blocks[op.operation.block] = None
     return list(blocks)
 
@@ -56,7 +56,7 @@ def _calls_of_layers(module: mlir.Module) -> list[mlir.Operation]:
     calls: list[mlir.Operation] = []
     for name, function in mlir.functions(module).items():
         for op in mlir.operations(function):
-            if nsp.kind(op) is not None:
+            if nsp.is_of_a_layer(op):
                 layers.add(name)
             elif op.name == "func.call":
                 calls.append(op)

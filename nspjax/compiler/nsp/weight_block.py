@@ -17,7 +17,8 @@ class _Load:
 class WeightBlock:
     """A block that is gone through from its begin, operation by operation."""
 
-    def __init__(self, block: mlir.Block, weights: Mapping[int, mlir.Value], keep: int):
+    def __init__(self, block: mlir.Block, weights: Mapping[int, mlir.Type], keep: int):
+        """weights: what each is in memory; here it is a handle."""
         self._weights = weights
         self._keep = keep
         self._loads: dict[int, _Load] = {}
@@ -70,8 +71,10 @@ class WeightBlock:
             weight = op.operands[index]
             load = self._loads.get(hash(weight))
             if load is None or self._n_attended - load.n_attended > self._keep:
-                (value,) = mlir.Builder(op).op(nsp.LOAD.name, [weight, *wait_for], [weight.type])
-                load = self._loads[hash(weight)] = _Load(value, self._n_attended)
+                types = {"value": self._weights[hash(weight)]}
+                made = nsp.LOAD.build(mlir.Builder(op), weight=weight, after=wait_for, types=types)
+                load = _Load(nsp.result(made, "value"), self._n_attended)
+                self._loads[hash(weight)] = load
             op.operands[index] = load.value
 
     def _needed_by(self, op: mlir.Operation) -> list[mlir.Value]:

@@ -51,7 +51,7 @@ class DelayWriteback:
         for block in layer_blocks(module):
             appends = [op for op in operations_of(block) if _is_decode_append(op)]
             for append in appends:
-                append.attributes["hold"] = mlir.attribute(True, module.context)
+                nsp.set_attribute(append, "hold", True)
             after: After = {}
             if self.placement is Placement.STEP_END:
                 self._at_step_end(block, appends, after)
@@ -59,20 +59,20 @@ class DelayWriteback:
                 reads = reads_of(block)
                 for append in appends:
                     self._in_layer(append, reads, after)
-            for op, tokens in after.items():
-                mlir.add_operands(op, tokens)
+            for op, written in after.items():
+                mlir.add_operands(op, written)
         return module
 
     def _in_layer(self, append: mlir.Operation, reads: list[mlir.Operation], after: After) -> None:
-        read = handles.taker(handles.behind(append), append.block)
+        read = handles.taker(nsp.next_handle(append), append.block)
         if read is None or nsp.kind(read) not in nsp.READS or self.placement is Placement.ANYWHERE:
             self._write(append, append, after)
             return
         anchor = wait_of(read)
-        token = self._write(append, anchor, after)
+        done = self._write(append, anchor, after)
         following = next((read for read in reads if anchor.is_before_in_block(read)), None)
         if following is not None:
-            after.setdefault(following, []).append(token)
+            after.setdefault(following, []).append(done)
 
     def _at_step_end(self, block: mlir.Block, appends: list[mlir.Operation], after: After) -> None:
         last_of_cache = {handles.root(append): append for append in appends}
@@ -85,34 +85,32 @@ class DelayWriteback:
 
     def _write(self, append: mlir.Operation, anchor: mlir.Operation, after: After) -> mlir.Value:
         """Write the cache of `append` right behind `anchor`, and before it gets a newer version."""
-        context = append.context
         current = _newest_behind(append, anchor)
         order = () if handles.maker(current) == anchor else anchor.results[:1]
-        attributes = {
-            "interval_tokens": mlir.attribute(self.interval, context),
-            "exclusive": mlir.attribute(self.placement is not Placement.ANYWHERE, context),
-        }
-        (token,) = mlir.Builder(anchor, behind=True).op(
-            nsp.WRITEBACK.name,
-            [*current, *order],
-            [mlir.tensor_type((1,), "i32", context)],
-            attributes | nsp.cache_attributes(append),
+        writeback = nsp.WRITEBACK.build(
+            mlir.Builder(anchor, behind=True),
+            handle=current,
+            interval_tokens=self.interval,
+            exclusive=self.placement is not Placement.ANYWHERE,
+            **nsp.cache_attributes(append),
+            after=order,
         )
+        done = nsp.result(writeback, "done")
         stales = handles.next_append(current, append.block)
         if stales is not None:
-            after.setdefault(stales, []).append(token)
-        return token
+            after.setdefault(stales, []).append(done)
+        return done
 
 
 def _is_decode_append(op: mlir.Operation) -> bool:
     return nsp.kind(op) is nsp.APPEND and mlir.tensor(nsp.operand(op, "k"))[0][1] == 1
 
 
-def _newest_behind(append: mlir.Operation, anchor: mlir.Operation) -> handles.Handle:
+def _newest_behind(append: mlir.Operation, anchor: mlir.Operation) -> nsp.Handle:
     """The newest handle of the cache, right behind `anchor`, which is `append` or behind it."""
-    current = handles.behind(append)
+    current = nsp.next_handle(append)
     user = handles.taker(current, append.block)
     while user is not None and (user == anchor or user.is_before_in_block(anchor)):
-        current = handles.behind(user)
+        current = nsp.next_handle(user)
         user = handles.taker(current, append.block)
     return current

@@ -26,12 +26,14 @@ class HaulKV:
             raise PipelineError(f"haul-kv: chunk-tokens must be 1 or more, got {self.chunk_tokens}")
 
     def run(self, module: mlir.Module) -> mlir.Module:
-        chunk = {"chunk_tokens": mlir.attribute(self.chunk_tokens, module.context)}
         for op in mlir.operations(module):
             if nsp.kind(op) is nsp.ATTEND:
-                kept = {name: op.attributes[name] for name in nsp.ATTEND.attributes}
-                attributes = kept | chunk | nsp.cache_attributes(op)
-                types = [result.type for result in op.results]
-                haul = mlir.Builder(op).op(nsp.HAUL.name, list(op.operands), types, attributes)
-                mlir.replace(op, haul)
+                haul = nsp.HAUL.build(
+                    mlir.Builder(op),
+                    **nsp.operands(op),
+                    **nsp.attributes(op),
+                    chunk_tokens=self.chunk_tokens,
+                    after=nsp.after(op),
+                )
+                mlir.replace(op, list(haul.results))
         return module

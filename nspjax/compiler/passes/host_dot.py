@@ -64,10 +64,8 @@ def _replace(op: mlir.Operation) -> None:
     shape, element = mlir.tensor(op.results[0])
     n_rows = math.prod(x_shape[:-1])
     rows = _cast(build, "stablehlo.reshape", x, (n_rows, x_shape[-1]), x_element)
-    kind = mlir.tensor_type((n_rows, shape[-1]), "f32", op.context)
-    attributes = {"transposed": mlir.attribute(transposed, op.context)}
-    (out,) = build.op(nsp.DOT.name, [rows, w], [kind], attributes)
-    out = _cast(build, "stablehlo.reshape", out, shape, "f32")
+    dot = nsp.DOT.build(build, x=rows, w=w, transposed=transposed)
+    out = _cast(build, "stablehlo.reshape", nsp.result(dot, "out"), shape, "f32")
     mlir.replace(op, [_cast(build, "stablehlo.convert", out, shape, element)])
 
 

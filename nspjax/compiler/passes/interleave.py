@@ -35,7 +35,7 @@ class InterleaveBatch:
     def run(self, module: mlir.Module) -> mlir.Module:
         if self.groups == 1 or not any(map(_decodes_a_batch, mlir.operations(module))):
             return module
-        mlir.inline_calls(module, needed=lambda op: nsp.kind(op) is not None)
+        mlir.inline_calls(module, needed=nsp.is_of_a_layer)
         # all found before any is changed: other blocks may go with what is dropped
         for block, splits in [(block, _splits(block)) for block in mlir.blocks(module)]:
             if splits:
@@ -117,7 +117,7 @@ class _Block:
     def _cut(self, split: _Split) -> None:
         """One append, start and wait for each group; the handles go through the groups."""
         first = split.start if split.append is None else split.append
-        handles = list(first.operands)[:2]
+        handles = list(nsp.handle(first))
         starts, results, appended = [], [], []
         for group in self.groups:
             if split.append is not None:
@@ -127,7 +127,7 @@ class _Block:
             kinds = [group.shape(mlir.tensor(result)[0]) for result in split.wait.results]
             given = [ticket, *nsp.after(split.wait)]
             results.append(mlir.rebuild(split.wait, split.wait, given, kinds))
-        for old, new in zip(list(split.start.results)[1:], handles, strict=True):
+        for old, new in zip(nsp.next_handle(split.start), handles, strict=True):
             old.replace_all_uses_with(new)
         if split.append is not None:  # what reads its handles beside the start
             for old, new in zip(split.append.results, appended, strict=True):
@@ -138,8 +138,8 @@ class _Block:
         self.waits.append([mlir.maker(out) for out, _ in results])
 
     def _of_group(self, op, anchor, handles, group: Part) -> list[mlir.Value]:
-        n_own = len(op.operands) - len(nsp.after(op))
-        rows = [self.cloner.clone(value, group) for value in list(op.operands)[2:n_own]]
+        own = [value for value in nsp.operands(op).values() if value not in nsp.handle(op)]
+        rows = [self.cloner.clone(value, group) for value in own]
         shapes = [mlir.tensor(result)[0] for result in op.results]
         return mlir.rebuild(op, anchor, [*handles, *rows, *nsp.after(op)], shapes)
 

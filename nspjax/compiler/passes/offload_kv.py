@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -16,7 +16,8 @@ from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
 from nspjax.runtime.handle import HANDLE_INTEGERS
 
-Attributes = dict[str, mlir.Attribute]
+Cache = dict[str, Any]
+"""cache_shape and cache_dtype, of every operation that has the cache's handle"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,73 +43,78 @@ class OffloadKV:
         mlir.mark_cache_arguments(module, ())  # they are handles now
         for mark, (shape, element) in zip(marks, caches, strict=True):
             n_tokens = mlir.tensor(mark.operands[0])[0][1]
-            cache = {
-                "cache_shape": mlir.attribute(shape, module.context),
-                "cache_dtype": mlir.attribute(element, module.context),
-            }
+            cache: Cache = {"cache_shape": shape, "cache_dtype": element}
             (_decode if n_tokens == 1 else _extend)(module, mark, cache)
         mlir.update_function_types(module)
         mlir.remove_unused_functions(module)
         return module
 
 
-def _decode(module: mlir.Module, mark: mlir.Operation, cache: Attributes) -> None:
+def _decode(module: mlir.Module, mark: mlir.Operation, cache: Cache) -> None:
     q, k, v, handle_k, handle_v, rows, start, n_new = mark.operands
     build = mlir.Builder(mark)
     (length,) = build.call(
         mlir.splice(module, "nsp.decode_length", _decode_length, start, n_new), (start, n_new)
     )
-    handles = _append(build, cache, (handle_k, handle_v), k, v, rows, start, n_new)
-    out, _, *handles = _attend(build, mark, cache, handles, q, rows, start, length)
-    (out,) = build.op("stablehlo.convert", [out], [mark.results[0].type])
-    mlir.replace(mark, [out, *handles])
+    append = nsp.APPEND.build(
+        build, handle=(handle_k, handle_v), k=k, v=v, rows=rows, start=start, n_new=n_new, **cache
+    )
+    attend = nsp.ATTEND.build(
+        build,
+        handle=nsp.next_handle(append),
+        q=q,
+        rows=rows,
+        position=start,
+        length=length,
+        **_settings(mark),
+        **cache,
+    )
+    out = build.op("stablehlo.convert", [nsp.result(attend, "out")], [mark.results[0].type])
+    mlir.replace(mark, [*out, *nsp.next_handle(attend)])
 
 
-def _extend(module: mlir.Module, mark: mlir.Operation, cache: Attributes) -> None:
+def _extend(module: mlir.Module, mark: mlir.Operation, cache: Cache) -> None:
     q, k, v, handle_k, handle_v, rows, start, n_new = mark.operands
     build = mlir.Builder(mark)
     (stored,) = build.call(
         mlir.splice(module, "nsp.stored_length", _stored_length, start, n_new), (start, n_new)
     )
-    handles = (handle_k, handle_v)
-    out, lse, *handles = _attend(build, mark, cache, handles, q, rows, start, stored)
-    handles = _append(build, cache, handles, k, v, rows, start, n_new)
-    settings = {name: mlir.number(a) for name, a in mlir.attributes_of(mark).items()}
-    settings.pop("all_rows")
+    settings = _settings(mark)
+    attend = nsp.ATTEND.build(
+        build,
+        handle=(handle_k, handle_v),
+        q=q,
+        rows=rows,
+        position=start,
+        length=stored,
+        **settings,
+        **cache,
+    )
+    append = nsp.APPEND.build(
+        build,
+        handle=nsp.next_handle(attend),
+        k=k,
+        v=v,
+        rows=rows,
+        start=start,
+        n_new=n_new,
+        **cache,
+    )
     name = "nsp.attend_new." + "_".join(f"{key}{value}" for key, value in settings.items())
     attend_new = functools.partial(_attend_new, **settings)
     # two calls, so that the first can run while the store attends
     new = build.call(mlir.splice(module, name, attend_new, q, k, v, n_new), (q, k, v, n_new))
-    parts = (out, lse, *new)
+    parts = (nsp.result(attend, "out"), nsp.result(attend, "lse"), *new)
     element = mlir.tensor(q)[1]
     merge = functools.partial(_merge, dtype=mlir.dtype(element))
-    (out,) = build.call(mlir.splice(module, f"nsp.merge.{element}", merge, *parts), parts)
-    mlir.replace(mark, [out, *handles])
+    out = build.call(mlir.splice(module, f"nsp.merge.{element}", merge, *parts), parts)
+    mlir.replace(mark, [*out, *nsp.next_handle(append)])
 
 
-def _append(
-    build: mlir.Builder, cache: Attributes, handles, k, v, rows, start, n_new
-) -> list[mlir.Value]:
-    return build.op(
-        nsp.APPEND.name,
-        [*handles, k, v, rows, start, n_new],
-        [handle.type for handle in handles],
-        {"hold": mlir.attribute(False, build.anchor.context), **cache},
-    )
-
-
-def _attend(build, mark, cache, handles, q, rows, position, length) -> list[mlir.Value]:
-    (*batch_tokens, heads, head_dim), _ = mlir.tensor(q)
-    context = mark.context
-    results = [
-        mlir.tensor_type((*batch_tokens, heads, head_dim), "f32", context),
-        mlir.tensor_type((*batch_tokens, heads), "f32", context),
-        *(handle.type for handle in handles),
-    ]
+def _settings(mark: mlir.Operation) -> dict[str, Any]:
+    """What attention it is."""
     given = mlir.attributes_of(mark)
-    attributes = {name: given[name] for name in ("scale", "window", "softcap")}
-    attributes |= {"read_ahead": mlir.attribute(True, context), **cache}
-    return build.op(nsp.ATTEND.name, [*handles, q, rows, position, length], results, attributes)
+    return {name: mlir.number(given[name]) for name in ("scale", "window", "softcap")}
 
 
 # ---- computation that the pass inserts, as JAX functions ----------------------------------------

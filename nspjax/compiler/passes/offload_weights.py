@@ -58,14 +58,18 @@ class _Offload:
 
     def function(self, body: mlir.Block, weights: list[mlir.Value]) -> None:
         """Offload the weights among a function's arguments."""
-        self.block(body, {hash(weight): weight for weight in weights})
+        types = {hash(weight): weight.type for weight in weights}
         for weight in weights:
             weight.set_type(self.handle)
+        self.block(body, types)
 
     def block(
-        self, block: mlir.Block, weights: dict[int, mlir.Value], carried: tuple[int, ...] = ()
+        self, block: mlir.Block, weights: dict[int, mlir.Type], carried: tuple[int, ...] = ()
     ) -> None:
-        """Lower the uses of weights in a block; those `carried` into the next iteration stay."""
+        """Load the weights that a block uses, but for those `carried` into the next iteration.
+
+        weights: what each is in memory; here it is a handle.
+        """
         here = WeightBlock(block, weights, self.keep)
         operations = [op.operation for op in block.operations]
         for op in operations:
@@ -85,14 +89,15 @@ class _Offload:
             here.passed(op, attends=self.attends(op))
 
     def _regions(
-        self, op: mlir.Operation, weights: dict[int, mlir.Value], entered: list[int]
+        self, op: mlir.Operation, weights: dict[int, mlir.Type], entered: list[int]
     ) -> None:
         for region in op.regions:
             for inner in region.blocks:
-                arguments = [inner.arguments[i] for i in entered]
-                self.block(inner, weights | {hash(a): a for a in arguments}, carried=tuple(entered))
-                for argument in arguments:
-                    argument.set_type(self.handle)
+                inside = dict(weights)
+                for i in entered:
+                    inside[hash(inner.arguments[i])] = inner.arguments[i].type
+                    inner.arguments[i].set_type(self.handle)
+                self.block(inner, inside, carried=tuple(entered))
         for i in entered:  # what comes out is what went in
             op.results[i].replace_all_uses_with(op.operands[i])
             op.results[i].set_type(self.handle)
@@ -118,7 +123,7 @@ class _Offload:
 
     def attends(self, op: mlir.Operation) -> bool:
         """Whether an operation, or one inside it, ends an attention."""
-        if op.name in (nsp.ATTEND.name, nsp.ATTEND_WAIT.name, nsp.HAUL.name):
+        if nsp.kind(op) in (nsp.ATTEND, nsp.ATTEND_WAIT, nsp.HAUL):
             return True
         if op.name == "func.call":
             callee = mlir.symbol(op.attributes["callee"])

@@ -87,43 +87,42 @@ class _Layers:
                     before = self._load_ahead(read, load, before)
             if before is not first:
                 self.after.setdefault(read, []).extend(before)
-            ops[read].attributes["read_ahead"] = mlir.attribute(False, ops[read].context)
+            nsp.set_attribute(ops[read], "read_ahead", False)
         for at, values in self.after.items():
             mlir.add_operands(ops[at], values)
 
     def _prefetch(self, read: int, target: int, before: list[mlir.Value]) -> list[mlir.Value]:
         """Announce a cache in front of `read`; what must come before the next announcement."""
         anchor, source = self.found.ops[read], self.found.ops[target]
-        operands = [nsp.operand(source, "rows"), nsp.operand(source, "length")]
+        rows = {name: nsp.operand(source, name) for name in ("rows", "length")}
         handle = handles.newest(source, anchor)
-        if handle is None or not self._bring_before(read, operands):
+        if handle is None or not self._bring_before(read, list(rows.values())):
             return before
-        attributes = {"most_bytes": mlir.attribute(self.options.bytes, anchor.context)}
-        (token,) = mlir.Builder(anchor).op(
-            nsp.PREFETCH.name,
-            [*handle, *operands, *before],
-            [mlir.tensor_type((1,), "i32", anchor.context)],
-            attributes | nsp.cache_attributes(source),
+        prefetch = nsp.PREFETCH.build(
+            mlir.Builder(anchor),
+            handle=handle,
+            **rows,
+            most_bytes=self.options.bytes,
+            **nsp.cache_attributes(source),
+            after=before,
         )
+        done = nsp.result(prefetch, "done")
         stales = handles.next_append(handle, anchor.block)
         if stales is not None:
             at = self.found.index[stales]
             if not self.found.ancestors[at] & 1 << read:
-                self.after.setdefault(at, []).append(token)
-        return [token]
+                self.after.setdefault(at, []).append(done)
+        return [done]
 
     def _load_ahead(self, read: int, load: int, before: list[mlir.Value]) -> list[mlir.Value]:
         anchor, weight = self.found.ops[read], nsp.operand(self.found.ops[load], "weight")
         if not self._bring_before(read, [weight]):
             return before
-        (token,) = mlir.Builder(anchor).op(
-            nsp.LOAD_AHEAD.name,
-            [weight, *before],
-            [mlir.tensor_type((1,), "i32", anchor.context)],
-        )
+        load_ahead = nsp.LOAD_AHEAD.build(mlir.Builder(anchor), weight=weight, after=before)
+        done = nsp.result(load_ahead, "done")
         if load > read:  # not one of the next step
-            self.after.setdefault(load, []).append(token)
-        return [token]
+            self.after.setdefault(load, []).append(done)
+        return [done]
 
     def _bring_before(self, read: int, values: Sequence[mlir.Value]) -> bool:
         """Have values made before a read; False if that cannot be."""

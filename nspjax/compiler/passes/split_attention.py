@@ -55,18 +55,13 @@ class SplitAttention:
 
 
 def _split(attend: mlir.Operation) -> None:
-    kinds = {name: nsp.result(attend, name).type for name in nsp.ATTEND.results}
-    ticket_type = mlir.tensor_type((2,), "i32", attend.context)
-    given = {name: attend.attributes[name] for name in nsp.ATTEND.attributes}
     build = mlir.Builder(attend)
-    ticket, *handles = build.op(
-        nsp.ATTEND_START.name,
-        list(attend.operands),
-        [ticket_type, kinds["handle_k"], kinds["handle_v"]],
-        given | nsp.cache_attributes(attend),
+    start = nsp.ATTEND_START.build(
+        build, **nsp.operands(attend), **nsp.attributes(attend), after=nsp.after(attend)
     )
-    wait = build.op(nsp.ATTEND_WAIT.name, [ticket], [kinds["out"], kinds["lse"]])
-    mlir.replace(attend, [*wait, *handles])
+    types = {name: nsp.result(attend, name).type for name in ("out", "lse")}
+    wait = nsp.ATTEND_WAIT.build(build, ticket=nsp.result(start, "ticket"), types=types)
+    mlir.replace(attend, [*wait.results, *nsp.next_handle(start)])
 
 
 def _schedule(block: mlir.Block) -> None:
@@ -123,7 +118,7 @@ def _last_independent(found: Dependence, start: int, waits: dict[int, int]) -> l
 
 
 def _is_work(op: mlir.Operation) -> bool:
-    if nsp.kind(op) is not None:
+    if nsp.is_of_a_layer(op):
         return nsp.kind(op) is not nsp.ATTEND_WAIT
     if op.name in _REARRANGES:
         return False

@@ -46,9 +46,8 @@ class VerifySchedule:
             if kind is None:
                 continue
             blocks.setdefault(op.block, []).append(op)
-            for name in ("handle_k", "handle_v"):
-                if name in kind.operands:
-                    _check_taken_once(nsp.operand(op, name), functions)
+            for handle in nsp.handle(op) if kind.has_cache else ():
+                _check_taken_once(handle, functions)
             if kind is nsp.ATTEND_START:
                 _check_waited_once(op)
         for block, ops in blocks.items():
@@ -131,20 +130,25 @@ def _check_reads(ops: list[mlir.Operation]) -> None:
 def _check_held(ops: list[mlir.Operation]) -> None:
     written = {handles.root(op) for op in ops if nsp.kind(op) is nsp.WRITEBACK}
     for op in ops:
-        held = nsp.kind(op) is nsp.APPEND and mlir.number(op.attributes["hold"])
+        held = nsp.kind(op) is nsp.APPEND and nsp.attribute(op, "hold")
         if held and handles.root(op) not in written:
             raise _refused(op, "holds tokens back, and nothing in its block writes them")
 
 
 def _check_looks(block: mlir.Block, ops: list[mlir.Operation]) -> None:
-    looks = [op for op in ops if nsp.kind(op) in (nsp.PREFETCH, nsp.WRITEBACK)]
+    looks = [op for op in ops if _must_come_before_appends(op)]
     if not looks:
         return
     found = Dependence.of(block)
     for op in looks:
-        append = handles.next_append(handles.before(op), block)
+        append = handles.next_append(nsp.handle(op), block)
         if append is not None and not found.needs_any(found.index[append], 1 << found.index[op]):
             raise _refused(op, f"has a handle that {_named(append)} may have made stale by then")
+
+
+def _must_come_before_appends(op: mlir.Operation) -> bool:
+    kind = nsp.kind(op)
+    return kind is not None and kind.effect is nsp.Effect.LOOKS and kind.is_ordered
 
 
 def _named(op: mlir.Operation) -> str:

@@ -19,16 +19,16 @@ class XAttention:
     """What the loops of some layers have in common.
 
     recompute: the name of the function that RECOMPUTE stands for. first_row: of the batch rows,
-    where those with X begin, and no others are looked at. x_dtype: the model's X; what is stored
-    has the cache's dtype.
+    where those with X begin, and no others are looked at. x_cache_shape: [S, C, heads, size] of the
+    cache with the halves of X as K and V. x_dtype: the model's X; what is stored has the cache's
+    dtype.
     """
 
     recompute: str
     first_row: int
     chunk_tokens: int
     n_kv_heads: int
-    n_x_heads: int
-    x_head_dim: int
+    x_cache_shape: tuple[int, ...]
     dtype: str
     x_dtype: str
     scale: float
@@ -37,7 +37,9 @@ class XAttention:
 
     @property
     def name(self) -> str:
-        return "_".join(["nsp.attend_x", *map(str, dataclasses.astuple(self))])
+        given = dataclasses.asdict(self)
+        given["x_cache_shape"] = "x".join(map(str, self.x_cache_shape))
+        return "_".join(["nsp.attend_x", *map(str, given.values())])
 
 
 def split_x(x: Array, *, n_heads: int, dtype: str) -> tuple[Array, Array]:
@@ -66,7 +68,7 @@ def attend_x(
     q, rows, position, length = (value[first_row:] for value in (q, rows, position, length))
 
     def bring(begin: Array, handles: Handles) -> tuple[Array, Array, Handles]:
-        shape = (rows.shape[0], n, settings.n_x_heads, settings.x_head_dim)
+        shape = (rows.shape[0], n, *settings.x_cache_shape[2:])
         low, high, handles = fetch(
             handles, rows, begin, length, shape=shape, dtype=settings.dtype, read_ahead=True
         )

@@ -10,7 +10,7 @@ _MOST_HEAD_DIM = 4096  # of the engine's tiles
 
 
 def is_of_a_layer(op: mlir.Operation) -> bool:
-    return nsp.kind(op) is not None or mlir.composite_name(op) == PROJECT_KV
+    return nsp.is_of_a_layer(op) or mlir.composite_name(op) == PROJECT_KV
 
 
 def layers_of(module: mlir.Module) -> list[tuple[mlir.Operation, mlir.Operation]]:
@@ -24,8 +24,8 @@ def layers_of(module: mlir.Module) -> list[tuple[mlir.Operation, mlir.Operation]
             )
         if kind is nsp.ATTEND:
             decodes = mlir.tensor(nsp.operand(op, "q"))[0][1] == 1
-            users = [use.owner.operation for use in nsp.result(op, "handle_k").uses]
-            beside = [mlir.maker(nsp.operand(op, "handle_k"))] if decodes else users
+            users = [use.owner.operation for use in nsp.next_handle(op)[0].uses]
+            beside = [mlir.maker(nsp.handle(op)[0])] if decodes else users
             appends = [o for o in beside if nsp.kind(o) is nsp.APPEND and o.block == op.block]
             if not appends:
                 raise OffloadError(f"x-cache found no nsp.append for {place(op)}")

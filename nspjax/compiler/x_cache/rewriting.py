@@ -10,6 +10,7 @@ from jax import Array
 
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.batch.function import batch_function
+from nspjax.compiler.lowering.chunked_attention import place_fetches
 from nspjax.compiler.x_cache.attention import RECOMPUTE, XAttention, attend_x, split_x
 from nspjax.compiler.x_cache.finding import is_all_rows, place, projection_of, x_heads_of
 from nspjax.errors import OffloadError
@@ -22,8 +23,8 @@ class Layers:
 
     module: mlir.Module
     chunk_tokens: int
-    x_handles: dict[mlir.Value, list[mlir.Value]] = dataclasses.field(default_factory=dict)
-    """of the X-cache, by the handle of the cache that is current at the same time"""
+    x_handles: dict[mlir.Value, nsp.Handle] = dataclasses.field(default_factory=dict)
+    """of the X-cache, by K's handle of the cache that is current at the same time"""
     functions: dict[str, str] = dataclasses.field(default_factory=dict)
     """names of recomputing functions, by their text"""
 
@@ -41,16 +42,16 @@ class Layers:
         first = attend if attend.is_before_in_block(append) else append
         x_cache = self._x_cache(first, append, n_heads, head_dim)
         settings, captured = self._recomputing(
-            attend, append, x, first_row if fixed else 0, (n_heads, head_dim)
+            attend, append, x, first_row if fixed else 0, _x_shape(append, n_heads, head_dim)
         )
         if first is attend:
             x_cache = self._attend(attend, settings, captured, x_cache, first_row, fixed)
             append, x_cache = self._append(append, x, x_cache, n_heads, first_row)
-            self.x_handles[nsp.result(append, "handle_k")] = x_cache
+            self.x_handles[nsp.next_handle(append)[0]] = x_cache
         else:
             _, x_cache = self._append(append, x, x_cache, n_heads, first_row)
             x_cache = self._attend(attend, settings, captured, x_cache, first_row, fixed)
-            self.x_handles[nsp.result(attend, "handle_k")] = x_cache
+            self.x_handles[nsp.next_handle(attend)[0]] = x_cache
 
     def _call(self, anchor, name, fn, *operands, behind=False, **settings) -> list[mlir.Value]:
         text = "_".join([f"nsp.{name}", *map(str, settings.values())])
@@ -58,50 +59,59 @@ class Layers:
         body = mlir.splice(self.module, text, bound, *operands)
         return mlir.Builder(anchor, behind=behind).call(body, operands)
 
-    def _x_cache(self, anchor, append, n_heads: int, head_dim: int) -> list[mlir.Value]:
-        """The handles of the X-cache, in front of `anchor`."""
-        handles = list(anchor.operands)[:2]
-        if handles[0] in self.x_handles:
-            return self.x_handles[handles[0]]
-        sizes = {"n_heads": n_heads, "head_dim": head_dim}
-        attributes = {name: mlir.attribute(n, anchor.context) for name, n in sizes.items()}
-        kinds = [handle.type for handle in handles]
-        attributes |= nsp.cache_attributes(append)
-        return mlir.Builder(anchor).op(nsp.X_CACHE.name, handles, kinds, attributes)
+    def _x_cache(self, anchor, append, n_heads: int, head_dim: int) -> nsp.Handle:
+        """The handle of the X-cache, in front of `anchor`."""
+        handle = nsp.handle(anchor)
+        if handle[0] in self.x_handles:
+            return self.x_handles[handle[0]]
+        made = nsp.X_CACHE.build(
+            mlir.Builder(anchor),
+            handle=handle,
+            n_heads=n_heads,
+            head_dim=head_dim,
+            **nsp.cache_attributes(append),
+        )
+        return nsp.result(made, "x_k"), nsp.result(made, "x_v")
 
     def _append(
-        self, append, x, x_cache, n_heads: int, first_row: int
-    ) -> tuple[mlir.Operation, list[mlir.Value]]:
+        self, append, x, x_cache: nsp.Handle, n_heads: int, first_row: int
+    ) -> tuple[mlir.Operation, nsp.Handle]:
         """Each row's tokens go to one of the two; X first, so that later handles come behind it."""
         rows, start, n_new = (nsp.operand(append, name) for name in ("rows", "start", "n_new"))
         dtype = str(mlir.dtype(nsp.cache_dtype(append)))
         halves = self._call(append, "split_x", split_x, x, n_heads=n_heads, dtype=dtype)
         of_x = self._call(append, "for_x_rows", _for_x_rows, rows, n_new, first_row=first_row)
         of_kv = self._call(append, "for_kv_rows", _for_kv_rows, rows, n_new, first_row=first_row)
-        shape = (*nsp.cache_shape(append)[:2], *mlir.tensor(halves[0])[0][2:])
-        attributes = nsp.cache_attributes(append) | {
-            "hold": append.attributes["hold"],
-            "cache_shape": mlir.attribute(shape, append.context),
-        }
-        operands = [*x_cache, *halves, rows, start, *of_x]
-        kinds = [handle.type for handle in x_cache]
-        x_cache = mlir.Builder(append).op(nsp.APPEND.name, operands, kinds, attributes)
-        append.operands[nsp.APPEND.operands.index("n_new")] = of_kv[0]
+        made = nsp.APPEND.build(
+            mlir.Builder(append),
+            handle=x_cache,
+            k=halves[0],
+            v=halves[1],
+            rows=rows,
+            start=start,
+            n_new=of_x[0],
+            hold=nsp.attribute(append, "hold"),
+            cache_shape=_x_shape(append, *mlir.tensor(halves[0])[0][2:]),
+            cache_dtype=nsp.cache_dtype(append),
+        )
+        nsp.set_operand(append, "n_new", of_kv[0])
+        x_cache = nsp.next_handle(made)
         return mlir.add_operands(append, x_cache[:1]), x_cache
 
     def _attend(
         self, attend, settings: XAttention, captured, x_cache, first_row: int, fixed: bool
-    ) -> list[mlir.Value]:
+    ) -> nsp.Handle:
         """Attention over the rows with X beside the store's over the others; the X-cache's
-        handles."""
+        handle."""
         names = ("q", "rows", "position", "length")
         q, rows, position, length = (nsp.operand(attend, name) for name in names)
         of_x = self._call(attend, "for_x_rows", _for_x_rows, rows, length, first_row=first_row)
         of_kv = self._call(attend, "for_kv_rows", _for_kv_rows, rows, length, first_row=first_row)
-        attend.operands[nsp.ATTEND.operands.index("length")] = of_kv[0]
+        nsp.set_operand(attend, "length", of_kv[0])
         operands = [*x_cache, q, rows, position, *of_x, *captured]
         bound = functools.partial(attend_x, settings)
         body = mlir.splice(self.module, settings.name, bound, *operands)
+        place_fetches(self.module, settings.x_cache_shape, nsp.cache_dtype(attend))
         recompute = mlir.function(self.module, settings.recompute)
         for stand_in in mlir.composites(self.module, RECOMPUTE):
             mlir.replace(stand_in, mlir.Builder(stand_in).call(recompute, stand_in.operands))
@@ -113,10 +123,10 @@ class Layers:
             merged = self._call(attend, "merge", merge_partials, *both, *partial, behind=True)
         for old, new in zip(both, merged, strict=True):
             old.replace_all_uses_except(new, mlir.maker(new))
-        return [x_k, x_v]
+        return x_k, x_v
 
     def _recomputing(
-        self, attend, append, x: mlir.Value, first_row: int, x_heads: tuple[int, int]
+        self, attend, append, x: mlir.Value, first_row: int, x_cache_shape: tuple[int, ...]
     ) -> tuple[XAttention, list[mlir.Value]]:
         """What the loop over X is to do, and what it needs of the module for that."""
         batch, n_tokens, _ = mlir.tensor(x)[0]
@@ -148,15 +158,17 @@ class Layers:
             first_row=first_row,
             chunk_tokens=n_groups * n_tokens,
             n_kv_heads=n_kv_heads,
-            n_x_heads=x_heads[0],
-            x_head_dim=x_heads[1],
+            x_cache_shape=x_cache_shape,
             dtype=str(mlir.dtype(nsp.cache_dtype(append))),
             x_dtype=str(mlir.dtype(mlir.tensor(x)[1])),
-            scale=mlir.number(attend.attributes["scale"]),
-            window=int(mlir.number(attend.attributes["window"])),
-            softcap=mlir.number(attend.attributes["softcap"]),
+            **{name: nsp.attribute(attend, name) for name in ("scale", "window", "softcap")},
         )
         return settings, made.captured
+
+
+def _x_shape(append: mlir.Operation, n_heads: int, head_dim: int) -> tuple[int, ...]:
+    """Of the cache that keeps X for the one that is appended to."""
+    return (*nsp.cache_shape(append)[:2], n_heads, head_dim)
 
 
 # ---- computation that the pass inserts, as JAX functions ----------------------------------------
