@@ -99,9 +99,9 @@ def _products(op: mlir.Operation, functions: dict[str, mlir.Operation]) -> Cost:
     elif op.name == "func.call":  # inside a decomposition; an execution has none
         body = functions[mlir.symbol(op.attributes["callee"])]
     else:
-        return _NOTHING
+        return Cost()
     inner = (_products(op, functions) for op in mlir.operations(body))
-    return sum((cost for cost in inner if cost is not _NOTHING), Cost())
+    return sum((cost for cost in inner if cost != Cost()), Cost())
 
 
 def _operand_bytes(op: mlir.Operation, n_operands: int) -> int:
