@@ -2,9 +2,10 @@
 
     python bench/compile_time.py --layers 32 --rounds 5
     python bench/compile_time.py --layers 4 --rounds 1      # in seconds
+    python bench/compile_time.py --pipeline auto --rates device=3GB/s,link=16GB/s,compute=1TFLOP/s
 
-Nothing is run. JAX's own time is of the step with its cache in memory:
-jax.jit(step).lower().compile().
+Nothing is run; without --rates, the passes that choose by them choose nothing. JAX's own time is
+of the step with its cache in memory: jax.jit(step).lower().compile().
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import jax.numpy as jnp
 from flax import nnx
 from report import Table, bench_parser, publish
 
+from nspjax.cli.rates_option import parse_rates
 from nspjax.compiler import DEFAULT_PIPELINE, Pipeline, mlir
 from nspjax.compiler.jit.marked_module import marked_module, spec
+from nspjax.compiler.machine.rates import Rates, set_rates
 from nspjax.models import ModelConfig, random_decoder
 from nspjax.ops import KVCache
 
@@ -52,7 +55,7 @@ def main() -> None:
     for index in range(args.rounds + 1):
         own = _jax_seconds(make_step(), operands)
         for text, pipeline in pipelines.items():
-            measured = _round(own, make_step(), operands, pipeline)
+            measured = _round(own, make_step(), operands, pipeline, args.rates)
             if index:  # the first one warms up
                 rounds[text].append(measured)
     publish(args, [_table(text, measured) for text, measured in rounds.items()], rounds)
@@ -68,6 +71,7 @@ def _arguments() -> argparse.Namespace:
         default=[DEFAULT_PIPELINE],
         help="one table for each (default near_storage's)",
     )
+    parser.add_argument("--rates", type=parse_rates, help="as nspjax opt has them")
     return parser.parse_args()
 
 
@@ -106,9 +110,12 @@ def _jax_seconds(step: Any, operands: tuple[Any, ...]) -> float:
     return time.perf_counter() - begin
 
 
-def _round(own: float, step: Any, operands: tuple[Any, ...], pipeline: Pipeline) -> Round:
+def _round(
+    own: float, step: Any, operands: tuple[Any, ...], pipeline: Pipeline, rates: Rates | None
+) -> Round:
     jax.clear_caches()
     marked = marked_module(step, operands)
+    set_rates(marked.module, rates)
     before = mlir.signature(marked.module)
     begin = time.perf_counter()
     mlir.module_of(marked.exported)

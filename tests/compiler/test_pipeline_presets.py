@@ -1,13 +1,15 @@
 """Names of pipelines, options that are checked when they are read, and what `auto` decides."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
-from little_programs import LittleProgram
 
-from nspjax import Store, near_storage
+from nspjax import KVCache, Store, cached_attention, near_storage
 from nspjax.compiler import Pipeline, mlir
 from nspjax.compiler.driver.presets import PRESETS
+from nspjax.compiler.jit.marked_module import marked_module
 from nspjax.compiler.machine.rates import Rates, rates_of, set_rates
 from nspjax.compiler.passes import auto_interleave
 from nspjax.compiler.passes.auto_interleave import AutoInterleave
@@ -99,59 +101,85 @@ def test_a_module_has_rates_where_a_pass_asks(monkeypatch):
 
 # ---- auto ---------------------------------------------------------------------------------------
 
-
-def interleaved(module, rates, monkeypatch):
-    """Whether auto-interleave runs interleave, which is not what is tested here."""
-    asked = []
-
-    class Fake:
-        def __init__(self, groups):
-            asked.append(groups)
-
-        def run(self, module):
-            return module
-
-    monkeypatch.setattr(auto_interleave, "registered_pass", lambda _: Fake)
-    if rates is not None:
-        set_rates(module, rates)
-    AutoInterleave().run(module)
-    return asked == [2]
-
-
-LAYER_BYTES = 2 * 16 / 2 * 2 * 2 * 8 * 4  # rows, half of the capacity, K and V, heads, size, f32
-LAYER_FLOPS = 2 * 2 * 32 * 32
+N_LAYERS, ROWS, CAPACITY, HIDDEN = 8, 4, 64, 32
+LAYER_BYTES = ROWS * CAPACITY / 2 * 2 * HIDDEN * 4  # half full, K and V, f32
+LAYER_FLOPS = 2 * ROWS * HIDDEN * HIDDEN
+WEIGHT_BYTES = HIDDEN * HIDDEN * 4
 
 
 def decode_step(n_tokens=1):
-    """Two layers, and one matmul [2, 32] x [32, 32] a layer beside them."""
-    program = LittleProgram(2, n_tokens, 1, loop=False, parallel=False)
-    module = Pipeline.parse("offload-kv").run(mlir.parse(program.text()))
-    block = mlir.function(module, "main").regions[0].blocks[0]
-    build = mlir.Builder(mlir.terminator(block))
-    x = build.op("test.value", [], [mlir.tensor_type((2, 32), "f32", module.context)])
-    w = build.op("test.value", [], [mlir.tensor_type((32, 32), "f32", module.context)])
-    for _ in range(2):
-        x = build.op("stablehlo.dot_general", [*x, *w], [x[0].type])
-    return module
+    return mlir.parse(decode_text(n_tokens))
+
+
+@functools.cache
+def decode_text(n_tokens):
+    """One product [rows, 32] x [32, 32] a layer, between one attention and the next."""
+
+    def step(x, weights, caches):
+        for layer, (weight, cache) in enumerate(zip(weights, caches, strict=True)):
+            heads = x.reshape(ROWS, n_tokens, 2, HIDDEN // 2)
+            out, caches[layer] = cached_attention(heads, heads, heads, cache)
+            x = jnp.tanh(out.reshape(x.shape) @ weight)
+        return x, caches
+
+    x = jnp.zeros((ROWS, n_tokens, HIDDEN))
+    weights = [jnp.zeros((HIDDEN, HIDDEN))] * N_LAYERS
+    caches = [KVCache.zeros(ROWS, CAPACITY, 2, HIDDEN // 2, jnp.float32)] * N_LAYERS
+    module = marked_module(step, (x, weights, caches)).module
+    return str(Pipeline.parse("offload-kv,split-attention").run(module))
+
+
+def interleaved(module, rates):
+    before = str(module).count("nsp.attend_start")
+    set_rates(module, rates)
+    found = AutoInterleave().run(module)
+    if found is not module:
+        assert str(found).count("nsp.attend_start") == 2 * before
+        assert str(module).count("nsp.attend_start") == before
+    return found is not module
+
+
+def rates(compute_per_device, **more):
+    """What a layer computes, over what is read for it; nothing else takes time."""
+    given = {"read_ahead_bytes": 0.0, **more}
+    return Rates(LAYER_BYTES, 1e15, LAYER_FLOPS / compute_per_device, **given)
 
 
 @pytest.mark.parametrize(
-    ("compute_per_device", "n_tokens", "pays"),
+    ("compute_per_device", "pays"),
+    [(1.0, True), (0.3, True), (3.0, True), (0.1, False), (10.0, False)],
+)
+def test_interleave_where_neither_side_waits_for_long(compute_per_device, pays):
+    assert interleaved(decode_step(), rates(compute_per_device)) is pays
+
+
+def test_interleave_is_for_decode_steps_of_several_rows():
+    assert not interleaved(decode_step(n_tokens=3), rates(1.0))
+    assert not interleaved(decode_step(), None), "nothing is known"
+
+
+@pytest.mark.parametrize(
+    ("more", "pays"),
     [
-        (1.0, 1, True),
-        (0.3, 1, True),
-        (3.0, 1, True),
-        (0.2, 1, False),
-        (5.0, 1, False),
-        (1, 3, False),
+        # the next layer is read while this one computes, with one group as with two
+        ({"read_ahead_bytes": LAYER_BYTES}, False),
+        ({"read_ahead_bytes": LAYER_BYTES / 10}, True),
+        # each group reads the weights: products would take as long again
+        ({"memory_bytes_per_s": WEIGHT_BYTES}, False),
+        ({"memory_bytes_per_s": 10 * WEIGHT_BYTES}, True),
+        # the processors that attend are those that compute
+        ({"processors_apart": False, "memory_bytes_per_s": LAYER_BYTES}, False),
+        ({"processors_apart": False, "memory_bytes_per_s": 10 * LAYER_BYTES}, True),
     ],
 )
-def test_interleave_where_neither_side_waits_for_long(
-    compute_per_device, n_tokens, pays, monkeypatch
-):
-    rates = Rates(LAYER_BYTES, 1.0, LAYER_FLOPS / compute_per_device)
-    assert interleaved(decode_step(n_tokens), rates, monkeypatch) is pays
+def test_what_two_groups_do_not_hide(more, pays):
+    """On a machine on which a layer computes as long as it reads."""
+    assert interleaved(decode_step(), rates(1.0, **more)) is pays
 
 
-def test_without_rates_nothing_is_interleaved(monkeypatch):
-    assert not interleaved(decode_step(), None, monkeypatch)
+def test_interleave_only_builds_what_may_pay(monkeypatch):
+    """Where one lane is busy nearly all the time, no other order is looked at."""
+    asked = []
+    monkeypatch.setattr(auto_interleave, "registered_pass", asked.append)
+    assert not interleaved(decode_step(), rates(0.01))
+    assert not asked

@@ -33,7 +33,7 @@ class InterleaveBatch:
             raise PipelineError(f"interleave: groups must be 1 or more, got {self.groups}")
 
     def run(self, module: mlir.Module) -> mlir.Module:
-        if self.groups == 1 or not any(map(_decodes_a_batch, mlir.operations(module))):
+        if self.groups == 1 or not any(map(decodes_a_batch, mlir.operations(module))):
             return module
         mlir.inline_calls(module, needed=nsp.is_of_a_layer)
         # all found before any is changed: other blocks may go with what is dropped
@@ -44,7 +44,8 @@ class InterleaveBatch:
         return module
 
 
-def _decodes_a_batch(op: mlir.Operation) -> bool:
+def decodes_a_batch(op: mlir.Operation) -> bool:
+    """Whether an operation begins the attention of several rows' next tokens."""
     if nsp.kind(op) is not nsp.ATTEND_START:
         return False
     batch, n_tokens = mlir.tensor(nsp.operand(op, "q"))[0][:2]
@@ -73,7 +74,7 @@ def _splits(block: mlir.Block) -> list[_Split]:
     """The decode attentions of a block, as they follow each other, of the first one's batch."""
     found = []
     for op in (op.operation for op in block.operations):
-        if _decodes_a_batch(op):
+        if decodes_a_batch(op):
             users = [use.owner.operation for use in nsp.result(op, "ticket").uses]
             if len(users) > 1:  # the block's attentions take turns already
                 return []
