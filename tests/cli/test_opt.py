@@ -266,8 +266,13 @@ def test_rates():
         memory_bytes_per_s=200e9,
         read_ahead_bytes=2**20,
     )
-    for bad in ("", "device=3GB/s", "device=3,link=1GB/s,compute=1TFLOP/s", f"{RATES},link=1GB/s"):
-        with pytest.raises(InvalidArgumentError, match="rate"):
+    for bad, message in (
+        ("", "the rates ''"),
+        ("device=3GB/s", "no link and no compute"),
+        ("device=3,link=1GB/s,compute=1TFLOP/s", "'3' is no rate"),
+        (f"{RATES},link=1GB/s", r"cannot read the rates '.*,link=1GB/s'"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=message):
             parse_rates(bad)
     with pytest.raises(InvalidArgumentError, match="10TFLOP/s"):
         parse_rates(RATES.replace("TFLOP/s", "TB/s"))

@@ -232,7 +232,7 @@ def test_mixed_handles_are_refused(store):
 def test_a_full_row_is_refused(store):
     near, caches = near_storage(step, store=store), stored(store)
     _, caches = near(weights(), prompt(CAPACITY), caches)
-    with pytest.raises(InvalidArgumentError, match=f"{CAPACITY}"):
+    with pytest.raises(InvalidArgumentError, match=f"do not fit its capacity of {CAPACITY}"):
         near(weights(), prompt(1), caches)
 
 
@@ -253,7 +253,7 @@ def test_in_memory_caches_and_closed_stores_are_refused(tmp_path):
     near, caches = near_storage(step, store=store), stored(store)
     with pytest.raises(InvalidArgumentError, match="in-memory KVCache"):
         near(weights(), prompt(1), in_memory())
-    with pytest.raises(InvalidArgumentError, match="near_storage"):
+    with pytest.raises(InvalidArgumentError, match="needs a KVCache, got StoredKVCache"):
         step(weights(), prompt(1), caches)
     store.close()
     with pytest.raises(StoreClosedError):
@@ -310,7 +310,7 @@ def test_a_pipeline_that_leaves_work_undone_is_refused(pipeline):
 
 
 def test_pipelines_and_dumps(tmp_path, capsys):
-    with pytest.raises(PipelineError), Store("memory:") as store:
+    with pytest.raises(PipelineError, match="'typo'"), Store("memory:") as store:
         near_storage(step, store=store, pipeline="offload-kv,typo")
     with Store("memory:") as store:
         near = near_storage(

@@ -102,29 +102,40 @@ def test_wrong_arrays(cached):
     store, cache = cached
     rows, one = int32([0]), kv(1)
     wrong = [
-        (kv(1, shape=(3, D)), one),
-        (one, kv(1, 2)),
-        (one[0], one[0]),
-        (one.view(np.uint32), one),
-        (bits(one.astype(np.float16)), bits(one.astype(np.float16))),
+        (kv(1, shape=(3, D)), one, r"k is \[1, 1, 3, 16\], it must be \[1, any, 2, 16\]"),
+        (one, kv(1, 2), r"v is \[1, 2, 2, 16\], it must be \[1, 1, 2, 16\]"),
+        (one[0], one[0], r"k is \[1, 2, 16\], it must be \[1, any, 2, 16\]"),
+        (one.view(np.uint32), one, "k must be float32, float16, or uint16"),
+        (
+            bits(one.astype(np.float16)),
+            bits(one.astype(np.float16)),
+            "k must be float32, float16, or uint16",
+        ),
     ]
-    for k, v in wrong:
-        with pytest.raises(InvalidArgumentError):
+    for k, v, message in wrong:
+        with pytest.raises(InvalidArgumentError, match=message):
             store.append(cache, 1, k, v, rows, int32([20]), rows + 1)
-    with pytest.raises(InvalidArgumentError, match="start"):
+    with pytest.raises(InvalidArgumentError, match=r"start is \[2\], it must be \[1\]"):
         store.append(cache, 1, one, one, rows, int32([20, 1]), rows + 1)
     with pytest.raises(InvalidArgumentError, match="3 query heads"):
         attend(store, cache, 1, [0], [0], [1], q=kv(1, shape=(3, D)))
-    with pytest.raises(InvalidArgumentError, match="q is"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"q is \[1, 1, 2, 17\], it must be \[1, any, any, 16\]"
+    ):
         attend(store, cache, 1, [0], [0], [1], q=kv(1, shape=(2, D + 1)))
-    with pytest.raises(InvalidArgumentError, match="uint16"):
+    with pytest.raises(InvalidArgumentError, match="q must be float32, float16, or uint16"):
         attend(store, cache, 1, [0], [0], [1], q=bits(one.astype(np.float16)))
 
 
 def test_bad_reads(cached):
     store, cache = cached
-    for row, begin, end in [(3, 0, 0), (0, 0, 21), (0, 3, 2), (0, -1, 2)]:
-        with pytest.raises(InvalidArgumentError, match="read of"):
+    for row, begin, end, message in [
+        (3, 0, 0, "read of row 3: .* rows 0 to 2"),
+        (0, 0, 21, "read of tokens 0 to 21 of row 0, which has 20"),
+        (0, 3, 2, "read of tokens 3 to 2 of"),
+        (0, -1, 2, "read of tokens -1 to 2 of"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=message):
             store.read(cache, row, begin, end)
 
 

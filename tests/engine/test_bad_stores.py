@@ -74,14 +74,18 @@ def test_file_prefix(tmp_path):
 
 
 def test_one_bad_device_of_two_gives_the_other_back(tmp_path):
-    with pytest.raises(StorePathError):
+    with pytest.raises(StorePathError, match="missing"):
         _engine.Store([str(tmp_path), str(tmp_path / "missing")], 8 * MIB)
     open_at(tmp_path).close()
 
 
 def test_bad_options(tmp_path):
-    for options in [{"io": "aio"}, {"fault": "read:boom"}, {"threads": -1}]:
-        with pytest.raises(InvalidArgumentError):
+    for options, message in [
+        ({"io": "aio"}, 'io="aio"'),
+        ({"fault": "read:boom"}, 'fault="read:boom"'),
+        ({"threads": -1}, "threads is -1"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=message):
             open_at(tmp_path, **options)
     with pytest.raises(InvalidArgumentError, match="too little"):
         _engine.Store(["memory:"], 1000)
@@ -194,6 +198,17 @@ def test_promised_room_is_not_given_twice(open_store):
         store.create_caches(1, 1, capacity, 8, 128, "bf16")
 
 
+def test_tails_of_all_caches_are_counted(open_store):
+    """Each alone fits; the second does not beside the first."""
+    store = open_store(0, host_memory=1 << 20)
+    shape = (1, 16, 64, 4, 64, "f32", 16)  # a tail of 32 KiB each row
+    (first,) = store.create_caches(*shape)
+    with pytest.raises(StoreFullError, match="host_memory of at least"):
+        store.create_caches(*shape)
+    store.drop_cache(first)
+    store.create_caches(*shape)
+
+
 def test_too_little_host_memory(open_store):
     """The error names an amount that is then enough."""
     shape = (4, 256, 4096, 8, 128, "bf16")
@@ -204,14 +219,19 @@ def test_too_little_host_memory(open_store):
     assert 0 < fitting < 256
     open_store(1, host_memory=enough).create_caches(*shape)
     open_store(1).create_caches(4, fitting, *shape[2:])
-    with pytest.raises(StoreFullError):
+    with pytest.raises(StoreFullError, match=f"host_memory of at least {enough} "):
         open_store(1, host_memory=enough // 2).create_caches(*shape)
 
 
 def test_bad_shapes(open_store):
     store = open_store()
-    for shape in [(0, 1, 64, 1, 16), (1, 0, 64, 1, 16), (1, 1, -5, 1, 16), (1, 1, 64, 1, 0)]:
-        with pytest.raises(InvalidArgumentError, match="must be 1 to"):
+    for shape, message in [
+        ((0, 1, 64, 1, 16), "n_layers is 0"),
+        ((1, 0, 64, 1, 16), "batch is 0"),
+        ((1, 1, -5, 1, 16), "capacity_tokens is -5"),
+        ((1, 1, 64, 1, 0), "head_dim is 0"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=f"{message}: it must be 1 to"):
             store.create_caches(*shape, "f32")
     with pytest.raises(InvalidArgumentError, match="use f32, bf16 or f16"):
         store.create_caches(1, 1, 64, 1, 16, "int8")

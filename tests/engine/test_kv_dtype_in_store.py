@@ -85,6 +85,8 @@ def test_refusals(open_store):
     with pytest.raises(InvalidArgumentError, match='"int2": use f32, bf16, f16, int8 or int4'):
         store.create_caches(1, 1, 64, 1, D, "bf16", 16, "int2")
     for tile_tokens in (1, 8):
-        with pytest.raises(InvalidArgumentError, match="16"):
+        with pytest.raises(
+            InvalidArgumentError, match=f"tile_tokens is {tile_tokens}: .*power of two from 16"
+        ):
             store.create_caches(1, 1, 64, 1, D, "bf16", tile_tokens, "int8")
     assert store.stats()["host_bytes"] == store.stats()["staging_bytes"]

@@ -112,6 +112,22 @@ def test_most_bytes(open_store, more):
     assert store.stats()["bytes_read"] == LAYER_BYTES
 
 
+def test_each_row_as_far_as_it_is_asked_for(open_store):
+    """Rows of other lengths, in one announcement; what is not announced is read when it is seen."""
+    store = open_store(1, host_memory=HOST_MEMORY)
+    handles = filled(store)
+    rows, lengths = int32(range(ROWS)), int32([TOKENS, 1, 2 * TILE, TILE + 1])
+    tile_bytes = TILE * ROW_BYTES // TOKENS
+    store.prefetch(handles[0][0], rows, lengths, 0)
+    n_tiles = TOKENS // TILE + 1 + 2 + 2
+    assert events_of(store, TraceKind.prefetch)["bytes"].tolist() == [n_tiles * tile_bytes]
+    q = np.ones((ROWS, 1, HEADS, D), np.float32)
+    store.attend(*handles[0], q, rows, lengths - 1, lengths, 0.1, read_ahead=False)
+    stats = store.stats()
+    assert stats["bytes_read_ahead"] == stats["bytes_read"] == n_tiles * tile_bytes
+    assert stats["bytes_read_in_vain"] == 0
+
+
 def test_more_than_there_is_room_for(open_store):
     """A small ring: what has no buffer yet is read when there is one; results do not change."""
     store, other = open_store(1, host_memory=2 << 20), open_store(0, host_memory=2 << 20)

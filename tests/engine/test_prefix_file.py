@@ -14,6 +14,7 @@ from prefix_cases import (
     append,
     assert_same,
     attention,
+    elements,
     filled,
     new_caches,
     opened,
@@ -126,6 +127,24 @@ def test_shared_and_pinned_tiles(tmp_path, n_directories, pinned):
         np.testing.assert_array_equal(row_0[:, :150], row_2)
         both = [attention(store, caches[0], row) for row in (0, 1)]
         np.testing.assert_array_equal(*both)
+
+
+def test_tiles_that_no_device_has_yet_are_saved(tmp_path):
+    with opened(tmp_path, 1) as store:
+        caches = new_caches(store, n_layers=1)
+        rng, where = np.random.default_rng(0), [np.array([n], np.int32) for n in (0, 0, 100)]
+        k, v = (elements(rng, (1, 100, *caches[0].shape[2:])) for _ in "kv")
+        _, number, version, _ = np.asarray(caches[0].k).tolist()
+        version = store._engine.append(number, version, k, v, *where, hold=True)
+        lengths = caches[0].lengths.at[0].set(100)
+        caches = [caches[0].with_handles(store._engine.cache_handles(number, version), lengths)]
+        assert store.stats().bytes_written == 0
+        store.save_prefix(tmp_path / "prefix", caches, 0, model=MODEL)
+        caches, _ = store.load_prefix(tmp_path / "prefix", caches, 1, model=MODEL)
+        for row in (0, 1):
+            np.testing.assert_array_equal(
+                tokens(store, caches[0], row, 100), np.stack([k[0], v[0]])
+            )
 
 
 def test_a_save_replaces_the_one_before(tmp_path):

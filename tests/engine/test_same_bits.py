@@ -52,6 +52,24 @@ def test_memory_files_io_and_threads(open_store, options):
         assert_same(results[0], other)
 
 
+def test_segments_are_added_in_token_order(open_store):
+    """Four of 1 MiB and a tail, of which some are in host memory and so are there first."""
+    tokens = 4 * 1024 + 10
+    rng = np.random.default_rng(0)
+    k, v = (normal(rng, (1, tokens, HEADS, D), "bf16") for _ in "kv")
+    q = normal(rng, (1, 1, HEADS * GROUP, D))
+    results = []
+    for setting in [{"n_directories": 0}] + [
+        {"n_directories": 1, "pinned_bytes": n << 20} for n in (0, 1, 2, 3)
+    ]:
+        store = open_store(**setting, threads=1, host_memory=32 << 20)
+        cache, version = filled(store, k, v, [tokens], rows=1, capacity=tokens)
+        assert store.stats()["pinned_bytes"] == setting.get("pinned_bytes", 0)
+        results.append(attend(store, cache, version, q, [0], [tokens]))
+    for other in results[1:]:
+        assert_same(results[0], other)
+
+
 @pytest.mark.parametrize("options", [{}, {"window": 300}])
 def test_host_memory_is_not_seen(open_store, options):
     """Where it is short, a segment of 1 MiB comes in reads of one tile, or of two."""

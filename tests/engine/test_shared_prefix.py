@@ -90,9 +90,16 @@ def test_a_share_of_a_share(shared):
 
 def test_what_cannot_be_shared(open_store, shared):
     store, cache, version, _ = shared
-    for source, rows, n_tokens in [(6, [1], 1), (-1, [1], 1), (0, [0], 1), (0, [1, 1], 1),
-                                   (0, [9], 1), (0, [1], 501), (0, [1], -1)]:  # fmt: skip
-        with pytest.raises(InvalidArgumentError):
+    for source, rows, n_tokens, message in [
+        (6, [1], 1, "from row 6: .*rows 0 to 5"),
+        (-1, [1], 1, "from row -1: .*rows 0 to 5"),
+        (0, [0], 1, "with row 0: .*not row 0"),
+        (0, [1, 1], 1, "with row 1: .*once"),
+        (0, [9], 1, "with row 9: .*rows 0 to 5"),
+        (0, [1], 501, "501 tokens: row 0 has 500"),
+        (0, [1], -1, "-1 tokens: row 0 has 500"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=message):
             store.share_prefix(cache, version, source, int32(rows), n_tokens)
     with pytest.raises(StaleHandleError):
         store.share_prefix(cache, version - 1, 0, int32([1]), 1)

@@ -123,5 +123,5 @@ def test_saved(tmp_path):
     "bad", [[(1, 2)], [3], np.zeros(3, np.float32), [record(0, 1, 15)], [record("x", 1, 0)]]
 )
 def test_what_is_no_trace(bad):
-    with pytest.raises(InvalidArgumentError, match="trace"):
+    with pytest.raises(InvalidArgumentError, match=r"events? of a trace"):
         chrome_trace(bad)

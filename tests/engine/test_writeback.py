@@ -152,6 +152,22 @@ def test_what_does_not_fit_is_written(open_store):
         assert_same(store.read(cache, row, 0, 2048), [x[row] for x in (k, v)])
 
 
+def test_what_other_rows_hold_is_counted(open_store):
+    """Row after row, in calls of their own: together they would hold more than there is."""
+    budget = 2 << 20
+    store = open_store(1, host_memory=budget)
+    cache = one_cache(store, capacity=1024)
+    k, v = contents(1024)
+    version = 0
+    for row in range(ROWS):
+        for start in range(0, 960, 64):
+            version = hold(store, cache, version, k, v, start, 64, rows=[row])
+            assert store.stats()["host_bytes"] <= budget
+    assert budget < ROWS * 960 // TILE * TILE_BYTES
+    for row in range(ROWS):
+        assert_same(store.read(cache, row, 0, 960), [x[row, :960] for x in (k, v)])
+
+
 def test_an_append_without_hold_writes_what_was_held(open_store):
     store = open_store(1)
     cache = one_cache(store)
@@ -315,6 +331,36 @@ def test_an_append_behind_attention_whose_write_fails(open_store):
     for row in range(ROWS):
         assert_same(store.read(cache, row, 0, 40), [x[row, :40] for x in (k, v)])
     assert store.version(cache) == version
+
+
+def test_a_write_that_fails_before_one_that_does_not(open_store):
+    """Both are queued after an attention. What the second wrote does not stand for the first's
+    tiles: they stay in the tail, are attended over there, and the second flush writes them."""
+    store, other = (
+        open_store(1, fault=f"write:eio:after={ROWS}:times={2 * ROWS}", read_bytes_per_s=2e6),
+        open_store(1),
+    )
+    k, v = contents(300)
+    cache, plain = one_cache(store), one_cache(other)
+    version = fill(store, cache, k, v, [256] * ROWS)
+    store.flush()
+    q = np.ones((ROWS, 1, HEADS * GROUP, D), np.float32)
+    rows, lengths = int32(range(ROWS)), int32([256] * ROWS)
+    ticket = store.attend_start(cache, version, q, rows, lengths - 1, lengths, 0.1)
+    for start in (256, 256 + TILE):
+        version = hold(store, cache, version, k, v, start, TILE)
+        store.writeback(cache, TILE, True)
+    store.attend_wait(ticket)
+    with pytest.raises(StorageIOError, match="write of"):
+        store.flush()
+    same = fill(other, plain, k, v, [256 + 2 * TILE] * ROWS)
+    expected = attend(other, plain, same, 256 + 2 * TILE)
+    assert_same(attend(store, cache, version, 256 + 2 * TILE), expected)
+    before = store.stats()["bytes_written"]
+    assert n_written(store) - before >= ROWS * TILE_BYTES
+    assert_same(attend(store, cache, version, 256 + 2 * TILE), expected)
+    for row in range(ROWS):
+        assert_same(store.read(cache, row, 0, 288), [x[row, :288] for x in (k, v)])
 
 
 def test_bad_intervals(open_store):

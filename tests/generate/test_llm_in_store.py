@@ -2,6 +2,9 @@
 
 import random
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny_decoder import TinyDecoder
 
@@ -9,8 +12,7 @@ import nspjax
 from nspjax.errors import (
     InvalidArgumentError,
     PipelineError,
-    StaleHandleError,
-    StorageIOError,
+    StoreClosedError,
     StoreFullError,
 )
 from nspjax.generate import LLM, SamplingParams
@@ -47,33 +49,46 @@ def test_the_tokens_are_those_of_a_cache_in_memory(model, in_memory, store):
 
 
 def test_no_room_for_all_rows_is_said_before_anything_runs(model, store):
-    with pytest.raises(StoreFullError, match=r"\d"):
+    with pytest.raises(StoreFullError, match=r"1000000 rows .*host_memory of at least"):
         LLM(model, store=store, max_num_seqs=10**6)
 
 
-@pytest.mark.filterwarnings("ignore:the disk is gone; going on")
-@pytest.mark.parametrize("in_store", [False, True], ids=["in memory", "in a store"])
-def test_after_a_failed_call_the_llm_goes_on(model, in_memory, store, monkeypatch, in_store):
-    with LLM(model, store=store if in_store else None, **OPTIONS) as llm:
-        decode = llm._runner._decode
+class Interrupted(TinyDecoder):
+    """Its decode steps call `Interrupted.call`, which may raise."""
 
-        def fail(weights, caches, batch):
-            decode(weights, caches, batch)  # which consumes the caches
-            raise StorageIOError("the disk is gone")
+    call = staticmethod(lambda: None)
 
-        monkeypatch.setattr(llm._runner, "_decode", fail)
-        with pytest.raises(StorageIOError, match="the disk is gone"):
-            llm.generate(PROMPTS[:1], GREEDY)
-        monkeypatch.undo()
+    def __call__(self, tokens, caches, **options):
+        hidden, caches = super().__call__(tokens, caches, **options)
+        if tokens.shape[1] == 1:
+            result = jax.ShapeDtypeStruct((), jnp.int32)
+
+            def call(_):
+                Interrupted.call()
+                return np.int32(0)
+
+            hidden += jax.pure_callback(call, result, hidden[0, 0, 0]).astype(hidden.dtype)
+        return hidden, caches
+
+
+def test_after_a_call_that_failed_in_memory_the_llm_goes_on(in_memory, monkeypatch):
+    def fail():
+        raise OSError("the machine is on fire")
+
+    with LLM(Interrupted(), **OPTIONS) as llm:
         assert llm.generate(PROMPTS[:1], GREEDY) == in_memory[:1]
+        with monkeypatch.context() as patch:
+            patch.setattr(Interrupted, "call", staticmethod(fail))
+            with pytest.raises(Exception, match="the machine is on fire"):
+                llm.generate(PROMPTS[:1], GREEDY)
+        assert llm.generate(PROMPTS, GREEDY) == in_memory
 
 
 def test_the_engine_s_errors_come_as_what_they_are(model, store):
     with LLM(model, store=store, **OPTIONS) as llm:
-        stale = llm._runner._caches
         llm.generate(PROMPTS[:1], GREEDY)
-        llm._runner._caches = stale
-        with pytest.raises(StaleHandleError):
+        store.close()
+        with pytest.raises(StoreClosedError, match="is closed"):
             llm.generate(PROMPTS[:1], GREEDY)
 
 

@@ -304,5 +304,6 @@ def test_malformed_generation_config(tmp_path: Path) -> None:
 )
 def test_model_config_checks_itself(settings) -> None:
     sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "max_position_tokens": 8}
-    with pytest.raises(InvalidArgumentError):
+    (name,) = settings
+    with pytest.raises(InvalidArgumentError, match=name):
         ModelConfig.llama(**{**sizes, "n_layers": 1, "n_heads": 4, **settings})
