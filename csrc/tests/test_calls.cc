@@ -168,11 +168,23 @@ void test_every_wrong_array_is_refused() {
   }
 }
 
-void test_elements_of_less_than_a_byte_are_refused() {
+// Arrays that fit each other, but not the cache or the call's attributes.
+void test_all_arrays_may_be_wrong_together() {
   const Fixture f;
-  const auto loaded = f.on_weight(calls::kLoad);
-  loaded->given.results[0].element_bytes = 0;
-  check_throws(ErrorKind::kInvalidArgument, [&] { loaded->run(); });
+  f.append()->run();
+  const auto check_refused = [&](char axis, int64_t size, const auto&... make) {
+    Fixture other = f;
+    other.sizes[axis] = size;
+    (check_throws(ErrorKind::kInvalidArgument, [&] { make(other)->run(); }), ...);
+  };
+  const auto append = [](const Fixture& made) { return made.append(); };
+  const auto attend = [](const Fixture& made) { return made.attend(calls::kAttend); };
+  const auto start = [](const Fixture& made) { return made.attend(calls::kAttendStart); };
+  const auto fetch = [](const Fixture& made) { return made.fetch(); };
+  check_refused('H', kHeads + 1, append, fetch);
+  check_refused('D', 2 * kDim, append, attend, start, fetch);
+  check_refused('Q', kQueryHeads + 1, attend, start);
+  check_refused('T', kNewTokens - 1, fetch);
 }
 
 void test_messages() {
@@ -197,6 +209,12 @@ void test_messages() {
   check_says(*fetched, "nspjax.fetch: begin is [2], it must be [1]");
   fetched->change(fetched->given.operands[calls::kFetch.operands.index("rows")], {2}, "f32");
   check_says(*fetched, "nspjax.fetch: rows is f32, it must be i32");
+  const auto attended = f.attend(calls::kAttend);
+  attended->change(attended->given.operands[calls::kAttend.operands.index("q")], {2}, "i8");
+  check_says(*attended, "nspjax.attend: q is i8, it must be f32, bf16 or f16");
+  const auto loaded = f.on_weight(calls::kLoad);
+  loaded->given.results[0].element_bytes = 0;  // XLA's i4
+  check_says(*loaded, "nspjax.load: value is i16, it must have elements of whole bytes");
 }
 
 void test_stale_and_gone() {
@@ -236,7 +254,7 @@ int main() {
     test_dot(true);
   }
   test_every_wrong_array_is_refused();
-  test_elements_of_less_than_a_byte_are_refused();
+  test_all_arrays_may_be_wrong_together();
   test_messages();
   test_stale_and_gone();
 }
