@@ -282,6 +282,7 @@ class Store:
         """
         from nspjax.runtime.saved_prefix import save_prefix  # loads the engine
 
+        caches = list(caches)
         handles = list(map(self._check_current, caches))
         save_prefix(self._engine, path, caches, handles, row, n_tokens, model)
 
@@ -308,6 +309,7 @@ class Store:
         """
         from nspjax.runtime.saved_prefix import load_prefix
 
+        caches = list(caches)
         handles = list(map(self._check_current, caches))
         return load_prefix(self._engine, path, caches, handles, row, model)
 
