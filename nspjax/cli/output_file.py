@@ -21,6 +21,8 @@ def check_output(
     """
     if path is None:
         return
+    if not path:
+        raise InvalidArgumentError(f"{option} is empty: give a file to write")
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -43,6 +45,8 @@ def check_output(
         what = "is no ordinary file"
     elif not os.path.isdir(folder):
         what = f"has no directory {folder}"
+    elif not os.access(path if os.path.lexists(path) else folder, os.W_OK, effective_ids=True):
+        what = "cannot be written by this user"
     if what is not None:
         raise InvalidArgumentError(f"{option} {path} {what}: give a file to write")
     if os.path.realpath(path) in map(os.path.realpath, other_than):

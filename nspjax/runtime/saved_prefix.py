@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,8 +35,9 @@ def save_prefix(
 ) -> None:
     """What Store.save_prefix does; handles: the number and version of each cache."""
     _check_distinct(handles)
+    row = _integer("row", row)
     length = _row_length(caches, row)
-    n_tokens = length if n_tokens is None else n_tokens
+    n_tokens = length if n_tokens is None else _integer("n_tokens", n_tokens)
     if not 0 < n_tokens <= length:
         raise InvalidArgumentError(
             f"save_prefix of {n_tokens} tokens: row {row} has {length}, and 1 is the least"
@@ -61,6 +64,7 @@ def load_prefix(
 ) -> tuple[list[StoredKVCache], int]:
     """What Store.load_prefix does; handles: the number and version of each cache."""
     _check_distinct(handles)
+    row = _integer("row", row)
     _row_length(caches, row)
     path = as_path(path)
     with open_prefix_file(path) as file:
@@ -121,6 +125,16 @@ def _check_distinct(handles: list[tuple[int, int]]) -> None:
         raise InvalidArgumentError("a prefix needs the caches of all layers, got none")
     if len({cache for cache, _ in handles}) < len(handles):
         raise InvalidArgumentError("the same cache is given for two layers")
+
+
+def _integer(name: str, value: Any) -> int:
+    """NumPy's integers too, which no JSON takes; a bool would index, but is no number of a row."""
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InvalidArgumentError(f"{name} must be an integer, got {reprlib.repr(value)}")
 
 
 def _row_length(caches: Sequence[StoredKVCache], row: int) -> int:

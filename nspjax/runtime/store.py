@@ -125,6 +125,7 @@ class Store(CacheCalls):
         """
         from nspjax.runtime.saved_prefix import save_prefix  # loads the engine
 
+        caches = list(caches)
         handles = list(map(self._check_current, caches))
         save_prefix(self._engine, path, caches, handles, row, n_tokens, model)
 
@@ -151,6 +152,7 @@ class Store(CacheCalls):
         """
         from nspjax.runtime.saved_prefix import load_prefix
 
+        caches = list(caches)
         handles = list(map(self._check_current, caches))
         return load_prefix(self._engine, path, caches, handles, row, model)
 

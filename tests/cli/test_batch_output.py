@@ -264,6 +264,43 @@ def test_a_file_that_somebody_else_writes(path: str):
     assert f"cut it to {len(result('a'))} bytes" in str(error.value)
 
 
+@pytest.mark.parametrize("resumes", [False, True])
+@pytest.mark.parametrize(
+    "text", [b"X", b"\0" * 50, b"\n", b'{"custom_id": "b"}\n'], ids=["bit", "zeros", "end", "line"]
+)
+def test_a_file_that_somebody_else_writes_over(path: str, resumes: bool, text: bytes):
+    """Of the same size, under the same name: only what it holds tells."""
+    batch = batch_of("a", "b", "c", "d")
+    lines = [result(custom_id) for custom_id in "abcd"]
+    output = open_output(path, keep=False, replace=False)
+    for line in lines[:3]:
+        output.append(line)
+    if resumes:
+        output.close()
+        output = open_output(path, keep=True, replace=False)
+        assert list(finished_ids(output, batch, "m", MADE_WITH)) == ["a", "b", "c"]
+    with open(path, "r+b") as file:
+        file.seek(len(lines[0]) + 20)
+        file.write(text)
+    output.append(lines[3])
+    with pytest.raises(BatchFileError, match="of its 4 lines, 1 are not what was written: 2"):
+        output.close()
+    assert output.disturbed
+    left = Path(path).read_bytes()
+    whole = left[: len(lines[0])] + left[len(lines[0]) + len(lines[1]) :]
+    assert whole == lines[0] + lines[2] + lines[3]
+    Path(path).write_bytes(whole)
+    assert resumed(path, batch) == ["a", "c", "d"]
+
+
+def test_content_that_is_not_thrown_away_yet_is_not_looked_at(path: str):
+    """An --overwrite that ends before it begins leaves what there is, and says nothing of it."""
+    Path(path).write_bytes(b"other things\n")
+    with open_output(path, keep=False, replace=True):
+        Path(path).write_bytes(b"otherwise...\n")
+    assert Path(path).read_bytes() == b"otherwise...\n"
+
+
 def test_a_file_that_was_moved_back_in_time_is_the_same(path: str):
     with open_output(path, keep=False, replace=False) as output:
         os.rename(path, path + ".moved")

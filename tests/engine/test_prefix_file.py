@@ -158,6 +158,25 @@ def test_a_save_replaces_the_one_before(tmp_path):
         assert_same(store, caches, 0, store, caches, 2, n_tokens)
 
 
+def test_any_integers_and_any_iterable(tmp_path):
+    path = tmp_path / "prefix"
+    with opened(tmp_path, 0) as store:
+        caches = filled(store, LENGTHS)
+        store.save_prefix(path, iter(caches), np.int32(1), np.int64(50), model=MODEL)
+        caches, n_tokens = store.load_prefix(path, iter(caches), np.int64(2), model=MODEL)
+        assert n_tokens == 50
+        np.testing.assert_array_equal(
+            tokens(store, caches[1], 2, 50), tokens(store, caches[1], 1, 50)
+        )
+        for wrong in (True, np.True_, 1.0, "1", [1]):
+            with pytest.raises(InvalidArgumentError, match="n_tokens must be an integer"):
+                store.save_prefix(path, caches, 1, wrong, model=MODEL)
+            with pytest.raises(InvalidArgumentError, match="row must be an integer"):
+                store.save_prefix(path, caches, wrong, model=MODEL)
+            with pytest.raises(InvalidArgumentError, match="row must be an integer"):
+                store.load_prefix(path, caches, wrong, model=MODEL)
+
+
 # ---- refusals -----------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from nspjax.generate.batch.fingerprint import Fingerprint
 from nspjax.generate.batch.input import BatchInput
 from nspjax.generate.batch.lines import shown
 from nspjax.generate.batch.results import ID_PREFIX, LINE_BEGIN, MOST_MESSAGE, result_id
+from nspjax.generate.batch.written_lines import WrittenLines
 from nspjax.message_text import shortened
 
 SYNC_SECONDS = 1.0
@@ -37,6 +38,8 @@ class BatchOutput:
         self.path = path
         self.disturbed = False
         """whether somebody else did something to the file, so that it is not what was written"""
+        self.lines = WrittenLines()
+        """those that were written, and before them those that `finished_ids` found"""
         self._fd = fd
         self._size = os.fstat(fd).st_size
         self._synced_at = time.monotonic()
@@ -66,6 +69,7 @@ class BatchOutput:
             while written < len(line):  # the disk is nearly full: the next write says so
                 written += os.write(self._fd, line[written:])
             self._size += written
+            self.lines.add(line)
             if time.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self.sync()
         except OSError as error:
@@ -94,6 +98,7 @@ class BatchOutput:
         try:
             if not self.disturbed:
                 self.sync()
+                self._check_lines()
         except OSError as error:
             raise BatchFileError(f"cannot sync {self.path}: {error.strerror}") from error
         finally:
@@ -127,6 +132,21 @@ class BatchOutput:
             f"cut it to {self._size} bytes, and --resume answers the rest"
         )
         raise BatchFileError(f"the output {self.path} {what}")
+
+    def _check_lines(self) -> None:
+        """Whether the file has what was written: somebody may have written over it."""
+        if self.lines.n_bytes != self._size:  # of a job that never began: others' content
+            return
+        with self.reader() as file:
+            changed = self.lines.changed(file)
+        if changed:
+            self.disturbed = True
+            numbers = shortened(", ".join(map(str, changed)), 100)
+            raise BatchFileError(
+                f"somebody else wrote over the output {self.path} while the job ran: of its "
+                f"{len(self.lines)} lines, {len(changed)} are not what was written: {numbers}. "
+                "Take them out, and --resume answers their requests again"
+            )
 
     def _copy(self) -> str:
         """What was written, in a new file beside the output or, if need be, elsewhere."""
@@ -237,6 +257,7 @@ def finished_ids(
             _check_same_settings(result, made_with, where)
             numbers[custom_id] = number
             done[custom_id] = result.get("error") is None
+            output.lines.add(raw)
             offset += len(raw)
     return done
 
