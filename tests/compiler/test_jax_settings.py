@@ -1,12 +1,11 @@
 """Our programs under JAX's settings: the same answers, or a refusal that names the setting."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax_settings import NOT_AT_ONCE, changed, other_values
 
 from nspjax import KVCache, Store, cached_attention, near_storage
 from nspjax.errors import CompilerError
@@ -14,33 +13,17 @@ from nspjax.errors import CompilerError
 ROWS, HEADS, HKV, D = 2, 4, 2, 16
 SIZES = {"batch": ROWS, "capacity_tokens": 64, "n_kv_heads": HKV, "head_dim": D}
 
-SETTINGS = [
-    {"jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"},
-    {"jax_enable_x64": True, "jax_threefry_partitionable": False, "jax_debug_key_reuse": True},
-    {"jax_transfer_guard": "disallow", "jax_debug_nans": True, "jax_debug_infs": True},
-    {"jax_check_tracer_leaks": True, "jax_enable_checks": True, "jax_default_prng_impl": "rbg"},
-    {
-        "jax_default_matmul_precision": "highest",
-        "jax_disable_most_optimizations": True,
-        "jax_use_shardy_partitioner": False,
-        "jax_use_simplified_jaxpr_constants": True,
-        "jax_include_full_tracebacks_in_locations": False,
-        "jax_enable_custom_prng": True,
-        "jax_cpu_enable_async_dispatch": False,
-    },
-]
+NO_PROGRAM = {
+    "eager_constant_folding": "a mark of a composite is computed as it is traced",
+    "jax_disable_jit": "refused by name",
+    "jax_no_execution": "JAX runs nothing",
+    "jax_no_tracing": "JAX traces nothing",
+}
+"""Settings under which there is no program to be run."""
 
 
-@contextlib.contextmanager
-def configured(settings):
-    before = {name: jax.config.values[name] for name in settings}
-    try:
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+def our_values() -> dict[str, object]:
+    return {name: value for name, value in other_values().items() if name not in NO_PROGRAM}
 
 
 def heads(x, w):
@@ -81,9 +64,8 @@ def expected():
     return np.asarray(out), np.asarray(cache.lengths)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ",".join(settings))
-def test_the_same_answers(settings, expected):
-    with configured(settings):
+def check_answers(settings, expected):
+    with changed(settings):
         w, x, rows, n_new = arguments()
         memory = KVCache.zeros(*SIZES.values(), jnp.float32)
         out, _ = jax.jit(generate)(w, x, memory, rows, n_new)
@@ -97,6 +79,17 @@ def test_the_same_answers(settings, expected):
             np.testing.assert_array_equal(store.fetch(cache).lengths, expected[1])
             cache = store.share_prefix(cache, 1, [0], 4)
             assert np.asarray(store.current(cache).lengths)[0] == 4
+
+
+def test_the_same_answers_under_all_settings_at_once(expected):
+    values = {name: value for name, value in our_values().items() if name not in NOT_AT_ONCE}
+    check_answers(values, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", our_values())
+def test_the_same_answers_under_each_setting(name, expected):
+    check_answers({name: our_values()[name]}, expected)
 
 
 def test_a_program_is_traced_again_under_other_settings():

@@ -1,6 +1,5 @@
 """No setting of JAX changes an answer: under each it is the same, or the setting is refused."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax_settings import NOT_AT_ONCE, changed, other_values
 
 import nspjax
 from nspjax.errors import InvalidArgumentError
@@ -24,58 +24,9 @@ PARAMS = [
     SamplingParams(temperature=1.3, top_k=20, min_p=0.01, seed=5, max_tokens=20),
 ]
 
-OTHER = {
-    "jax_default_matmul_precision": "bfloat16",
-    "jax_default_prng_impl": "rbg",
-    "jax_explicit_x64_dtypes": "error",
-    "jax_legacy_prng_key": "error",
-    "jax_memory_fitting_level": "O0",
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_optimization_level": "O1",
-    "jax_random_seed_offset": 7,
-    "jax_send_traceback_to_runtime": "full",
-    "jax_transfer_guard": "disallow",
-    "jax_transfer_guard_device_to_device": "disallow",
-    "jax_transfer_guard_device_to_host": "disallow",
-    "jax_transfer_guard_host_to_device": "disallow",
-}
-"""What is no bool -> a value that is not the default."""
 
-NOT_OURS = {
-    "jax_compilation_cache_expect_pgle": "profiles of GPUs",
-    "jax_enable_pgle": "profiles of GPUs",
-    "jax_distributed_debug": "prints every program",
-    "jax_explain_cache_misses": "logs every tracing",
-    "jax_log_compiles": "logs every compilation",
-    "jax_raise_persistent_cache_errors": "about a cache on disk",
-}
-
-
-NOT_AT_ONCE = {"jax_scan3"}
-"""No trouble alone, but with all others at once JAX itself does not lower a loop."""
-
-
-def other_values() -> dict[str, object]:
-    """Every setting of this JAX that is a bool or one of OTHER, with another value than now."""
-    bools = {
-        name: not value for name, value in jax.config.values.items() if isinstance(value, bool)
-    }
-    known = {name: value for name, value in OTHER.items() if name in jax.config.values}
-    changed = bools | known
-    return {name: changed[name] for name in sorted(changed) if name not in {*NOT_OURS, *_REFUSED}}
-
-
-@contextlib.contextmanager
-def changed(settings: dict[str, object]):
-    before = {name: jax.config.values[name] for name in settings}
-    try:
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+def our_values() -> dict[str, object]:
+    return {name: value for name, value in other_values().items() if name not in _REFUSED}
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +51,16 @@ def expected(checkpoint, store):
 
 
 def test_all_settings_at_once(checkpoint, store, expected):
-    at_once = {name: value for name, value in other_values().items() if name not in NOT_AT_ONCE}
+    at_once = {name: value for name, value in our_values().items() if name not in NOT_AT_ONCE}
     with changed(at_once):
         found = answers(checkpoint, None), answers(checkpoint, store)
     assert found == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", other_values())
+@pytest.mark.parametrize("name", our_values())
 def test_each_setting(checkpoint, store, expected, name: str):
-    with changed({name: other_values()[name]}):
+    with changed({name: our_values()[name]}):
         assert (answers(checkpoint, None), answers(checkpoint, store)) == expected
 
 
