@@ -51,6 +51,7 @@ from nspjax.compiler.mlir.reading import notes as notes
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
 from nspjax.compiler.mlir.reading import parent as parent
+from nspjax.compiler.mlir.reading import position as position
 from nspjax.compiler.mlir.reading import python_value as python_value
 from nspjax.compiler.mlir.reading import source_line as source_line
 from nspjax.compiler.mlir.reading import string as string
@@ -65,7 +66,6 @@ from nspjax.compiler.mlir.stablehlo_reading import definition as definition
 from nspjax.compiler.mlir.stablehlo_reading import integer as integer
 from nspjax.compiler.mlir.stablehlo_reading import reduction as reduction
 from nspjax.compiler.mlir.stablehlo_reading import splat_number as splat_number
-from nspjax.compiler.mlir.stablehlo_reading import without_loops as without_loops
 from nspjax.compiler.mlir.writing import CACHE_ARGUMENT as CACHE_ARGUMENT
 from nspjax.compiler.mlir.writing import WEIGHT_ARGUMENT as WEIGHT_ARGUMENT
 from nspjax.compiler.mlir.writing import Builder as Builder

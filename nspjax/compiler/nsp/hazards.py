@@ -11,13 +11,8 @@ from collections.abc import Iterator
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp import handles
 from nspjax.compiler.nsp.dependence import Dependence
-from nspjax.compiler.nsp.single_use import (
-    RETURNS,
-    are_alternatives,
-    is_before,
-    is_repeated,
-    uses_up,
-)
+from nspjax.compiler.nsp.edges import RETURNS, Edges
+from nspjax.compiler.nsp.single_use import are_alternatives, is_before, is_repeated, uses_up
 from nspjax.errors import ScheduleError
 
 
@@ -27,7 +22,7 @@ def check_schedule(module: mlir.Module) -> None:
     Raises:
       ScheduleError: says where.
     """
-    functions = mlir.functions(module)
+    edges = Edges(module)
     blocks: dict[mlir.Block, list[mlir.Operation]] = {}
     for op in mlir.operations(module):
         kind = nsp.kind(op)
@@ -35,7 +30,7 @@ def check_schedule(module: mlir.Module) -> None:
             continue
         blocks.setdefault(op.block, []).append(op)
         for handle in nsp.handle(op) if kind.has_cache else ():
-            _check_taken_once(handle, functions)
+            _check_taken_once(handle, edges)
         if kind is nsp.ATTEND_START:
             _check_waited_once(op)
     for block, ops in blocks.items():
@@ -47,8 +42,8 @@ def check_schedule(module: mlir.Module) -> None:
 # ---- handles ------------------------------------------------------------------------------------
 
 
-def _check_taken_once(handle: mlir.Value, functions: dict[str, mlir.Operation]) -> None:
-    takers = [user for user, n in _uses(handle) if uses_up(user, n, functions, _takes)]
+def _check_taken_once(handle: mlir.Value, edges: Edges) -> None:
+    takers = [user for user, n in _uses(handle) if uses_up(user, n, edges, _takes)]
     for op in takers:
         if is_repeated(op, handle):
             raise _refused(op, "uses up, in a loop, a handle that the loop does not carry")
