@@ -1,6 +1,7 @@
 """The pass driver: text to passes and back, observers, and what it refuses."""
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from nspjax.compiler import Pipeline, mlir, passes, register_pass
+from nspjax.compiler import Pipeline, mlir, nsp, passes, register_pass
 from nspjax.compiler.driver.pipeline import dump_to, print_after
+from nspjax.compiler.passes.offload_weights import OffloadWeights
 from nspjax.errors import CompilerError, PipelineError
 
 EMPTY = "func.func public @main(%x: tensor<2xf32>) -> tensor<2xf32> { return %x : tensor<2xf32> }"
@@ -97,6 +99,128 @@ def test_a_pass_that_breaks_the_module_is_named():
 
     with pytest.raises(CompilerError, match="invalid after breaks"):
         Pipeline((Breaks(),)).run(mlir.parse(EMPTY))
+
+
+# ---- what passes declare ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "second"),
+    [
+        ("split-attention,offload-kv", "offload-kv", "split-attention"),
+        ("offload-kv,raise-attention", "raise-attention", "offload-kv"),
+        ("offload-kv,split-attention,x-cache", "x-cache", "split-attention"),
+        ("offload-kv,haul-kv,x-cache", "x-cache", "haul-kv"),
+        ("offload-kv,interleave,split-attention", "split-attention", "interleave"),
+        ("offload-kv,prefetch,offload-weights", "offload-weights", "prefetch"),
+        ("offload-kv,lower-to-ffi,host-dot", "host-dot", "lower-to-ffi"),
+        ("offload-kv,lower-to-ffi,prefetch,lower-to-ffi", "prefetch", "lower-to-ffi"),
+    ],
+)
+def test_an_order_that_cannot_work_is_refused(text, first, second):
+    with pytest.raises(PipelineError, match=f"^{first} stands after {second},.*{first} before"):
+        Pipeline.parse(text)
+    Pipeline.parse(f"{first},{second}")
+
+
+def test_a_pass_says_what_it_needs():
+    def declared(text):
+        pipeline = Pipeline.parse(text)
+        return pipeline.needs_rates, pipeline.may_keep_x, pipeline.writeback_interval_tokens
+
+    assert declared("offload-kv,split-attention,prefetch,lower-to-ffi") == (False, False, None)
+    assert declared("x-cache") == (True, True, None)
+    assert declared("x-cache{fraction=0.5}") == (False, True, None)
+    assert declared("x-cache{fraction=0},delay-writeback{interval=1}") == (False, False, None)
+    assert declared("auto-interleave,delay-writeback{interval=32}") == (True, False, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "offload-kv,prefetch,host-dot,lower-to-ffi",
+            "offload-kv,^,prefetch,host-dot,lower-to-ffi",
+        ),
+        ("offload-kv,split-attention,lower-to-ffi", "offload-kv,split-attention,^,lower-to-ffi"),
+        ("offload-kv,verify-schedule,probe", "offload-kv,^,verify-schedule,probe"),
+        ("probe", "probe,^"),
+    ],
+)
+def test_a_pass_is_put_before_those_that_come_after_it(text, expected):
+    register_pass(Probe)
+    pipeline = Pipeline.parse(text).including(OffloadWeights())
+    assert str(pipeline) == expected.replace("^", "offload-weights")
+    assert pipeline.including(OffloadWeights(keep=1)) == pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Says:
+    """That it has brought the module somewhere."""
+
+    stage: nsp.Stage | None
+    name: ClassVar[str] = "says"
+
+    def run(self, module):
+        return module
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"nsp.rotate"() : ()', "nsp.rotate at .* is no operation of"),
+        ("stablehlo.custom_call @nspjax.rotate() : ()", "nspjax.rotate at .* is no operation of"),
+        ('"nsp.load"() : ()', r"nsp.load at .* got 0 and 1"),
+        ('"nsp.load"() {keep = 1 : i64} : ()', "nsp.load at .* has no attribute 'keep'"),
+    ],
+)
+def test_a_module_with_what_is_no_operation_is_refused(text, message):
+    module = f"func.func public @main() {{ %0 = {text} -> tensor<2xi32> return }}"
+    with pytest.raises(CompilerError, match=f"invalid after says: {message}"):
+        Pipeline((Says(None),)).run(mlir.parse(module))
+
+
+START = """
+func.func public @main(%k: tensor<4xi32>, %v: tensor<4xi32>, %w: tensor<4xi32>,
+    %q: tensor<2x1x4x8xf32>, %i: tensor<2xi32>) -> tensor<8x8xf32> {
+  %s:3 = "nsp.attend_start"(%k, %v, %q, %i, %i, %i) {cache_dtype = "f32",
+    cache_shape = array<i64: 2, 16, 2, 8>, scale = 0.5 : f64} : (tensor<4xi32>, tensor<4xi32>,
+    tensor<2x1x4x8xf32>, tensor<2xi32>, tensor<2xi32>, tensor<2xi32>)
+    -> (tensor<2xi32>, tensor<4xi32>, tensor<4xi32>)
+  %o:2 = "nsp.attend_wait"(%s#0) : (tensor<2xi32>) -> (tensor<2x1x4x8xf32>, tensor<2x1x4xf32>)
+  %0 = "nsp.load"(%w) : (tensor<4xi32>) -> tensor<8x8xf32>
+  return %0 : tensor<8x8xf32>
+}"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (None, None),
+        (nsp.Stage.SCHEDULED, None),
+        (nsp.Stage.RAISED, "attend_start .* in a module that is raised: .* once that is scheduled"),
+        (
+            nsp.Stage.OFFLOADED,
+            "attend_start .* that is offloaded: it may be once that is scheduled",
+        ),
+        (nsp.Stage.LOWERED, "nsp.attend_start at .* is left in a module that is lowered"),
+    ],
+)
+def test_what_a_module_may_hold_after_a_stage(stage, message):
+    run = Pipeline((Says(stage),)).run
+    if message is None:
+        run(mlir.parse(START))
+        return
+    with pytest.raises(CompilerError, match=f"invalid after says: .*{message}"):
+        run(mlir.parse(START))
+
+
+def test_a_mark_that_is_left():
+    text = (Path(__file__).parent / "filecheck/decode.mlir").read_text()
+    with pytest.raises(
+        CompilerError, match=r"cached_attention at .* left .* is scheduled: offload"
+    ):
+        Pipeline.parse("split-attention").run(mlir.parse(text))
 
 
 def test_an_export_takes_another_module():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nspjax.compiler import mlir
 from nspjax.compiler.batch.axis import Cloner, Key
 from nspjax.compiler.batch.rules import Part
+from nspjax.compiler.nsp.edges import BRANCHES, LOOP, unchanged
 from nspjax.errors import OffloadError
 
 
@@ -115,8 +116,8 @@ class _Constants:
 
     def _made(self, value: mlir.Value) -> list[mlir.Value]:
         op = mlir.maker(value)
-        if op.name == "stablehlo.while":
-            return self._carried(op, list(map(hash, op.results)).index(hash(value)))
+        if op.name == LOOP:
+            return self._carried(value)
         if not op.name.startswith("stablehlo.") or op.name in _UNKNOWN:
             raise OffloadError(_origin(value))
         inside = set(mlir.operations(op)) if len(op.regions) else {op}
@@ -124,19 +125,20 @@ class _Constants:
 
     def _argument(self, value: mlir.Value) -> list[mlir.Value]:
         around = mlir.maker(value)
-        if around.name == "stablehlo.while":
-            return self._carried(around, mlir.BlockArgument(value).arg_number)
+        if around.name == LOOP:
+            return self._carried(value)
         shape, element = mlir.tensor(value)
         if around.name != "func.func" or (element[0] == "i" and len(shape) < 2):
             raise OffloadError(f"{_origin(value)}, {value.type}, which the next call may change")
         return []
 
-    def _carried(self, loop: mlir.Operation, index: int) -> list[mlir.Value]:
+    def _carried(self, value: mlir.Value) -> list[mlir.Value]:
         """What a loop carries, if every iteration has the same."""
-        body = loop.regions[1].blocks[0]
-        if mlir.terminator(body).operands[index] != body.arguments[index]:
-            raise OffloadError(f"what the loop at {mlir.source_line(loop)} changes")
-        return [loop.operands[index]]
+        before = unchanged(value)
+        if before is None:
+            line = mlir.source_line(mlir.maker(value))
+            raise OffloadError(f"what the loop at {line} changes")
+        return [before]
 
 
-_UNKNOWN = {"stablehlo.custom_call", "stablehlo.composite", "stablehlo.if", "stablehlo.case"}
+_UNKNOWN = {"stablehlo.custom_call", "stablehlo.composite", *BRANCHES}

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from nspjax.compiler import mlir
 from nspjax.compiler.driver.presets import PRESETS
+from nspjax.compiler.driver.properties import Properties
+from nspjax.compiler.nsp import Stage
+from nspjax.compiler.nsp.hazards import check_schedule
+from nspjax.compiler.nsp.verify import verify
 from nspjax.compiler.passes import pass_names, registered_pass
 from nspjax.errors import CompilerError, PipelineError
 
@@ -21,7 +25,8 @@ _OPTION = re.compile(r"\s*([\w-]+)\s*=\s*([^\s=]+)\s*$")
 
 
 class Pass(typing.Protocol):
-    """A frozen dataclass whose fields are its options: valid module in, valid module out."""
+    """A frozen dataclass whose fields are its options: valid module in, valid module out. What else
+    it may declare is in `Properties`."""
 
     name: typing.ClassVar[str]
 
@@ -43,9 +48,16 @@ Observer = Callable[[PassReport], None]
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """Passes in the order in which they run."""
+    """Passes in the order in which they run.
+
+    Raises:
+      PipelineError: they cannot run in this order.
+    """
 
     passes: tuple[Pass, ...]
+
+    def __post_init__(self) -> None:
+        _check_order(self.passes)
 
     @classmethod
     def parse(cls, text: str) -> Pipeline:
@@ -90,39 +102,46 @@ class Pipeline:
 
     @property
     def writeback_interval_tokens(self) -> int | None:
-        """What its caches should have as interval_tokens: its delay-writeback's interval.
-
-        None: it has no such pass, or one that writes every token, which needs no small tiles.
-        """
-        intervals = [
-            typing.cast(int, vars(step)["interval"])
-            for step in self.passes
-            if step.name == "delay-writeback"
-        ]
-        return intervals[0] if intervals and intervals[0] > 1 else None
+        """What its caches should have as interval_tokens; None: no pass asks for small tiles."""
+        intervals = [Properties.of(step).interval_tokens for step in self.passes]
+        return next((interval for interval in intervals if interval is not None), None)
 
     @property
     def may_keep_x(self) -> bool:
         """Whether rows may have X in place of K and V: then a cache alone does not hold them."""
-        return any(
-            step.name == "x-cache" and str(vars(step)["fraction"]) not in ("0", "0.0")
-            for step in self.passes
+        return any(Properties.of(step).keeps_x for step in self.passes)
+
+    @property
+    def needs_rates(self) -> bool:
+        """Whether a pass plans with the machine's rates, which may have to be measured first."""
+        return any(Properties.of(step).needs_rates for step in self.passes)
+
+    def including(self, step: Pass) -> Pipeline:
+        """With a further pass, before all that must come after it; itself if it has it already."""
+        if any(other.name == step.name for other in self.passes):
+            return self
+        later = (
+            i for i, other in enumerate(self.passes) if step.name in Properties.of(other).after
         )
+        at = next(later, len(self.passes))
+        return Pipeline((*self.passes[:at], step, *self.passes[at:]))
 
     def run(self, module: mlir.Module, observers: typing.Sequence[Observer] = ()) -> mlir.Module:
         """Run the passes, verifying after each; every observer sees every intermediate module.
 
-        Right before lower-to-ffi, verify-schedule runs by itself.
+        Before a module is lowered, its schedule is checked as verify-schedule does it.
 
         Raises:
           CompilerError: a pass refused the module, or left one that does not verify.
         """
+        stage = None
         for index, step in enumerate(self.passes):
             begin = time.perf_counter()
-            if step.name == "lower-to-ffi":
-                module = registered_pass("verify-schedule")().run(module)
+            stage = Properties.of(step).stage or stage
+            if stage is Stage.LOWERED:
+                check_schedule(module)
             module = step.run(module)
-            _verify(module, step.name)
+            _verify(module, stage, step.name)
             report = PassReport(index, step.name, module, (time.perf_counter() - begin) * 1e6)
             for observe in observers:
                 observe(report)
@@ -182,10 +201,35 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
     raise PipelineError(f"{pass_name}: {option} must be {wanted}, got {text!r}")
 
 
-def _verify(module: mlir.Module, after: str) -> None:
+def _check_order(passes: typing.Sequence[Pass]) -> None:
+    brought: Pass | None = None
+    for index, step in enumerate(passes):
+        found = Properties.of(step)
+        too_late = [other.name for other in passes[index:] if other.name in found.after]
+        if too_late:
+            raise PipelineError(
+                f"{too_late[0]} stands after {step.name}, which needs what it makes: put "
+                f"{too_late[0]} before {step.name}"
+            )
+        if found.stage is None:
+            continue
+        reached = None if brought is None else Properties.of(brought).stage
+        if brought is not None and reached is not None and found.stage < reached:
+            raise PipelineError(
+                f"{step.name} stands after {brought.name}, and finds nothing there of what it "
+                f"works on: put {step.name} before {brought.name}"
+            )
+        brought = step
+
+
+def _verify(module: mlir.Module, stage: Stage | None, after: str) -> None:
     try:
         module.operation.verify()
     except Exception as error:  # MLIR's own error class is not public
+        raise CompilerError(f"the module is invalid after {after}: {error}") from error
+    try:
+        verify(module, stage)
+    except CompilerError as error:
         raise CompilerError(f"the module is invalid after {after}: {error}") from error
 
 

@@ -11,7 +11,7 @@ import jax
 from jax import export
 
 from nspjax.compiler import mlir
-from nspjax.compiler.driver.pipeline import Observer, Pass, Pipeline, dump_to, print_after
+from nspjax.compiler.driver.pipeline import Observer, Pipeline, dump_to, print_after
 from nspjax.compiler.jit.arguments import CallArguments
 from nspjax.compiler.jit.marked_module import marked_module
 from nspjax.compiler.jit.program import Program, program, without_mesh
@@ -23,7 +23,6 @@ from nspjax.errors import CompilerError, PipelineError
 from nspjax.runtime import Store, register_targets
 
 DEFAULT_PIPELINE = "offload-kv,host-dot,lower-to-ffi"
-_AFTER_WEIGHTS = ("prefetch", "host-dot", "verify-schedule", "lower-to-ffi")
 _TRACED_WITH = (
     "jax_enable_x64",
     "jax_numpy_dtype_promotion",
@@ -146,27 +145,12 @@ class NearStorage:
         observers = self.observers
         if self.dump_dir is not None:
             observers += (dump_to(self.dump_dir / f"program-{len(self._programs) + 1}"),)
-        pipeline = _with_weights(self.pipeline) if weights else self.pipeline
-        if any(map(_asks_for_rates, pipeline.passes)):
+        pipeline = self.pipeline.including(OffloadWeights()) if weights else self.pipeline
+        if pipeline.needs_rates:
             set_rates(traced.module, self.store.rates)
         module = pipeline.run(traced.module, observers)
         _check_lowered(module, pipeline)
         return program(mlir.with_module(traced.exported, module, before), traced.results)
-
-
-def _asks_for_rates(step: Pass) -> bool:
-    """By the class attribute `needs_rates`, or by an option whose value is auto."""
-    options = [getattr(step, field.name) for field in dataclasses.fields(step)]  # pyright: ignore[reportArgumentType]
-    return getattr(step, "needs_rates", False) or "auto" in options
-
-
-def _with_weights(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with offload-weights, for a program that has stored weights."""
-    names = [step.name for step in pipeline.passes]
-    if OffloadWeights.name in names:
-        return pipeline
-    at = next((i for i, name in enumerate(names) if name in _AFTER_WEIGHTS), len(names))
-    return Pipeline((*pipeline.passes[:at], OffloadWeights(), *pipeline.passes[at:]))
 
 
 def _check_lowered(module: mlir.Module, pipeline: Pipeline) -> None:

@@ -57,6 +57,7 @@ from nspjax.compiler.mlir.reading import notes as notes
 from nspjax.compiler.mlir.reading import number as number
 from nspjax.compiler.mlir.reading import operations as operations
 from nspjax.compiler.mlir.reading import parent as parent
+from nspjax.compiler.mlir.reading import position as position
 from nspjax.compiler.mlir.reading import python_value as python_value
 from nspjax.compiler.mlir.reading import source_line as source_line
 from nspjax.compiler.mlir.reading import string as string

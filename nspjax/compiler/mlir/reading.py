@@ -134,6 +134,13 @@ def maker(value: Value) -> Operation:
     return (owner.owner if isinstance(owner, ir.Block) else owner).operation
 
 
+def position(value: Value) -> int:
+    """Of a value among the results of its operation, or the arguments of its block."""
+    if is_argument(value):
+        return BlockArgument(value).arg_number
+    return ir.OpResult(value).result_number
+
+
 def terminator(block: Block) -> Operation:
     return block.operations[-1].operation
 

@@ -1,4 +1,4 @@
-"""What StableHLO operations say: comparisons, reductions, constants; where values come from."""
+"""What StableHLO operations say: comparisons, reductions, constants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import numpy as np
 from jax.extend.mlir import ir
 
-from nspjax.compiler.mlir.reading import Block, BlockArgument, Operation, Value, number, terminator
+from nspjax.compiler.mlir.reading import Block, Operation, Value, number
 
 
 def integer(op: Operation, name: str) -> int:
@@ -47,17 +47,3 @@ def constant_array(op: Operation) -> np.ndarray | None:
 def definition(value: Value) -> Operation | None:
     """The operation whose result the value is, None for an argument of a block."""
     return None if isinstance(value.owner, Block) else value.owner.operation
-
-
-def without_loops(value: Value) -> Value:
-    """The value that a loop carries unchanged, as it is before the loop."""
-    while isinstance(value.owner, Block):
-        loop = value.owner.owner.operation
-        if loop.name != "stablehlo.while":
-            break
-        index = BlockArgument(value).arg_number
-        body = loop.regions[1].blocks[0]
-        if hash(terminator(body).operands[index]) != hash(body.arguments[index]):
-            break
-        value = loop.operands[index]
-    return value

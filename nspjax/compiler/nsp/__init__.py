@@ -1,6 +1,7 @@
 """The `nsp` dialect: its operations (`ops.py`), how they are made, read and checked, and how values
 flow between them."""
 
+from nspjax.compiler.nsp.access import DIALECT as DIALECT
 from nspjax.compiler.nsp.access import Handle as Handle
 from nspjax.compiler.nsp.access import after as after
 from nspjax.compiler.nsp.access import attribute as attribute

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from nspjax.compiler import mlir
+from nspjax.compiler.nsp.edges import Edges
 from nspjax.errors import OffloadError
 from nspjax.ops.attention import CACHED_ATTENTION
 
-_CARRIES = ("stablehlo.while", "stablehlo.optimization_barrier")
-_BRANCHES = ("stablehlo.if", "stablehlo.case")
 _CACHE_OPERANDS = (3, 4)  # of a cached_attention mark: cache.k, cache.v
 _CACHE_RESULTS = (1, 2)
 _BETWEEN_CALLS = (
@@ -27,93 +24,26 @@ def cache_values(module: mlir.Module, marks: list[mlir.Operation]) -> list[mlir.
     Raises:
       OffloadError: a cache is made or read by an operation that is not ours.
     """
-    flow = _Flow(module)
-    for argument in mlir.cache_arguments(module):
-        flow.add(argument)
+    edges = Edges(module)
+    seen: dict[mlir.Value, None] = {}
+    work = list(mlir.cache_arguments(module))
     for mark in marks:
-        for index in _CACHE_OPERANDS:
-            flow.add(mark.operands[index])
-        for index in _CACHE_RESULTS:
-            flow.add(mark.results[index])
-    while flow.work:
-        value = flow.work.pop()
-        flow.follow_definition(value)
+        work += [mark.operands[index] for index in _CACHE_OPERANDS]
+        work += [mark.results[index] for index in _CACHE_RESULTS]
+    while work:
+        value = work.pop()
+        if value in seen:
+            continue
+        seen[value] = None
+        if not edges.is_carried(value) and not _is_mark(mlir.maker(value)):
+            raise _made_elsewhere(mlir.maker(value))
+        work += edges.into(value)
         for use in value.uses:
-            flow.follow_use(use.owner.operation, use.operand_number)
-    return list(flow.seen.values())
-
-
-@dataclasses.dataclass
-class _Flow:
-    module: mlir.Module
-    seen: dict[int, mlir.Value] = dataclasses.field(default_factory=dict)
-    work: list[mlir.Value] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.functions = mlir.functions(self.module)
-        self.calls: dict[str, list[mlir.Operation]] = {name: [] for name in self.functions}
-        for op in mlir.operations(self.module):
-            if op.name == "func.call":
-                self.calls[mlir.symbol(op.attributes["callee"])].append(op)
-
-    def add(self, value: mlir.Value) -> None:
-        if hash(value) not in self.seen:
-            self.seen[hash(value)] = value
-            self.work.append(value)
-
-    def follow_definition(self, value: mlir.Value) -> None:
-        if isinstance(value.owner, mlir.Block):
-            owner, index = value.owner.owner.operation, mlir.BlockArgument(value).arg_number
-            if owner.name == "func.func":
-                for call in self.calls[mlir.string(owner.attributes["sym_name"])]:
-                    self.add(call.operands[index])
-                return
-        else:
-            owner = value.owner.operation
-            index = list(map(hash, owner.results)).index(hash(value))
-        if owner.name in _CARRIES:
-            self._carry(owner, index)
-        elif owner.name in _BRANCHES:
-            self._branch_result(owner, index)
-        elif owner.name == "func.call":
-            body = self.functions[mlir.symbol(owner.attributes["callee"])].regions[0].blocks[0]
-            self.add(mlir.terminator(body).operands[index])
-        elif not _is_mark(owner):
-            raise _made_elsewhere(owner)
-
-    def follow_use(self, user: mlir.Operation, index: int) -> None:
-        if user.name in _CARRIES:
-            self._carry(user, index)
-        elif user.name == "stablehlo.return":
-            parent = mlir.parent(user)
-            if parent.name in _BRANCHES:
-                self._branch_result(parent, index)
-            elif parent.name in _CARRIES:
-                self._carry(parent, index)
-            else:
-                raise _read_elsewhere(parent)
-        elif user.name == "func.return":
-            name = mlir.string(mlir.parent(user).attributes["sym_name"])
-            for call in self.calls[name]:
-                self.add(call.results[index])
-        elif user.name == "func.call":
-            body = self.functions[mlir.symbol(user.attributes["callee"])].regions[0].blocks[0]
-            self.add(body.arguments[index])
-        elif not (_is_mark(user) and index in _CACHE_OPERANDS):
-            raise _read_elsewhere(user)
-
-    def _carry(self, loop: mlir.Operation, index: int) -> None:
-        self.add(loop.operands[index])
-        self.add(loop.results[index])
-        for region in loop.regions:
-            self.add(region.blocks[0].arguments[index])
-        if len(loop.regions) == 2:  # a while: condition, body
-            self.add(mlir.terminator(loop.regions[1].blocks[0]).operands[index])
-
-    def _branch_result(self, branch: mlir.Operation, index: int) -> None:
-        self.add(branch.results[index])
-        for region in branch.regions:
-            self.add(mlir.terminator(region.blocks[0]).operands[index])
+            user, number = use.owner.operation, use.operand_number
+            if not edges.passes_on(user) and not (_is_mark(user) and number in _CACHE_OPERANDS):
+                raise _read_elsewhere(user)
+            work += edges.out_of(user, number)
+    return list(seen)
 
 
 def _is_mark(op: mlir.Operation) -> bool:

@@ -6,13 +6,8 @@ import itertools
 from collections.abc import Iterable
 
 from nspjax.compiler import mlir
-from nspjax.compiler.nsp.single_use import (
-    RETURNS,
-    are_alternatives,
-    is_before,
-    is_repeated,
-    uses_up,
-)
+from nspjax.compiler.nsp.edges import RETURNS, Edges
+from nspjax.compiler.nsp.single_use import are_alternatives, is_before, is_repeated, uses_up
 from nspjax.errors import OffloadError
 from nspjax.ops.attention import CACHED_ATTENTION
 
@@ -29,10 +24,10 @@ def check_used_once(module: mlir.Module, caches: Iterable[mlir.Value]) -> None:
     Raises:
       OffloadError: says where.
     """
-    functions = mlir.functions(module)
+    edges = Edges(module)
     for value in caches:
         uses = [(use.owner.operation, use.operand_number) for use in value.uses]
-        takers = [op for op, number in uses if uses_up(op, number, functions, _takes)]
+        takers = [op for op, number in uses if uses_up(op, number, edges, _takes)]
         for op in takers:
             if is_repeated(op, value):
                 raise OffloadError(

@@ -172,28 +172,27 @@ class Op:
         Raises:
           CompilerError: says which, and where.
         """
-        place = f" at {mlir.source_line(op)}"
         names = [name for name in mlir.attribute_names(op) if "." not in name]
         if unknown := sorted(set(names) - {item.name for item in self.attributes}):
-            raise self._error(f"has no attribute {unknown[0]!r}", place)
+            raise self._error(f"has no attribute {unknown[0]!r}", op)
         if len(op.operands) < len(self.operands) or len(op.results) != len(self.results):
             raise self._error(
                 f"has the operands {_names(self.operands)} and the results {_names(self.results)}, "
                 f"got {len(op.operands)} and {len(op.results)}",
-                place,
+                op,
             )
         values = {
-            item.name: self._value_of(item, mlir.python_value(op.attributes[item.name]), place)
+            item.name: self._value_of(item, mlir.python_value(op.attributes[item.name]), op)
             if item.name in names
-            else self._value_of(item, None, place)
+            else self._value_of(item, None, op)
             for item in self.attributes
         }
         sizes = self._sizes(values)
         for items, found in ((self.operands, op.operands), (self.results, op.results)):
             kinds = [value.type for value in list(found)[: len(items)]]
-            self._check_types(items, kinds, values, sizes, place)
+            self._check_types(items, kinds, values, sizes, op)
 
-    def _value_of(self, item: Attribute, value: Any, place: str = "") -> Any:
+    def _value_of(self, item: Attribute, value: Any, place: mlir.Operation | None = None) -> Any:
         value = item.default if value is None else value
         if value is None:
             raise self._error(f"is without its attribute {item.name!r}", place)
@@ -217,7 +216,7 @@ class Op:
         kinds: Sequence[mlir.Type],
         values: Mapping[str, Any],
         sizes: dict[str, int],
-        place: str = "",
+        place: mlir.Operation | None = None,
     ) -> None:
         """Also notes the sizes of axes that are met first."""
         for item, kind in zip(items, kinds, strict=True):
@@ -258,8 +257,9 @@ class Op:
             kinds.append(mlir.tensor_type(shape, elements[0], anchor.context))
         return kinds
 
-    def _error(self, what: str, place: str = "") -> CompilerError:
-        return CompilerError(f"{self.name}{place} {what}")
+    def _error(self, what: str, place: mlir.Operation | None = None) -> CompilerError:
+        where = "" if place is None else f" at {mlir.source_line(place)}"
+        return CompilerError(f"{self.name}{where} {what}")
 
 
 def _axes(item: Tensor, values: Mapping[str, Any]) -> str | None:

@@ -36,7 +36,7 @@ class Dependence:
                 if at is None:
                     at = outside.setdefault(value, len(ops) + len(outside))
                 direct |= 1 << at
-            for value in _captured(op):
+            for value in mlir.used_values(op) if len(op.regions) else ():
                 if (at := _maker(index, value)) is not None:
                     direct |= 1 << at
             closure = 1 << i
@@ -66,11 +66,3 @@ def members(bits: int) -> Iterator[int]:
 def _maker(index: dict[mlir.Operation, int], value: mlir.Value) -> int | None:
     owner = value.owner
     return None if isinstance(owner, mlir.Block) else index.get(owner.operation)
-
-
-def _captured(op: mlir.Operation) -> Iterator[mlir.Value]:
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                yield from inner.operation.operands
-                yield from _captured(inner.operation)

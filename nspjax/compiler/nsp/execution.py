@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from nspjax.compiler import mlir, nsp
+from nspjax.compiler.nsp.edges import BARRIER, CALL, LOOP, Edges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def execution(module: mlir.Module) -> list[Step]:
       CompilerError: an operation with a name of ours that is none of the dialect's.
     """
     main = mlir.function(module, "main").regions[0].blocks[0]
-    walk = _Walk(mlir.functions(module))
+    walk = _Walk(Edges(module))
     walk.name(main.arguments)
     walk.block(main, ())
     walk.share_rows()
@@ -85,12 +86,12 @@ def execution(module: mlir.Module) -> list[Step]:
 
 
 class _Walk:
-    def __init__(self, functions: dict[str, mlir.Operation]):
+    def __init__(self, edges: Edges):
         self.steps: list[Step] = []
         self.types: dict[int, CacheType] = {}
         self.x_of: dict[int, int] = {}
         """by the cache of X, the one whose companion it is"""
-        self._functions = functions
+        self._edges = edges
         self._numbers: dict[int, int] = {}
         self._caches: dict[int, int] = {}
         """by a handle's number; a handle that is not here is the first of its cache"""
@@ -127,16 +128,14 @@ class _Walk:
 
     def _operation(self, op: mlir.Operation, loops: tuple[int, ...]) -> None:
         operands = self._numbers_of(op.operands)
-        if op.name == "func.call":
-            callee = self._functions[mlir.symbol(op.attributes["callee"])]
-            self._enter(op, callee.regions[0].blocks[0], operands, loops)
-        elif op.name == "stablehlo.while":
+        blocks = self._edges.blocks(op)
+        if op.name == LOOP:
             self._n_loops += 1
-            self._enter(op, op.regions[1].blocks[0], operands, (*loops, self._n_loops))
-        elif op.name in ("stablehlo.if", "stablehlo.case"):
-            blocks = [region.blocks[0] for region in op.regions]
-            self._enter(op, max(blocks, key=lambda b: len(list(b.operations))), (), loops)
-        elif op.name == "stablehlo.optimization_barrier":
+            self._enter(op, blocks[1], operands, (*loops, self._n_loops))
+        elif blocks:
+            longest = max(blocks, key=lambda block: len(list(block.operations)))
+            self._enter(op, longest, operands if op.name == CALL else (), loops)
+        elif op.name == BARRIER:
             self._bind(op.results, operands)
         else:
             step = Step(op, nsp.call_kind(op), operands, self.name(op.results), loops)

@@ -5,42 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nspjax.compiler import mlir
-
-RETURNS = ("func.return", "stablehlo.return")
-_BRANCHES = ("stablehlo.if", "stablehlo.case")
-_LOOPS = ("stablehlo.while",)
+from nspjax.compiler.nsp.edges import BRANCHES, LOOP, Edges
 
 
 def uses_up(
     op: mlir.Operation,
     number: int,
-    functions: dict[str, mlir.Operation],
+    edges: Edges,
     takes: Callable[[mlir.Operation, int], bool],
 ) -> bool:
     """Whether an operation uses its operand up: by itself, as `takes` says, or in what it calls or
     carries the operand through. A loop or a function may only pass it on."""
-    if op.name == "func.call":
-        blocks = [functions[mlir.symbol(op.attributes["callee"])].regions[0].blocks[0]]
-    elif op.name == "stablehlo.while":
-        blocks = [region.blocks[0] for region in op.regions]
-    else:
+    inside = edges.inside(op, number)
+    if not inside:
         return takes(op, number)
     return any(
-        uses_up(use.owner.operation, use.operand_number, functions, takes)
-        for block in blocks
-        for use in block.arguments[number].uses
+        uses_up(use.owner.operation, use.operand_number, edges, takes)
+        for value in inside
+        for use in value.uses
     )
 
 
 def is_repeated(op: mlir.Operation, value: mlir.Value) -> bool:
     """Whether an operation is in a loop that the value, from outside of it, is not carried by."""
-    return any(place.name in _LOOPS for place, _ in _places(op, _block_of(value)))
+    return any(place.name == LOOP for place, _ in _places(op, _block_of(value)))
 
 
 def are_alternatives(one: mlir.Operation, other: mlir.Operation, value: mlir.Value) -> bool:
     """Whether two users of a value are in different branches of one condition."""
     block = _block_of(value)
-    branches = {place: inside for place, inside in _places(one, block) if place.name in _BRANCHES}
+    branches = {place: inside for place, inside in _places(one, block) if place.name in BRANCHES}
     return any(
         place in branches and branches[place] != inside for place, inside in _places(other, block)
     )

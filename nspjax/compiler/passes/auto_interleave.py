@@ -27,6 +27,8 @@ class AutoInterleave:
     """
 
     name: ClassVar[str] = "auto-interleave"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.SCHEDULED
+    after: ClassVar[tuple[str, ...]] = ("split-attention",)
     needs_rates: ClassVar[bool] = True
 
     def run(self, module: mlir.Module) -> mlir.Module:

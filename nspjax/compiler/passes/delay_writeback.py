@@ -32,6 +32,7 @@ class DelayWriteback:
     """
 
     name: ClassVar[str] = "delay-writeback"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.SCHEDULED
     interval: int = 16
     """tokens; 1 writes every token when it comes, a page for each, as a store without the delay
     does; 16 is the paper's best"""
@@ -46,6 +47,11 @@ class DelayWriteback:
             raise PipelineError(
                 f"{self.name}: interval must be at least 1 token, got {self.interval}"
             )
+
+    @property
+    def interval_tokens(self) -> int | None:
+        """One that writes every token needs no small tiles."""
+        return self.interval if self.interval > 1 else None
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for block in layer_blocks(module):

@@ -21,6 +21,7 @@ class HostDot:
     """
 
     name: ClassVar[str] = "host-dot"
+    after: ClassVar[tuple[str, ...]] = ("offload-weights",)
     most_rows: int = 64
     """with more rows XLA's products are as fast"""
 

@@ -27,6 +27,8 @@ class InterleaveBatch:
     groups: int = 2
     """how many parts the batch is cut into"""
     name: ClassVar[str] = "interleave"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.SCHEDULED
+    after: ClassVar[tuple[str, ...]] = ("split-attention",)
 
     def __post_init__(self) -> None:
         if self.groups < 1:

@@ -31,6 +31,7 @@ class OffloadKV:
     """
 
     name: ClassVar[str] = "offload-kv"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.OFFLOADED
 
     def run(self, module: mlir.Module) -> mlir.Module:
         marks = mlir.composites(module, CACHED_ATTENTION)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
+from nspjax.compiler.nsp.edges import CALL, LOOP, unchanged
 from nspjax.compiler.nsp.weight_block import WeightBlock
 from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.runtime.handle import HANDLE_INTEGERS
@@ -79,9 +80,9 @@ class _Offload:
             entered: list[int] = []
             if op == operations[-1]:
                 used = [i for i in used if i not in carried]
-            elif op.name == "stablehlo.while":
+            elif op.name == LOOP:
                 entered = [i for i in used if self._enters(op, i)]
-            elif op.name == "func.call" and used and self.attends(op):
+            elif op.name == CALL and used and self.attends(op):
                 self._enter_call(op, tuple(used))
                 used = []
             here.load(op, [i for i in used if i not in entered])
@@ -104,11 +105,9 @@ class _Offload:
 
     def _enters(self, loop: mlir.Operation, index: int) -> bool:
         """Whether the loop carries the weight on, attends, and does not take slices of it."""
-        body = loop.regions[1].blocks[0]
-        weight = body.arguments[index]
+        weight = loop.regions[1].blocks[0].arguments[index]
         sliced = any(use.owner.operation.name == "stablehlo.dynamic_slice" for use in weight.uses)
-        unchanged = hash(mlir.terminator(body).operands[index]) == hash(weight)
-        return unchanged and not sliced and self.attends(loop)
+        return unchanged(weight) is not None and not sliced and self.attends(loop)
 
     def _enter_call(self, call: mlir.Operation, indices: tuple[int, ...]) -> None:
         """Call a copy of the function that takes handles there."""
@@ -125,7 +124,7 @@ class _Offload:
         """Whether an operation, or one inside it, ends an attention."""
         if nsp.kind(op) in (nsp.ATTEND, nsp.ATTEND_WAIT, nsp.HAUL):
             return True
-        if op.name == "func.call":
+        if op.name == CALL:
             callee = mlir.symbol(op.attributes["callee"])
             if callee not in self.attending:
                 self.attending[callee] = self.attends(self.functions[callee])

@@ -35,6 +35,8 @@ class Prefetch:
     """
 
     name: ClassVar[str] = "prefetch"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.SCHEDULED
+    after: ClassVar[tuple[str, ...]] = ("offload-weights",)
     distance: int = 1
     """how many layers ahead"""
     bytes: int = 0

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from typing import ClassVar
 
-from nspjax.compiler import mlir
+from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp.cache_flow import cache_values
 from nspjax.compiler.raising.attention_pattern import CACHE_WRITE, match_attention, written_cache
 from nspjax.compiler.raising.matching import NoMatch, described
@@ -38,6 +38,7 @@ class RaiseAttention:
     """
 
     name: ClassVar[str] = "raise-attention"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.RAISED
 
     def run(self, module: mlir.Module) -> mlir.Module:
         module, report = raise_attention(module)

@@ -29,6 +29,7 @@ class XCache:
     """
 
     name: ClassVar[str] = "x-cache"
+    stage: ClassVar[nsp.Stage] = nsp.Stage.OFFLOADED
     fraction: str = AUTO
     """of the cache's rows, rounded; `auto`: what measured rates say pays, 0 without them"""
     chunk_tokens: int = 512
@@ -38,6 +39,14 @@ class XCache:
         object.__setattr__(self, "fraction", checked_fraction(self.fraction))
         if self.chunk_tokens < 1:
             raise PipelineError(f"x-cache: chunk-tokens must be 1 or more, got {self.chunk_tokens}")
+
+    @property
+    def needs_rates(self) -> bool:
+        return self.fraction == AUTO
+
+    @property
+    def keeps_x(self) -> bool:
+        return self.fraction == AUTO or float(self.fraction) > 0
 
     def run(self, module: mlir.Module) -> mlir.Module:
         appends = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.APPEND]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from nspjax.compiler import mlir
+from nspjax.compiler.nsp.edges import before_loops
 from nspjax.compiler.raising.affine import (
     Affine,
     Axis,
@@ -68,7 +69,7 @@ class Elements:
     def source(self, value: mlir.Value, index: Index) -> tuple[mlir.Value, Index]:
         """The element as what computes or holds it, through moves and changes of float type."""
         while True:
-            value = mlir.without_loops(value)
+            value = before_loops(value)
             op = mlir.definition(value)
             if op is None:
                 return value, index
