@@ -72,7 +72,6 @@ from nspjax.compiler.mlir.stablehlo_reading import definition as definition
 from nspjax.compiler.mlir.stablehlo_reading import integer as integer
 from nspjax.compiler.mlir.stablehlo_reading import reduction as reduction
 from nspjax.compiler.mlir.stablehlo_reading import splat_number as splat_number
-from nspjax.compiler.mlir.stablehlo_reading import without_loops as without_loops
 from nspjax.compiler.mlir.writing import Builder as Builder
 from nspjax.compiler.mlir.writing import add_operands as add_operands
 from nspjax.compiler.mlir.writing import attribute as attribute

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from nspjax.compiler import mlir
+from nspjax.compiler import mlir, nsp
 from nspjax.compiler.machine.costs import capacity_tokens
 from nspjax.compiler.machine.rates import rates_of
 from nspjax.compiler.machine.timeline import timeline
