@@ -32,8 +32,8 @@ class Rates:
     device_bytes_per_s: reads of all devices together; link_bytes_per_s: between them and the
     compute device; compute_flops: floating-point operations a second of the compute device;
     attend_bytes_per_s: K and V that the compute device attends over, a second, in a decode step;
-    processors_apart: whether attention at the devices leaves the compute device alone, and not, as
-    on a CPU whose cores do both, takes its time.
+    processors_apart: whether attention at the devices takes no time of the compute device's; on a
+    CPU, whose cores do both, it does.
     """
 
     device_bytes_per_s: float
