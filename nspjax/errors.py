@@ -53,7 +53,7 @@ class StaleHandleError(StoreError):
 
 
 class StoreClosedError(StoreError):
-    """The store behind a handle was closed, or the cache was dropped."""
+    """A handle's store was closed, or its cache dropped."""
 
 
 class AcceleratorError(StoreError):
@@ -115,7 +115,7 @@ _ENGINE_MESSAGE = re.compile(r"\[nspjax:(\w+)\] (.*)", re.DOTALL)
 
 
 def from_engine_message(text: str) -> NspjaxError | None:
-    """The exception behind an FFI error text, or None where the text is not the engine's."""
+    """The exception that an FFI error text stands for; None: the text is not the engine's."""
     found = _ENGINE_MESSAGE.search(text)
     if found is None:
         return None

@@ -76,7 +76,7 @@ def _printable(info: Info) -> Info:
 
 
 def gather(options: ShowInfo) -> Info:
-    """Raises StorePathError for a store's directory that is none, AcceleratorError for a card."""
+    """Raises StorePathError for a store that is no directory, AcceleratorError for a card."""
     from nspjax import _engine
 
     return Info(

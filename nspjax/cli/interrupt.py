@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """A signal asked the command to stop. Not an `Exception`: nothing on the way shall take it."""
+    """A signal asked the command to stop. Not an `Exception`: nothing on the way is to catch it."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)

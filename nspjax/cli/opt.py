@@ -69,7 +69,7 @@ def _check_files(options: Opt) -> None:
     """Refuse what cannot be written, before anything is loaded.
 
     Raises:
-      InvalidArgumentError: so it is.
+      InvalidArgumentError: one of them cannot be.
     """
     for option, path in (("-o", options.output), ("--graph", options.graph)):
         check_output(option, path, other_than=(options.input,))

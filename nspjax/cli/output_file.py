@@ -17,7 +17,7 @@ def check_output(
     ordinary: refuse FIFOs and devices too: one that is opened at the end of a job may hang it.
 
     Raises:
-      InvalidArgumentError: so it is.
+      InvalidArgumentError: it is such a path.
     """
     if path is None:
         return

@@ -11,7 +11,7 @@ from nspjax.compiler.machine.rates import Rates
 from nspjax.errors import InvalidArgumentError
 
 ASSUMED_RATES = Rates(device_bytes_per_s=3e9, link_bytes_per_s=16e9, compute_flops=10e12)
-"""Of a picture where nothing else is said: a PCIe 4 drive behind a PCIe 4 link, a small GPU."""
+"""Of a picture where nothing else is said: a PCIe 4 drive on a PCIe 4 link, a small GPU."""
 
 _EXAMPLE = "device=3GB/s,link=16GB/s,compute=10TFLOP/s"
 _PREFIXES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}

@@ -12,7 +12,7 @@ ISOLATED = (StorageIOError, StoreDamagedError, StoreFullError)
 """Errors that need not end the run."""
 
 MOST_FAILURES = 8
-"""So many without an answer that finishes in between, and the run ends: it gets nowhere."""
+"""The run ends after more failures than this with no answer finished in between."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,10 @@ def judge(
 ) -> Verdict | None:
     """What becomes of the `unreadable` ones among the n_rows rows of a call that failed.
 
-    A row fails for what is wrong with its own tokens. Where several lack the same place, it is in
+    A row fails if its own tokens cannot be read. Where several rows miss the same place, it lies in
     tiles that they share: they start over, as do `borrowers`, rows in prefill that began with
-    another's tokens. None: no row of several can be read, and for reasons of its own each, which
-    is the device's failure.
+    another's tokens. None: of several rows none can be read, each for a reason of its own: the
+    device has failed.
     """
     count = Counter(str(error) for error in unreadable.values())
     failed, restarted = {}, []

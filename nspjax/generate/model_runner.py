@@ -103,8 +103,8 @@ class ModelRunner:
         self._intact = True
 
     def recover(self) -> bool:
-        """After a call that failed: have the rows as they were before it, but for those that it
-        began anew. False where that cannot be: in memory, or where rows may have X kept."""
+        """After a call that failed: take the rows back to where they were before it, except those
+        that it began anew. False where that is impossible: in memory, or where rows may keep X."""
         if self._store is None or self._closed or self._may_keep_x:
             return False
         now = map(self._store.current, self._caches)
@@ -130,12 +130,12 @@ class ModelRunner:
     def close(self) -> None:
         """Give the caches' room back. Nothing runs afterwards."""
         self._closed = True
-        with contextlib.suppress(StoreClosedError):  # then their room is back already
+        with contextlib.suppress(StoreClosedError):  # which gave their room back
             self._drop_caches()
 
     def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[np.ndarray]:
         self._check_usable()
-        self._intact = False  # until the call is through: it consumes the caches
+        self._intact = False  # until the call has returned: it consumes the caches
         with engine_errors():
             caches, *results = call(self._weights, self._caches, batch)
             arrays = [np.asarray(result) for result in results]

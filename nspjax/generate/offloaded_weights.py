@@ -67,7 +67,7 @@ class OffloadedWeights:
     def drop(self) -> None:
         """Give their room back."""
         weights, self._weights = self._weights, []
-        with contextlib.suppress(StoreClosedError):  # then their room is back already
+        with contextlib.suppress(StoreClosedError):  # which gave their room back
             for weight in weights:
                 assert self._store is not None
                 self._store.drop_weight(weight)

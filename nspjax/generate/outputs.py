@@ -10,7 +10,7 @@ from nspjax.errors import NspjaxError, RequestError
 from nspjax.generate.sampling_params import SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
-"""A text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": ids} with, at will,
+"""A text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": ids} and, optionally,
 the "prompt" text that the ids came from."""
 
 
@@ -69,8 +69,8 @@ class CompletionOutput:
 class RequestOutput:
     """A request's answers, `params.n` of them. prompt: its text, None for a token-id prompt.
 
-    error: why there are none, where the store lost what the request needed, or the model's numbers
-      became NaN or infinite; others went on.
+    error: why there are none: the store lost what the request needed, or the model's numbers became
+      NaN or infinite. Other requests are not affected.
     """
 
     request_id: str
@@ -82,10 +82,10 @@ class RequestOutput:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationStats:
-    """Counts since the LLM was made, but for `*_running` and `*_waiting`: as of now.
+    """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 
-    A prompt counts once for each of its `n` answers, but for the tokens it shares: those that it
-    began with in another row already count as `shared_prompt_tokens` alone.
+    A prompt counts once for each of its `n` answers. Tokens that it took from another row count as
+    `shared_prompt_tokens` only.
     Seconds are wall time of the compiled calls, the compilation of a new shape included.
     """
 

@@ -1,7 +1,7 @@
 """`Decoder`: one decoder for all families; `ModelConfig` says which parts it has.
 
-It keeps its cache in memory and runs on any JAX backend. Storage is a compiler's business: all it
-does for that is to use `nspjax.ops`.
+It keeps its cache in memory and runs on any JAX backend. Storage is the compiler's business: all
+that the decoder does for it is to use `nspjax.ops`.
 """
 
 from __future__ import annotations
@@ -146,13 +146,13 @@ class Decoder(nnx.Module):
 
         Args:
           tokens: int32 [B, T]; row b's go to the positions after what its cache row holds.
-          caches: one a layer, of `init_caches`. Linear where they live on storage.
+          caches: one a layer, of `init_caches`. On storage, go on with those that are returned.
           rows: int32 [B], the distinct cache rows of the batch rows. None: all of them.
           n_new: int32 [B], how many of the T tokens of each row count. None: all.
 
         Returns:
-          hidden [B, T, E], before the final norm: give what is wanted of it to `logits`; of padding
-          it means nothing. And the longer caches.
+          hidden [B, T, E], before the final norm, for `logits`; it means nothing where tokens are
+          padding. And the longer caches.
 
         Raises:
           InvalidArgumentError: not one cache a layer, or shapes that do not fit.

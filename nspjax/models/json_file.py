@@ -24,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      CheckpointError: it is too large, malformed or no object, or says two things of one key.
+      CheckpointError: it is too large, malformed or no object, or gives one key two values.
     """
     with opened(path) as file:
         check_text_size(path, file.n_bytes)

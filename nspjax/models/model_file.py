@@ -97,7 +97,7 @@ def check_kind(path: Path, status: os.stat_result, *, or_directory: bool = False
     """Refuse what is no plain file.
 
     Raises:
-      CheckpointError: so it is.
+      CheckpointError: it is something else; says what.
     """
     if stat.S_ISREG(status.st_mode) or (or_directory and stat.S_ISDIR(status.st_mode)):
         return
@@ -109,7 +109,7 @@ def check_text_size(path: Path, n_bytes: int) -> None:
     """Refuse a file that is too large to be text of a checkpoint.
 
     Raises:
-      CheckpointError: so it is.
+      CheckpointError: it is too large.
     """
     if n_bytes > MOST_TEXT_BYTES:
         raise CheckpointError(
@@ -123,7 +123,7 @@ def check_directory(directory: Path) -> None:
     absurdly large, whoever reads it later.
 
     Raises:
-      CheckpointError: so it is, or the directory cannot be read.
+      CheckpointError: it holds such a thing, or cannot be read.
     """
     try:
         with os.scandir(directory) as entries:

@@ -1,4 +1,4 @@
-"""What tells that a checkpoint is quantised, which nspjax does not read, or that it once was."""
+"""Signs that a checkpoint is quantised, which nspjax does not read, or that it once was."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Tensors = dict[str, StoredTensor]
 
 
 def refuse_quantised(settings: Settings) -> None:
-    """Refuse a config.json that says so. {} says nothing, as null.
+    """Refuse a config.json that says that the weights are quantised; {} and null say nothing.
 
     Raises:
-      UnsupportedModelError: it does.
+      UnsupportedModelError: it says so.
     """
     for key in ("quantization_config", "compression_config"):
         if settings.values.get(key) not in (None, {}):

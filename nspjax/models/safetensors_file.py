@@ -1,7 +1,7 @@
 """Safetensors files: the tensors that a header names and their values, read by `safetensors`.
 
-The package maps the file. So it is looked at first, and again before each tensor: of a file that
-was cut, a mapping gives SIGBUS.
+The package maps the file. So the file is checked first, and again before each tensor: to read
+the mapping of a file that was cut is a SIGBUS.
 """
 
 from __future__ import annotations

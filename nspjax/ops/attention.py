@@ -77,8 +77,8 @@ def cached_attention(
     if row_numbers is None:
         at, start = jnp.arange(batch, dtype=jnp.int32), lengths
     else:
-        # Of a row that is none, anything. As a model writes it, on the host if rows are there, so
-        # that passes see one value.
+        # A row that does not exist gets any start. Written as a model writes it, on the host if
+        # rows are there, so that passes see one value.
         with jax.transfer_guard("allow"):
             start = lengths[row_numbers]
         at = jax.device_put(row_numbers)

@@ -72,7 +72,7 @@ def row_lengths(lengths: ArrayLike, batch: int) -> jax.Array:
 
 
 def as_int32(name: str, values: ArrayLike) -> jax.Array | np.ndarray:
-    """Integers as int32, on the host if they are; what it cannot hold becomes one that is as wrong.
+    """Integers as int32, on the host if they are there; what does not fit stays out of range.
 
     Raises:
       InvalidArgumentError: they are not integers.

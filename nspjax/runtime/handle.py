@@ -15,9 +15,9 @@ from nspjax.errors import InvalidArgumentError
 from nspjax.ops.cache import KVCache, row_lengths
 
 HANDLE_INTEGERS = 4
-"""A handle is int32 [4]: store, cache (one layer's KV), version, and a check over them and what
-they stand for, keys, values or a weight. Only the engine makes one, and it knows it again: what was
-computed of handles is none."""
+"""A handle is int32 [4]: store, cache (one layer's KV), version, and a check over these and over
+what the handle stands for, keys, values or a weight. Only the engine makes handles, and it refuses
+what was computed from them."""
 
 
 @functools.partial(
@@ -46,7 +46,7 @@ class StoredKVCache:
     def new(
         handles: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], dtype: np.dtype
     ) -> StoredKVCache:
-        """An empty cache, behind handles that the engine made."""
+        """An empty cache, from handles that the engine made."""
         k, v, lengths = map(own_buffer, (*handles, np.zeros(shape[0], np.int32)))
         return StoredKVCache(k, v, lengths, shape, dtype)
 
@@ -91,7 +91,7 @@ def own_buffer(integers: jax.Array | np.ndarray) -> jax.Array:
 
 
 def check_handle(handle: jax.Array) -> None:
-    """Refuse what cannot be a handle, by shape and dtype: a tracer has no more.
+    """Refuse by shape and dtype what cannot be a handle; a tracer has nothing else to go by.
 
     Raises:
       InvalidArgumentError: it cannot.
@@ -114,7 +114,7 @@ def handle_integers(handle: jax.Array) -> np.ndarray:
     """A handle as the engine takes it.
 
     Raises:
-      InvalidArgumentError: it is none by shape or dtype, was donated, or is traced.
+      InvalidArgumentError: its shape or dtype is not a handle's, it was donated, or it is traced.
     """
     check_handle(handle)
     if isinstance(handle, core.Tracer):

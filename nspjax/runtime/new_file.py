@@ -20,13 +20,13 @@ _MOST_NAME_BYTES = 255
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[tuple[int, Path]]:
-    """A descriptor to write to, and its name as yet; it becomes `path` when the block ends well.
+    """A descriptor to write to, and its temporary name; it becomes `path` when the block ends well.
 
-    Otherwise nothing is left, and what was at `path` stays. Only this user may open it, or nobody
-    if so it was with a plain file of this user that was there; anything else there is not replaced.
+    Otherwise nothing is left of it, and what was at `path` stays. Only this user may open it; a
+    stricter mode of the file that it replaces is kept. Only a plain file of this user is replaced.
     The temporary file, ".NAME.nspjax-saving" in the same directory, is locked by its process: those
     without a lock were left by a process that was killed, and are removed by the next new file in
-    their directory. A fork's child that leaves the block does nothing.
+    their directory. A forked child that leaves the block does nothing.
 
     Raises:
       StorePathError, StoreFullError, StorageIOError: the file cannot be made, synced or renamed.
@@ -93,7 +93,7 @@ def _make_locked(temporary: Path) -> int:
                     f"{temporary} is being written, by another thread or process: wait for it, or "
                     "save under another name"
                 ) from None
-        _engine.close_in_children(fd)  # else a child has it locked, too
+        _engine.close_in_children(fd)  # or a child would hold the lock, too
         try:
             # somebody may have taken it for a stale one in between
             if _lock(fd) and _is_named(fd, temporary):

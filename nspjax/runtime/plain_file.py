@@ -60,8 +60,8 @@ def check_plain(path: Path, info: os.stat_result) -> None:
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """A descriptor of a plain file of this user that is there. No link is followed, and nothing
-    waited for; what others may do to the file is taken from them, where that can be.
+    """A descriptor of a plain file of this user that is there. Links are not followed, and
+    nothing is waited for. Where possible, other users lose their permissions on it.
 
     Raises:
       StorePathError, StorageIOError: it cannot be opened, or is something else.
@@ -86,7 +86,7 @@ def open_plain(path: Path, flags: int) -> int:
 
 
 def write_plain(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that is no secret, over what it had: by a link, or of another user, too.
+    """Overwrite a file that is no secret; it may be a link, or belong to another user.
 
     Raises:
       StorePathError, StoreFullError, StorageIOError: it cannot be written, or is no file.

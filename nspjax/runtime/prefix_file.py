@@ -40,7 +40,7 @@ END_MAGIC = b"NSPJAXPE"
 HEADER_FRAME = struct.Struct("<II")
 CHUNK_FRAME = struct.Struct("<IIII")
 CHUNK_BYTES = 4 << 20
-"""What a chunk of tiles has at most, unless one tile has more."""
+"""The most bytes of a chunk of tiles, unless one tile has more."""
 
 
 @dataclasses.dataclass(frozen=True)

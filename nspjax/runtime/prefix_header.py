@@ -95,8 +95,8 @@ def header_text(header: PrefixHeader) -> bytes:
 
 
 def parse_header(text: bytes) -> PrefixHeader:
-    """The header in a file's bytes. A right checksum says only that they are as somebody wrote
-    them: each field is checked by itself, and with the others.
+    """The header in a file's bytes. A right checksum says only that they are as they
+    were written: each field is checked by itself, and against the others.
 
     Raises:
       HeaderError: what is wrong.

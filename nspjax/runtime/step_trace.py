@@ -43,7 +43,7 @@ def trace(store: Store, path: str | os.PathLike[str]) -> Iterator[None]:
 
     For some steps, not for hours: XLA keeps all of its events until the end. It has one profiler,
     so `jax.profiler` cannot be used at the same time. What was written before an exception is
-    written too. A fork's child that leaves the block does nothing.
+    written too. A forked child that leaves the block does nothing.
 
         with nspjax.trace(store, "step.json"):
             jax.block_until_ready(step(weights, tokens, caches))
@@ -74,7 +74,7 @@ def trace(store: Store, path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_directory() -> Iterator[Path]:
-    """Not tempfile's own: that one is removed by a fork's child as well."""
+    """Not tempfile's own: that one is removed by a forked child as well."""
     directory, process = tempfile.mkdtemp(prefix="nspjax-trace-"), os.getpid()
     try:
         yield Path(directory)
@@ -95,7 +95,7 @@ def _sample_clock() -> list[tuple[int, int]]:
 
 
 def _operations(profile: Path, sampled_ns: list[tuple[int, int]]) -> list[CompiledOperation]:
-    """Those in a profile that XLA wrote, in the order of their begin."""
+    """Those in a profile that XLA wrote, in the order in which they begin."""
     found: list[CompiledOperation] = []
     clock: list[tuple[float, float]] = []
     for plane in jax.profiler.ProfileData.from_file(str(profile)).planes:

@@ -35,8 +35,8 @@ class Store(CacheCalls):
 
     Args:
       devices: directories, or "file:DIR", "memory:", "xrt:0,1?xclbin=FILE&path=/mnt/ssd{card}".
-      host_memory: one budget: a quarter of it at most for staging buffers, then the tails of all
-        rows, and the rest for pinned tiles, the first ones of every row, which stay in memory.
+      host_memory: one budget for staging buffers, the tails of all rows, and pinned tiles, the
+        first ones of every row, which stay in memory. docs/store.md says how it is split.
       threads: attention workers; 0 is one a core.
       io: "uring", "pread", or "auto": io_uring where it is built in and allowed.
       kernel: "avx512", "avx2", "scalar", or "auto": the best this CPU has.
@@ -44,8 +44,8 @@ class Store(CacheCalls):
       trace_events: how many of the newest reads, writes, waits and computations `trace` has.
       rate_limit: simulated bandwidths of devices and link, for experiments.
       pinned: how much of host_memory pinned tiles may take at most; None is what is left.
-      x_share: the part of host_memory, up to 0.9, that is kept for X-caches. With 0 they get, when
-        the first is made, half of what is free then: about a sixteenth.
+      x_share: the part of host_memory, up to 0.9, that is set aside for X-caches. With 0 they get
+        some of what is free when the first is made.
 
     Raises:
       StorePathError, StoreBusyError, StoreFullError, StoreDamagedError: the device cannot be used,

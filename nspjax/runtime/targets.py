@@ -26,8 +26,8 @@ def register_targets() -> None:
 
 
 def _keep_pools(client: Any) -> None:
-    """In a fork's child, never destroy what of JAX has pools of threads: when a process exits they
-    are waited for, and a child, which has none of the threads, would hang or crash."""
+    """In a forked child, never destroy JAX's objects that have thread pools: their end waits for
+    threads that the child does not have, and it would hang or crash as it exits."""
     lowering = sys.modules.get("jax._src.interpreters.mlir")
     for owner in (client, getattr(lowering, "global_thread_pool", None)):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))

@@ -155,7 +155,7 @@ def _drawn(record: tuple[int, ...], origin_ns: int, lanes: _Lanes) -> dict[str, 
 
 
 class _Lanes:
-    """Numbers lanes, and finds one for each event. Events come in the order of their begin."""
+    """Numbers lanes, and finds one for each event. Events come in the order in which they begin."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[int, int, int], str] = {}

@@ -22,8 +22,8 @@ FAULTS_HELP = (
 class Fault:
     """One fault.
 
-    A card's process ends itself at the begin of its `after_runs`-th run (`die`) or when that run
-    first writes (`die-in-run`), or that run never ends (`hang`).
+    A card's process ends itself when its `after_runs`-th run begins (`die`) or first writes
+    (`die-in-run`), or that run never ends (`hang`).
     """
 
     name: RunFault | Literal["no-p2p", "xclbin"]

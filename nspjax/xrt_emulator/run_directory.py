@@ -23,7 +23,7 @@ _END_LIMIT_S = 2.0
 
 @contextlib.contextmanager
 def emulated_cards(cards: EmulatedCards, parent: Path | None = None) -> Iterator[dict[str, str]]:
-    """The environment variables of a command that shall see these cards.
+    """The environment variables of a command that is to see these cards.
 
     A run directory is made in `parent`; at the end device processes that are left are killed and
     the directory is removed; a fork's child that leaves the block does nothing. parent None: a

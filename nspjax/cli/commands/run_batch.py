@@ -103,7 +103,7 @@ def run_batch(
         typer.Option(
             "--share-prefixes",
             metavar="",
-            help="With --store: compute and keep once what prompts have in common at their begin.",
+            help="With --store: compute and keep once what prompts have in common at the start.",
         ),
     ] = False,
     pipeline: Annotated[

@@ -56,7 +56,7 @@ class BatchInput:
 
 
 def scan_input(path: str) -> BatchInput:
-    """Check every line of the file and index it. Blank lines, CRLF and a BOM are let pass.
+    """Check every line of the file and index it. Blank lines, CRLF and a BOM are accepted.
 
     Raises:
       BatchFileError: the file cannot be read, holds no request, or has bad lines or equal

@@ -145,7 +145,7 @@ class BatchJob:
                 error.add_note(str(also))
 
     def _requests(self, engine: Engine) -> Iterator[Request]:
-        """What the engine shall answer, one by one; requests it cannot are finished here."""
+        """What the engine is to answer, one by one; requests that it cannot serve end here."""
         entries = self._input.by_id.values()
         waiting = (entry for entry in entries if entry.custom_id not in self._finished_before)
         for line in self._input.read(waiting):

@@ -2,7 +2,7 @@
 
 A result is one `write()` of one whole line to a file opened with O_APPEND. What the process wrote
 survives its death; against a power cut the file is synced at most once a second, and at the end.
-Then it is also looked after whether others have removed, replaced or changed the file.
+A sync also checks whether others have removed, replaced or changed the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BatchOutput:
     def __init__(self, path: str, fd: int):
         self.path = path
         self.disturbed = False
-        """whether somebody else did something to the file, so that it is not what was written"""
+        """whether somebody else changed the file, so that it is not what was written"""
         self.lines = WrittenLines()
         """those that were written, and before them those that `finished_ids` found"""
         self._fd = fd
@@ -45,7 +45,7 @@ class BatchOutput:
         self._synced_at = time.monotonic()
 
     def reader(self) -> BinaryIO:
-        """The file from its begin, whatever name it has now."""
+        """The file from its beginning, whatever name it has now."""
         file = os.fdopen(os.dup(self._fd), "rb")
         file.seek(0)
         return file
@@ -200,7 +200,7 @@ def open_output(path: str, *, keep: bool, replace: bool) -> BatchOutput:
 
 
 def _check_regular(path: str) -> None:
-    """Before it is opened: that alone does something to a FIFO or a device."""
+    """Before it is opened, which by itself affects a FIFO or a device."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):

@@ -24,7 +24,7 @@ from nspjax.generate.text.chat_worker import (
 )
 
 RENDER_SECONDS = 10.0
-"""What one conversation may take; those that are meant well take milliseconds."""
+"""The longest that one conversation may take; ordinary ones take milliseconds."""
 _START_SECONDS = 120.0
 _MOST_ANSWER_BYTES = 4 * MOST_CHARACTERS + 1  # 4: of a character in UTF-8
 
@@ -32,8 +32,8 @@ _MOST_ANSWER_BYTES = 4 * MOST_CHARACTERS + 1  # 4: of a character in UTF-8
 class ChatProcess:
     """Renders conversations in another process, which is started for the first of them.
 
-    One that had to be ended is replaced at the next conversation. Several threads may use it; in a
-    forked child it is as if it had not been started.
+    One that had to be ended is replaced at the next conversation. Several threads may use it; a
+    forked child starts its own.
     """
 
     def __init__(self) -> None:
