@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import sys
 import traceback
@@ -130,6 +131,7 @@ def _run(options: Opt, pipeline: Pipeline, module: mlir.Module) -> None:
         _print_to_stderr(f"nothing to do for {', '.join(idle.names)}")
     if options.output is None:
         sys.stdout.buffer.write(f"{module}\n".encode())
+        sys.stdout.buffer.flush()  # else a full disk is noticed when nobody can say so
     else:
         Path(options.output).write_text(f"{module}\n", encoding="utf-8")
 
@@ -153,6 +155,8 @@ def _told(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.filename:
         return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EPIPE):
+        return f"cannot write what was asked for: {error.strerror}"
     return (
         f"{type(error).__name__}: {error}\nThis was not foreseen; --debug shows where it happened"
     )

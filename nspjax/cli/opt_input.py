@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,8 @@ def module_of_file(path: str) -> mlir.Module:
     """
     try:
         text = _text(path)
+    except InvalidArgumentError:
+        raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InvalidArgumentError(
@@ -54,8 +57,9 @@ def module_of_file(path: str) -> mlir.Module:
         module = mlir.parse(text)
     except Exception as error:  # MLIR's own error class is not public
         raise InvalidArgumentError(f"{path} is no valid module: {error}") from error
-    if "main" not in mlir.functions(module):
-        raise InvalidArgumentError(f"{path} has no function @main: passes begin there")
+    main = mlir.functions(module).get("main")
+    if main is None or not main.regions[0].blocks:  # or one that is declared, as elsewhere
+        raise InvalidArgumentError(f"{path} has no function @main with a body: passes begin there")
     return module
 
 
@@ -85,6 +89,8 @@ def _text(path: str) -> str:
         return sys.stdin.buffer.read().decode()
     # a pipe is as good as a file: nspjax opt <(…)
     with open(path, encoding="utf-8") as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+            raise InvalidArgumentError(f"{path} is a device, which may never end: give a file")
         return file.read()
 
 

@@ -210,6 +210,7 @@ def test_graph(tmp_path):
     [
         (["none.mlir"], "cannot read none.mlir: No such file"),
         (["test_opt.py"], "test_opt.py is no valid module"),
+        (["/dev/full"], "/dev/full is a device, which may never end"),
         (["no_such_module:f"], "cannot call no_such_module:f: ModuleNotFoundError"),
         (["no_such_file.py:f"], "cannot call no_such_file.py:f: FileNotFoundError"),
         (["opt_functions:nope"], "has no attribute 'nope'"),
@@ -239,6 +240,27 @@ def test_bad_input_is_refused(arguments, message):
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: ")
     assert message in ended.stderr
+
+
+def test_a_function_that_is_only_declared():
+    ended = opt("-", input="func.func private @main(tensor<2xf32>)")
+    assert ended.exit_code == 2
+    assert "- has no function @main with a body" in ended.stderr
+
+
+@pytest.mark.parametrize("option", [[], ["-o", "/dev/full"], ["--graph", "/dev/full"]])
+def test_a_full_disk(option):
+    """/dev/full is one that every Linux has."""
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "nspjax", "opt", "-", *option],
+            input=b"func.func @main() { return }",
+            stdout=None if option else full,
+            stderr=subprocess.PIPE,
+        )
+    assert ended.returncode == 1
+    assert b"error: cannot write what was asked for: No space left on device\n" in ended.stderr
+    assert b"Traceback" not in ended.stderr
 
 
 def test_a_pass_that_refuses(tmp_path):
