@@ -1,9 +1,5 @@
 #include "bindings/fetch_arrays.h"
 
-#include <nanobind/stl/shared_ptr.h>
-
-#include "store/registry.h"
-
 namespace nspjax {
 namespace {
 
@@ -49,7 +45,7 @@ nb::tuple x_cache(Store& store, int32_t cache, int64_t n_heads, int64_t head_dim
     nb::gil_scoped_release release;
     return store.x_cache(cache, n_heads, head_dim);
   }();
-  return nb::make_tuple(find_store(handle.store), handle.cache, handle.version);
+  return nb::make_tuple(handle.cache, handle.version);
 }
 
 }  // namespace nspjax

@@ -11,7 +11,7 @@ namespace nspjax {
 nb::tuple fetch(Store& store, int32_t cache, int32_t version, const Int32Array& rows, int64_t begin,
                 const Int32Array& length, int64_t n_tokens, bool read_ahead);
 
-// The second store, the cache in it, and its version.
+// The number and version of the cache that keeps X.
 nb::tuple x_cache(Store& store, int32_t cache, int64_t n_heads, int64_t head_dim);
 
 }  // namespace nspjax
