@@ -2,7 +2,8 @@
 # make test      the tests (under 15 minutes on 2 cores)
 # make test-all  also the slow ones: transformers live, kill -9 at 100 points
 #                of a store and 20 of a job, sanitizers
-# make lint      ruff, pyright, clang-format, warnings as errors in the C++ and its tests
+# make lint      ruff, pyright, clang-format, warnings as errors in the C++ and its tests,
+#                clang's check of who holds which lock
 # Each installs what it needs the first time: Debian packages where we are root, .venv, the engine.
 
 PYTHON ?= python3
@@ -72,6 +73,7 @@ lint: $(VENV)/lint-tools
 	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	    >build/lint.log || { cat build/lint.log; exit 1; }
 	$(BIN)/cmake --build build/lint
+	sh csrc/tests/thread_safety.sh $(abspath $(BIN)/clang-tidy) build/lint
 
 format: $(VENV)/lint-tools
 	$(BIN)/ruff check --fix .

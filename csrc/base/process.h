@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <mutex>
 
+#include "base/thread_safety.h"
+
 namespace nspjax {
 
 // The process in which it was made.
@@ -28,13 +30,13 @@ class OwnProcess {
 };
 
 // A mutex that cannot be locked in another process, where nobody might be there to unlock it.
-class ProcessMutex {
+class CAPABILITY("mutex") ProcessMutex {
  public:
-  void lock() {
+  void lock() ACQUIRE() {
     process_.check();
     mutex_.lock();
   }
-  void unlock() { mutex_.unlock(); }
+  void unlock() RELEASE() { mutex_.unlock(); }
   bool is_of_this_process() const { return process_.is_this(); }
 
  private:

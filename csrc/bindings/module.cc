@@ -205,7 +205,7 @@ NB_MODULE(_engine, m) {
            "read_ahead"_a = false,
            "Tokens from begin on of several rows, 0 past their lengths: k, v [B, n_tokens, H, D].")
       .def("x_cache", &x_cache, "cache"_a, "n_heads"_a, "head_dim"_a,
-           "The cache that keeps X for this one: its store, its number there, its version.")
+           "The cache that keeps X for this one: its number and version.")
       .def("tile_layout", &tile_layout, "cache"_a,
            "What full tiles need to be another cache's: a dictionary.")
       .def("export_tiles", &export_tiles, "cache"_a, "version"_a, "row"_a, "begin"_a, "end"_a,

@@ -123,7 +123,7 @@ nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int
 nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim) {
   ArrayCall call(calls::kXCache, {store, cache, 0});
   const Handle handle = call.attribute("n_heads", n_heads).attribute("head_dim", head_dim).run("x");
-  return nb::make_tuple(find_store(handle.store), handle.cache, handle.version);
+  return nb::make_tuple(handle.cache, handle.version);
 }
 
 nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end) {

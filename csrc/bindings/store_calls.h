@@ -33,7 +33,7 @@ void prefetch(const StorePtr& store, int32_t cache, const Int32Array& rows,
 nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int32Array& rows,
                 int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead);
 
-// The store of the cache that keeps X, the cache in it, and its version.
+// The number and version of the cache that keeps X.
 nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim);
 
 // Tokens of a row: k, v [end - begin, H, D].

@@ -30,7 +30,6 @@ void prefetch(Arguments& given) {
                                        .most_bytes = call.integer("most_bytes")});
 }
 
-// Its store may be another one.
 void x_cache(Arguments& given) {
   const Given<kXCache> call(given);
   const Reference& cache = call.about();

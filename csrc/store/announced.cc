@@ -20,8 +20,8 @@ void AnnouncedReads::drop(int32_t cache) {
   std::erase_if(announced_, [&](const Announced& announced) { return announced.cache == cache; });
 }
 
-std::vector<std::vector<TileRange>> AnnouncedReads::reads() const {
-  std::vector<std::vector<TileRange>> reads(n_devices_);
+DeviceReads AnnouncedReads::reads() const {
+  DeviceReads reads(n_devices_);
   for (const Announced& announced : announced_) {
     for (size_t d = 0; d < n_devices_; ++d) {
       for (const TileRange& range : announced.ranges[d]) {

@@ -1,5 +1,5 @@
-// What will be attended over next, as somebody who knows has said. Only jobs use it, and calls that
-// have waited for all jobs.
+// What will be attended over next, as somebody who knows has said. Who uses it has
+// its turn at the devices (store/lane.h).
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,14 @@
 
 namespace nspjax {
 
+// In the order in which each device gets them.
+using DeviceReads = std::vector<std::vector<TileRange>>;  // [device]
+
 // The reads of some rows of a cache.
 struct Announced {
   int32_t cache;
   std::vector<int32_t> rows;
-  std::vector<std::vector<TileRange>> ranges;  // [device]
+  DeviceReads ranges;
 };
 
 class AnnouncedReads {
@@ -29,8 +32,8 @@ class AnnouncedReads {
   // Those rows are attended over now.
   void take(int32_t cache, std::span<const int32_t> rows);
   void drop(int32_t cache);
-  // What is left, in the order in which it was announced. [device]
-  std::vector<std::vector<TileRange>> reads() const;
+  // What is left, in the order in which it was announced.
+  DeviceReads reads() const;
 
  private:
   static constexpr size_t kMost = 256;  // the oldest were announced in vain

@@ -1,7 +1,6 @@
 // An attention that was asked for: what it needs, taken when it was, and what came of it.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -9,46 +8,21 @@
 #include <vector>
 
 #include "device/attend_call.h"
-#include "format/dtype.h"
+#include "store/announced.h"
+#include "store/arguments.h"
 #include "store/cache.h"
+#include "store/write_queue.h"
 
 namespace nspjax {
 
-// Query t of batch row b stands at position[b] + t and sees stored token j iff j < length[b],
-// j <= position[b] + t and, with a window, j > position[b] + t - window.
-struct AttendArgs {
-  const void* q;  // [B, T, n_q_heads, head_dim]
-  DType q_dtype;
-  int64_t n_tokens;
-  int64_t n_q_heads;
-  std::span<const int32_t> rows;
-  std::span<const int32_t> position;
-  std::span<const int32_t> length;
-  float scale;
-  int64_t window;  // 0: none
-  float softcap;   // 0: none
-  float* out;      // [B, T, n_q_heads, head_dim]; 0 for a query that sees nothing
-  float* lse;      // [B, T, n_q_heads]; -inf for such a query
-  // What the device reads next: what will probably be attended over then, or else what prefetch()
-  // has announced.
-  bool read_ahead = true;
-};
-
-struct AttendResult {
-  std::array<int64_t, 4> sizes;  // of out: B, T, n_q_heads, head_dim
-  std::vector<float> out;
-  std::vector<float> lse;
-};
-
 struct AttendJob {
   AttendArgs args;
-  const Cache* cache;  // its geometry only: the rest may change meanwhile
-  int32_t cache_id;
+  CacheView cache;
   int32_t ticket = 0;
-  std::vector<Row> rows;  // [B], as they were
+  std::vector<RowTiles> rows;  // [B], as they were
   // Writes of rows that were queued and not known to be done.
   std::vector<std::shared_ptr<const Writeback>> writes;
-  std::vector<std::vector<TileRange>> guess;  // [device], of what is read next
+  DeviceReads guess;  // of what is read next
 
   int64_t number = 0;
   bool has_run = false;
@@ -67,6 +41,9 @@ struct AttendJob {
   // Lets go of all but the result.
   void release();
 };
+
+// What the executor does.
+void run_attend(Lane& lane, AttendJob& job);
 
 // What the devices are asked for; the caller adds what is read next. max and sum: [B, T,
 // n_q_heads].

@@ -85,7 +85,7 @@ void pack_queries(AttendPass& pass, const AttendCall& call, const AttendArgs& ar
 }
 
 // The tiles of a run that are in the tail and not stored.
-std::vector<const std::byte*> tail_of(const Row& row, const TileSpan& span) {
+std::vector<const std::byte*> tail_of(const RowTiles& row, const TileSpan& span) {
   std::vector<const std::byte*> tiles;
   for (int64_t tile = row.stored_tiles; tile < span.end; ++tile) {
     tiles.push_back(row.tail_tile(tile));
@@ -97,7 +97,7 @@ std::vector<const std::byte*> tail_of(const Row& row, const TileSpan& span) {
 
 void AttendJob::own_arguments() {
   const int64_t n_vectors = std::ssize(args.rows) * args.n_tokens * args.n_q_heads;
-  const int64_t head_dim = cache->geometry.shape().head_dim;
+  const int64_t head_dim = cache.geometry->shape().head_dim;
   const auto* q = static_cast<const std::byte*>(args.q);
   owned.q.assign(q, q + n_vectors * head_dim * size_bytes(args.q_dtype));
   args.q = owned.q.data();
@@ -121,12 +121,13 @@ void AttendJob::release() {
   rows.clear();
   writes.clear();
   guess.clear();
+  cache.pinned.reset();
 }
 
 AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& trace, bool verify,
                        int64_t read_bytes, std::span<float> max, std::span<float> sum) {
   const AttendArgs& args = job.args;
-  const TileGeometry& geometry = job.cache->geometry;
+  const TileGeometry& geometry = *job.cache.geometry;
   const CacheShape& shape = geometry.shape();
   const int64_t group = args.n_q_heads / shape.n_kv_heads;
   const int64_t padded_dim = round_up(shape.head_dim, kPadFloats);
@@ -135,7 +136,7 @@ AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& tr
                   .kernels = kernels,
                   .trace = trace,
                   .verify = verify,
-                  .cache = job.cache_id,
+                  .cache = job.cache.id,
                   .read_bytes = read_bytes,
                   .n_tokens = args.n_tokens,
                   .group = group,
@@ -157,12 +158,12 @@ AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& tr
   std::map<Shared, size_t> shared_passes;
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] == 0) continue;
-    const Row& row = job.rows[b];
+    const RowTiles& row = job.rows[b];
     for (int64_t t = 0; t < args.n_tokens; t += tokens_a_unit) {
       QueryUnit unit = make_unit(args, b, t, std::min(t + tokens_a_unit, args.n_tokens), group);
       if (unit.token_begin == unit.token_end) continue;
       const auto n_queries = std::ssize(unit.first);
-      const auto spans = tile_spans(*job.cache, row, unit.token_begin, unit.token_end);
+      const auto spans = row.spans(geometry.tile_tokens(), unit.token_begin, unit.token_end);
       call.units.push_back(std::move(unit));
       int64_t segment = 0;
       for (const TileSpan& span : spans) {

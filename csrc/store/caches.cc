@@ -2,15 +2,10 @@
 #include <algorithm>
 #include <bit>
 
-#include "store/store.h"
+#include "store/cache_set.h"
 
 namespace nspjax {
 namespace {
-
-// Buffers for weights: a quarter of what is free, and enough to hide a layer's load.
-constexpr int64_t kWeightShare = 4;
-constexpr int64_t kMostWeightBytes = 256 << 20;
-constexpr int64_t kFewestWeightBuffers = 2;
 
 void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) {
   const auto check = [](const char* name, int64_t value, int64_t most) {
@@ -37,19 +32,16 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
 
 }  // namespace
 
-int64_t Store::free_tail_bytes() const {
-  return budget_.cache_bytes - reserved_tail_bytes_ - reserved_pinned_bytes_ - lent_bytes_ -
-         reserved_weight_bytes_;
-}
-
-CacheNeeds Store::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
-  return plan_caches(shape, n_layers, std::ssize(devices_), budget_, free_tail_bytes(),
+CacheNeeds CacheSet::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
+  return plan_caches(shape, n_layers, lane_.n_devices(), lane_.memory(), budget_.free_bytes(),
                      tile_tokens);
 }
 
-RoomReport Store::room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
+RoomReport CacheSet::room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
   RoomReport report{plan(n_layers, shape, tile_tokens), {}, 0};
-  for (const auto& device : devices_) report.available_bytes.push_back(device->available_bytes());
+  for (int64_t d = 0; d < lane_.n_devices(); ++d) {
+    report.available_bytes.push_back(lane_.device(d).available_bytes());
+  }
   const auto fits = [&](const CacheNeeds& needs) {
     return needs.fits_host &&
            std::ranges::equal(needs.device_bytes, report.available_bytes, std::less_equal());
@@ -68,17 +60,18 @@ RoomReport Store::room(int64_t n_layers, const CacheShape& shape, int64_t tile_t
   return report;
 }
 
-RoomReport Store::room_for(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
+RoomReport CacheSet::room_for(int64_t n_layers, const CacheShape& shape,
+                              int64_t tile_tokens) const {
   check_shape(n_layers, shape, tile_tokens);
-  std::lock_guard lock(mutex_);
+  const Lock lock(lane_.mutex);
   check_open();
   return room(n_layers, shape, tile_tokens);
 }
 
-std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& shape,
-                                          int64_t tile_tokens) {
+std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape& shape,
+                                             int64_t tile_tokens) {
   check_shape(n_layers, shape, tile_tokens);
-  std::lock_guard lock(mutex_);
+  const Lock lock(lane_.mutex);
   check_open();
   drain();
   const RoomReport report = room(n_layers, shape, tile_tokens);
@@ -92,17 +85,18 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
          bytes_text(report.needs.smallest_host_memory_bytes), "), fewer rows, or interval_tokens ",
          "of less than ", report.needs.tile_tokens, fitting);
   }
-  for (size_t d = 0; d < devices_.size(); ++d) {
+  for (size_t d = 0; d < report.available_bytes.size(); ++d) {
     if (report.needs.device_bytes[d] <= report.available_bytes[d]) continue;
     fail(ErrorKind::kStoreFull, what, " need ", report.needs.device_bytes[d], " bytes (",
-         bytes_text(report.needs.device_bytes[d]), ") on ", devices_[d]->info().spec,
-         ", which has ", report.available_bytes[d], " (", bytes_text(report.available_bytes[d]),
-         ") free", fitting);
+         bytes_text(report.needs.device_bytes[d]), ") on ",
+         lane_.device(static_cast<int64_t>(d)).info().spec, ", which has ",
+         report.available_bytes[d], " (", bytes_text(report.available_bytes[d]), ") free", fitting);
   }
 
-  const TileGeometry geometry(shape, std::ssize(devices_), report.needs.tile_tokens, kSegmentBytes);
-  for (const auto& device : devices_) device->check_cache(geometry);
-  const int64_t pinned_tiles = pinned_tiles_for(geometry, n_layers, report.needs.tail_bytes);
+  const auto geometry = std::make_shared<const TileGeometry>(
+      shape, lane_.n_devices(), report.needs.tile_tokens, kSegmentBytes);
+  for (int64_t d = 0; d < lane_.n_devices(); ++d) lane_.device(d).check_cache(*geometry);
+  const int64_t pinned_tiles = pinned_tiles_for(*geometry, n_layers, report.needs.tail_bytes);
 
   std::vector<int32_t> ids;
   try {
@@ -110,20 +104,14 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
       const int32_t id = next_cache_++;
       Cache& cache =
           caches_
-              .emplace(id, Cache{.id = id,
-                                 .geometry = geometry,
-                                 .extents = {},
-                                 .rows = std::vector<Row>(static_cast<size_t>(shape.batch)),
-                                 .regions = {},
-                                 .more_extents = {},
-                                 .pinned = {}})
+              .emplace(id, Cache{.view = {id, geometry, nullptr},
+                                 .rows = std::vector<Row>(static_cast<size_t>(shape.batch))})
               .first->second;
       ids.push_back(id);
       cache.tail_bytes = report.needs.tail_bytes / n_layers;
-      reserved_tail_bytes_ += cache.tail_bytes;
-      for (size_t d = 0; d < devices_.size(); ++d) {
-        const int64_t bytes = cache.geometry.device_bytes(static_cast<int64_t>(d));
-        cache.extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
+      budget_.promise(cache.tail_bytes, 0);
+      for (int64_t d = 0; d < lane_.n_devices(); ++d) {
+        cache.extents.push_back(lane_.reserve(d, geometry->device_bytes(d)));
       }
       make_regions(cache, pinned_tiles);
     }
@@ -139,41 +127,41 @@ std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& sh
 
 // How many of a row's first tiles stay in host memory: the same share of every row and layer, so
 // that no part of a step waits longer for a device than another. Tails of tail_bytes come first.
-int64_t Store::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
-                                int64_t tail_bytes) const {
-  if (std::ranges::all_of(devices_, [](const auto& device) { return device->in_memory(); })) {
-    return 0;
-  }
-  int64_t free = std::max<int64_t>(0, free_tail_bytes() - tail_bytes - budget_.later_tails_bytes());
-  if (most_pinned_bytes_ >= 0) {
-    free = std::min(free, std::max<int64_t>(0, most_pinned_bytes_ - reserved_pinned_bytes_));
-  }
+int64_t CacheSet::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
+                                   int64_t tail_bytes) const {
+  bool all_in_memory = true;
+  for (int64_t d = 0; d < lane_.n_devices(); ++d) all_in_memory &= lane_.device(d).in_memory();
+  if (all_in_memory) return 0;
   int64_t bytes = 0;  // of one tile of every row and layer
   for (int64_t row = 0; row < geometry.shape().batch; ++row) {
     bytes += n_layers * geometry.pinned_tile_bytes(row);
   }
-  return std::min(free / bytes, geometry.capacity_tiles());
+  return std::min(budget_.pinned_that_fit(bytes, tail_bytes), geometry.capacity_tiles());
 }
 
-void Store::make_regions(Cache& cache, int64_t pinned_tiles) {
-  const TileGeometry& geometry = cache.geometry;
+void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
+  const TileGeometry& geometry = cache.geometry();
   const auto tile_bytes = [&](size_t row) {
     return geometry.pinned_tile_bytes(static_cast<int64_t>(row));
   };
   for (size_t row = 0; row < cache.rows.size(); ++row) {
     cache.pinned_bytes += pinned_tiles * tile_bytes(row);
   }
-  reserved_pinned_bytes_ += cache.pinned_bytes;
-  if (cache.pinned_bytes > 0) cache.pinned = MappedRegion(cache.pinned_bytes);
-  std::byte* pinned = cache.pinned.data();
+  budget_.promise(0, cache.pinned_bytes);
+  std::byte* pinned = nullptr;
+  if (cache.pinned_bytes > 0) {
+    const auto mapped = std::make_shared<const MappedRegion>(cache.pinned_bytes);
+    pinned = mapped->data();
+    cache.view.pinned = mapped;
+  }
   for (size_t row = 0; row < cache.rows.size(); ++row) {
     const auto region = std::make_shared<Region>();
     region->row = static_cast<int64_t>(row);
     region->pinned_tiles = pinned_tiles;
     region->pinned = pinned;
     if (pinned) pinned += pinned_tiles * tile_bytes(row);
-    region->checksums.resize(devices_.size());
-    for (size_t d = 0; d < devices_.size(); ++d) {
+    region->checksums.resize(cache.extents.size());
+    for (size_t d = 0; d < cache.extents.size(); ++d) {
       region->offsets.push_back(cache.extents[d].offset +
                                 geometry.row_offset(region->row, static_cast<int64_t>(d)));
     }
@@ -183,84 +171,59 @@ void Store::make_regions(Cache& cache, int64_t pinned_tiles) {
 }
 
 // A region for the row beside its own one, which other rows go on using.
-std::shared_ptr<Region> Store::free_region(Cache& cache, int64_t row) {
-  const TileGeometry& geometry = cache.geometry;
+std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row) {
+  const TileGeometry& geometry = cache.geometry();
   for (const auto& region : cache.regions) {
     if (region.use_count() == 1 && geometry.same_places(region->row, row)) return region;
   }
   // All devices are asked before any gives room: a call that is refused again and again takes none.
-  for (size_t d = 0; d < devices_.size(); ++d) {
-    const int64_t bytes = geometry.row_bytes(row, static_cast<int64_t>(d));
-    const int64_t available = devices_[d]->available_bytes();
+  for (int64_t d = 0; d < lane_.n_devices(); ++d) {
+    const int64_t bytes = geometry.row_bytes(row, d);
+    const int64_t available = lane_.device(d).available_bytes();
     if (bytes > available) {
       fail(ErrorKind::kStoreFull, "row ", row, " needs ", bytes_text(bytes), " on ",
-           devices_[d]->info().spec, " beside the tiles that other rows share with it; there are ",
-           bytes_text(available), ": drop caches, or share fewer prefixes");
+           lane_.device(d).info().spec,
+           " beside the tiles that other rows share with it; there are ", bytes_text(available),
+           ": drop caches, or share fewer prefixes");
     }
   }
   const auto region = std::make_shared<Region>();
   region->row = row;
-  region->checksums.resize(devices_.size());
+  region->checksums.resize(cache.extents.size());
   std::vector<Extent>& extents = cache.more_extents.emplace_back();
-  for (size_t d = 0; d < devices_.size(); ++d) {
-    const int64_t bytes = geometry.row_bytes(row, static_cast<int64_t>(d));
-    extents.push_back(bytes > 0 ? devices_[d]->reserve(bytes) : Extent{0, 0});
+  for (int64_t d = 0; d < lane_.n_devices(); ++d) {
+    extents.push_back(lane_.reserve(d, geometry.row_bytes(row, d)));
     region->offsets.push_back(extents.back().offset);
   }
   cache.regions.push_back(region);
   return region;
 }
 
-void Store::release(Cache& cache) {
-  reserved_tail_bytes_ -= cache.tail_bytes;
-  reserved_pinned_bytes_ -= cache.pinned_bytes;
+void CacheSet::release(Cache& cache) {
+  budget_.take_back(cache.tail_bytes, cache.pinned_bytes);
   for (size_t row = 0; row < cache.rows.size(); ++row) {
-    tail_bytes_ -= cache.rows[row].tail_bytes;
-    held_bytes_ -= cache.rows[row].held_bytes;
+    lane_.counters().tail_bytes -= cache.rows[row].tail_bytes;
+    budget_.hold(-cache.rows[row].held_bytes);
     set_length(cache, static_cast<int64_t>(row), 0);
   }
   for (const auto& region : cache.regions) {
-    pinned_bytes_ -= region->n_pinned * cache.geometry.pinned_tile_bytes(region->row);
+    lane_.counters().pinned_bytes -=
+        region->n_pinned * cache.geometry().pinned_tile_bytes(region->row);
   }
   cache.more_extents.push_back(cache.extents);
   for (const std::vector<Extent>& extents : cache.more_extents) {
-    for (size_t d = 0; d < extents.size(); ++d) {
-      if (extents[d].bytes > 0) devices_[d]->release(extents[d]);
-    }
+    for (size_t d = 0; d < extents.size(); ++d) lane_.release(static_cast<int64_t>(d), extents[d]);
   }
 }
 
-void Store::drop_cache(int32_t cache) {
-  std::lock_guard lock(mutex_);
+void CacheSet::drop_cache(int32_t cache) {
+  const Lock lock(lane_.mutex);
   find(cache);
-  drop_x_cache(cache);
   drain();
   tickets_.drop(cache);
-  announced_.drop(cache);
+  lane_.announced().drop(cache);
   release(find(cache));
   caches_.erase(cache);
-}
-
-int32_t Store::put_weight(std::span<const std::byte> data) {
-  {
-    std::lock_guard lock(mutex_);
-    check_open();
-    if (weights_.needs_buffers()) {
-      const int64_t free = free_tail_bytes() - held_bytes_;
-      const int64_t n_buffers =
-          std::max(kFewestWeightBuffers,
-                   std::min(free / kWeightShare, kMostWeightBytes) / budget_.slot_bytes);
-      const int64_t bytes = n_buffers * budget_.slot_bytes;
-      if (bytes > free) {
-        fail(ErrorKind::kStoreFull, "of the store's host memory ", bytes_text(free),
-             " are free, and buffers for weights need ", bytes_text(bytes),
-             ": put weights before caches are made, or give the store more host_memory");
-      }
-      weights_.open(n_buffers, budget_.slot_bytes);
-      reserved_weight_bytes_ = bytes;
-    }
-  }
-  return weights_.put(data);
 }
 
 }  // namespace nspjax

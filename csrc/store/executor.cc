@@ -7,7 +7,7 @@ namespace nspjax {
 Executor::Executor() : thread_([this] { work(); }) {}
 
 int64_t Executor::post(std::function<void()> job) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (!stopped_) {
     jobs_.push_back(std::move(job));
     ++n_posted_;
@@ -17,51 +17,54 @@ int64_t Executor::post(std::function<void()> job) {
 }
 
 void Executor::wait_for(int64_t number) {
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [&] { return n_done_ >= number; });
+  const Lock lock(mutex_);
+  while (n_done_ < number) done_.wait(mutex_);
 }
 
 void Executor::drain() {
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [&, last = n_posted_] { return n_done_ >= last; });
+  const Lock lock(mutex_);
+  const int64_t last = n_posted_;
+  while (n_done_ < last) done_.wait(mutex_);
 }
 
 int64_t Executor::n_done() const {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return n_done_;
 }
 
 bool Executor::idle() const {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return n_done_ == n_posted_;
 }
 
 void Executor::stop() {
   std::deque<std::function<void()>> dropped;
   {
-    std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     stopped_ = true;
     dropped.swap(jobs_);
     posted_.notify_one();
   }
   if (thread_.joinable()) thread_.join();
   dropped.clear();  // before anybody who waits goes on
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   n_done_ = n_posted_;
   done_.notify_all();
 }
 
 void Executor::work() {
-  std::unique_lock lock(mutex_);
   for (;;) {
-    posted_.wait(lock, [this] { return stopped_ || !jobs_.empty(); });
-    if (stopped_) return;
-    std::function<void()> job = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
+    std::function<void()> job;
+    {
+      const Lock lock(mutex_);
+      while (!stopped_ && jobs_.empty()) posted_.wait(mutex_);
+      if (stopped_) return;
+      job = std::move(jobs_.front());
+      jobs_.pop_front();
+    }
     job();
     job = nullptr;
-    lock.lock();
+    const Lock lock(mutex_);
     ++n_done_;
     done_.notify_all();
   }

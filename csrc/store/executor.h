@@ -1,12 +1,12 @@
 // The one thread that uses a store's devices: jobs, first in, first out.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <thread>
+
+#include "base/thread_safety.h"
 
 namespace nspjax {
 
@@ -27,19 +27,19 @@ class Executor {
   // The number of the last job that has run; what those did is seen by the caller.
   int64_t n_done() const;
   bool idle() const;
-  // Waits for the job that is running and drops those behind it.
+  // Waits for the job that is running and drops those that come after it.
   void stop();
 
  private:
   void work();
 
-  mutable std::mutex mutex_;
-  std::condition_variable posted_;
-  std::condition_variable done_;
-  std::deque<std::function<void()>> jobs_;
-  int64_t n_posted_ = 0;
-  int64_t n_done_ = 0;
-  bool stopped_ = false;
+  mutable Mutex mutex_;
+  Condition posted_;
+  Condition done_;
+  std::deque<std::function<void()>> jobs_ GUARDED_BY(mutex_);
+  int64_t n_posted_ GUARDED_BY(mutex_) = 0;
+  int64_t n_done_ GUARDED_BY(mutex_) = 0;
+  bool stopped_ GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: uses the rest
 };
 

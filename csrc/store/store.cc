@@ -1,32 +1,15 @@
-// Opening, closing, counting. Caches are made in caches.cc, filled in append.cc and prefix.cc, and
-// attended over in attend.cc.
+// Which part does what.
 #include "store/store.h"
 
-#include <algorithm>
-#include <array>
 #include <limits>
 #include <random>
-#include <thread>
 
-#include "device/profile.h"
+#include "store/first_error.h"
 
 namespace nspjax {
 namespace {
 
-// From this budget on a device's buffers can be as large as its drive likes best.
-constexpr int64_t kWorthAProbe = 256 << 20;
-
-// How large reads the drives like, where there is memory to do as they like.
-int64_t block_bytes_for(const StoreOptions& options) {
-  int64_t bytes = 0;
-  for (const std::string& spec : options.devices) {
-    const auto directory = directory_of(spec);
-    const bool look = directory && options.host_memory_bytes >= kWorthAProbe;
-    const DeviceProfile profile = look ? profile_of(*directory, options.io) : DeviceProfile{};
-    bytes = std::max(bytes, profile.block_bytes);
-  }
-  return bytes;
-}
+constexpr const char* kKvFile = "nspjax.kv";
 
 WeightOptions weight_options(int32_t id, const StoreOptions& options) {
   WeightOptions weights{.store = id,
@@ -45,239 +28,174 @@ int32_t new_store_id() {
   return static_cast<int32_t>(std::random_device()() & std::numeric_limits<int32_t>::max());
 }
 
-}  // namespace
-
-Store::Store(const StoreOptions& options)
-    : id_(new_store_id()),
-      options_(options),
-      trace_(options.trace_events),
-      checksums_(options.checksums),
-      verifies_(options.checksums),
-      most_pinned_bytes_(options.pinned_bytes),
-      weights_(weight_options(id_, options), trace_),
-      tickets_(id_) {
+const StoreOptions& checked(const StoreOptions& options) {
   if (options.devices.empty()) {
     fail(ErrorKind::kInvalidArgument, "a store needs a device: a directory, or memory:");
   }
   if (options.threads < 0) {
     fail(ErrorKind::kInvalidArgument, "threads is ", options.threads, ": 0 is one a core");
   }
-  kernels_ = find_kernel(options.kernel);
-  const auto n_devices = std::ssize(options.devices);
-  budget_ = split_host_memory(options.host_memory_bytes - set_aside_bytes(options), n_devices,
-                              block_bytes_for(options));
-  devices_ = open_devices(options.devices, options.file_name, budget_, options.io, options.fault,
-                          warnings_);
-  hardware_ = limit_rates(devices_, options.rate_limit, budget_.slots * budget_.slot_bytes,
-                          options.hardware);
-  announced_ = AnnouncedReads(devices_.size(), budget_.slots);
-  for (size_t d = 0; d < devices_.size(); ++d) {
-    devices_[d]->record_in(trace_, static_cast<int32_t>(d));
-  }
-  const auto cores = std::max(1u, std::thread::hardware_concurrency());
-  workers_ =
-      std::make_unique<ThreadPool>(options.threads ? options.threads : static_cast<int>(cores));
-  drivers_ = std::make_unique<ThreadPool>(static_cast<int>(n_devices) - 1);
+  return options;
 }
 
-Store::~Store() = default;
-
-// ---- what it is and has
-// --------------------------------------------------------------------------
-
-std::vector<DeviceInfo> Store::devices() const {
-  std::lock_guard lock(mutex_);
-  check_open();
-  std::vector<DeviceInfo> infos;
-  for (const auto& device : devices_) infos.push_back(device->info());
-  return infos;
+LaneOptions kv_lane(const StoreOptions& options) {
+  return {.devices = options.devices,
+          .file_name = kKvFile,
+          .first_cache = 0,
+          .host_memory_bytes = options.host_memory_bytes - set_aside_bytes(options),
+          .pinned_bytes = options.pinned_bytes,
+          .hardware = {}};
 }
 
-std::vector<DeviceStats> Store::device_stats() const {
-  std::vector<DeviceStats> stats;
-  for (const auto& device : devices_) stats.push_back(device->stats());
-  return stats;
+}  // namespace
+
+Store::Store(const StoreOptions& options)
+    : id_(new_store_id()),
+      options_(checked(options)),
+      trace_(options.trace_events),
+      weights_(weight_options(id_, options), trace_),
+      tickets_(id_),
+      kv_(id_, options_, kv_lane(options), trace_, tickets_, warnings_),
+      x_(id_, options_, kv_, trace_, tickets_) {}
+
+CacheSet& Store::of(int32_t cache) const {
+  CacheSet* x = cache >= kFirstXCache ? x_.opened() : nullptr;
+  return x ? *x : kv_;  // which has no such cache, and says so
 }
 
-std::span<const StoreStatsField> store_stats_fields() {
-  static constexpr auto kOwn = std::to_array<StoreStatsField>({
-      {"bytes_appended", &StoreStats::bytes_appended},
-      {"padding_bytes", &StoreStats::padding_bytes},
-      {"link_bytes", &StoreStats::link_bytes},
-      {"attend_ns", &StoreStats::attend_ns},
-      {"append_ns", &StoreStats::append_ns},
-      {"kv_bytes_stored", &StoreStats::kv_bytes_stored},
-      {"host_bytes", &StoreStats::host_bytes},
-      {"staging_bytes", &StoreStats::staging_bytes},
-      {"tail_bytes", &StoreStats::tail_bytes},
-      {"pinned_bytes", &StoreStats::pinned_bytes},
-      {"weight_bytes_read", &StoreStats::weight_bytes_read},
-      {"weight_bytes_read_ahead", &StoreStats::weight_bytes_read_ahead},
-      {"weight_bytes_stored", &StoreStats::weight_bytes_stored},
-      {"weight_buffer_bytes", &StoreStats::weight_buffer_bytes},
-  });
-  static constexpr auto kOfDevices = device_counters();
-  static_assert(sizeof(StoreStats) == (kOfDevices.size() + kOwn.size()) * sizeof(int64_t),
-                "all of them");
-  static const std::vector<StoreStatsField> fields = [] {
-    std::vector<StoreStatsField> all;
-    for (const auto& [name, field] : kOfDevices) all.push_back({name, field});
-    all.insert(all.end(), kOwn.begin(), kOwn.end());
-    return all;
-  }();
-  return fields;
-}
+// ---- all of it
+// -----------------------------------------------------------------------------------
 
 StoreStats Store::stats() const {
-  StoreStats total{};
+  StoreStats total = kv_.lane().stats();
+  if (const CacheSet* x = x_.opened()) total += x->lane().stats();
   const WeightStats& weights = weights_.stats();
   total.weight_bytes_read = weights.bytes_read;
   total.weight_bytes_read_ahead = weights.bytes_read_ahead;
   total.weight_bytes_stored = weights.bytes_stored;
   total.weight_buffer_bytes = weights.buffer_bytes;
-  for (const DeviceStats& device : device_stats()) {
-    for (const auto& [name, field] : device_counters()) total.*field += device.*field;
-  }
-  total.bytes_appended = bytes_appended_;
-  total.attend_ns = attend_ns_;
-  total.append_ns = append_ns_;
-  total.kv_bytes_stored = kv_bytes_stored_;
-  total.padding_bytes = padding_bytes_;
-  total.link_bytes =
-      total.bytes_written +
-      (options_.rate_limit.kv_over_link ? total.bytes_read : attend_link_bytes_ + fetched_bytes_);
-  total.staging_bytes = budget_.staging_bytes;
-  total.tail_bytes = tail_bytes_;
-  total.pinned_bytes = pinned_bytes_;
-  total.host_bytes =
-      total.staging_bytes + total.tail_bytes + total.pinned_bytes + total.weight_buffer_bytes;
-  if (const auto x_store = companion()) total += x_store->stats();
+  total.host_bytes += total.weight_buffer_bytes;
   return total;
 }
 
-CacheShape Store::shape(int32_t cache) const {
-  std::lock_guard lock(mutex_);
-  return find(cache).geometry.shape();
+void Store::verify_reads(bool verify) {
+  kv_.verify_reads(verify);
+  weights_.verify_reads(verify);
+  if (CacheSet* x = x_.opened()) x->verify_reads(verify);
 }
 
-int32_t Store::version(int32_t cache) const {
-  std::lock_guard lock(mutex_);
-  return find(cache).version;
+int32_t Store::put_weight(std::span<const std::byte> data) {
+  kv_.give_buffers_to(weights_);
+  return weights_.put(data);
 }
-
-int64_t Store::tile_tokens(int32_t cache) const {
-  std::lock_guard lock(mutex_);
-  return find(cache).geometry.tile_tokens();
-}
-
-std::vector<int64_t> Store::lengths(int32_t cache) const {
-  std::lock_guard lock(mutex_);
-  std::vector<int64_t> lengths;
-  for (const Row& row : find(cache).rows) lengths.push_back(row.length);
-  return lengths;
-}
-
-// ---- the end
-// -------------------------------------------------------------------------------------
 
 void Store::flush() {
-  std::lock_guard lock(mutex_);
-  check_open();
-  drain();
-  throw_write_error();
-  for (auto& [id, cache] : caches_) {
-    for (size_t row = 0; row < cache.rows.size(); ++row) {
-      write_held(cache, static_cast<int64_t>(row), cache.rows[row].due_tiles);
-    }
-  }
-  on_all_devices([&](int64_t d) { devices_[static_cast<size_t>(d)]->flush(); });
-  if (const auto x_store = companion()) x_store->flush();
+  kv_.flush();
+  if (CacheSet* x = x_.opened()) x->flush();
 }
 
 void Store::close() {
-  if (!mutex_.is_of_this_process()) return;
-  std::lock_guard lock(mutex_);
-  if (closed_) return;
-  closed_ = true;
+  if (!kv_.lane().mutex.is_of_this_process()) return;
   tickets_.close();
-  executor_.stop();
-  writes_.clear();
-  caches_.clear();
-  kv_bytes_stored_ = 0;
-  tail_bytes_ = 0;
-  pinned_bytes_ = 0;
-  std::exception_ptr error;
-  const auto try_to = [&](const auto& fn) {
-    try {
-      fn();
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-  };
-  for (const auto& device : devices_) try_to([&] { device->close(); });
-  try_to([&] { weights_.close(); });
-  if (const auto x_store = companion()) try_to([&] { x_store->close(); });
-  workers_.reset();
-  drivers_.reset();
-  if (error) std::rethrow_exception(error);
+  FirstError error;
+  error.of([&] { kv_.close(); });
+  error.of([&] { weights_.close(); });
+  error.of([&] { x_.close(); });
+  error.rethrow();
 }
 
-bool Store::closed() const {
-  if (!mutex_.is_of_this_process()) return true;
-  std::lock_guard lock(mutex_);
-  return closed_;
+// ---- one cache, in its lane
+// ----------------------------------------------------------------------
+
+std::vector<int32_t> Store::create_caches(int64_t n_layers, const CacheShape& shape,
+                                          int64_t tile_tokens) {
+  return kv_.create_caches(n_layers, shape, tile_tokens);
 }
 
-void Store::check_usable() const {
-  std::lock_guard lock(mutex_);
-  check_open();
+RoomReport Store::room_for(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
+  return kv_.room_for(n_layers, shape, tile_tokens);
 }
 
-// ---- helpers
-// -------------------------------------------------------------------------------------
-
-void Store::check_open() const {
-  if (closed_) fail(ErrorKind::kStoreClosed, "store ", id_, " is closed: open another");
-}
-
-const Cache& Store::find(int32_t id) const {
-  check_open();
-  const auto found = caches_.find(id);
-  if (found == caches_.end()) {
-    fail(ErrorKind::kStoreClosed, "store ", id_, " has no cache ", id,
-         ": it was dropped, or the handle is of another store");
+void Store::drop_cache(int32_t cache) {
+  if (cache >= kFirstXCache) {
+    fail(ErrorKind::kInvalidArgument, "cache ", cache,
+         " keeps X for another one: drop that, and it goes too");
   }
-  return found->second;
+  x_.drop_both(cache);
 }
 
-Cache& Store::find(int32_t id) { return const_cast<Cache&>(std::as_const(*this).find(id)); }
-
-void Store::check_row(const char* what, const Cache& cache, int64_t row) {
-  const int64_t batch = cache.geometry.shape().batch;
-  if (row >= 0 && row < batch) return;
-  fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ", batch - 1);
+Handle Store::x_cache(int32_t cache, int64_t n_heads, int64_t head_dim) {
+  const auto [x, version] = x_.cache_of(cache, n_heads, head_dim);
+  return {id_, x, version};
 }
 
-Cache& Store::find_current(int32_t id, int32_t version) {
-  Cache& cache = find(id);
-  if (cache.version != version) {
-    fail(ErrorKind::kStaleHandle, "this KV cache handle was used twice: cache ", id,
-         " is at version ", cache.version, ", the handle is from version ", version,
-         "; use the cache returned by the last call, and with_lengths to undo what it appended");
-  }
-  return cache;
+AttendResult Store::attend_wait(int32_t ticket) {
+  TraceScope scope(trace_, {.offset = ticket, .kind = TraceKind::kAttendWait});
+  const auto job = tickets_.take(ticket);
+  scope.event().cache = job->cache.id;
+  of(job->cache.id).finish(*job);
+  return std::move(job->owned.result);
 }
 
-void Store::drain() {
-  executor_.drain();
-  settle_writes();
+CacheShape Store::shape(int32_t cache) const { return of(cache).shape(cache); }
+
+int32_t Store::version(int32_t cache) const { return of(cache).version(cache); }
+
+int64_t Store::tile_tokens(int32_t cache) const { return of(cache).tile_tokens(cache); }
+
+std::vector<int64_t> Store::lengths(int32_t cache) const { return of(cache).lengths(cache); }
+
+int32_t Store::truncate(int32_t cache, int32_t version, std::span<const int32_t> rows,
+                        std::span<const int32_t> lengths) {
+  return of(cache).truncate(cache, version, rows, lengths);
 }
 
-void Store::on_all_devices(const std::function<void(int64_t)>& fn) {
-  TaskGroup others(*drivers_);
-  for (int64_t d = 1; d < std::ssize(devices_); ++d) others.run([&fn, d] { fn(d); });
-  fn(0);
-  others.wait();
+int32_t Store::append(int32_t cache, int32_t version, const ArgsFor<AppendArgs>& args_for) {
+  return of(cache).append(cache, version, args_for);
+}
+
+void Store::attend(int32_t cache, int32_t version, const ArgsFor<AttendArgs>& args_for) {
+  of(cache).attend(cache, version, args_for);
+}
+
+int32_t Store::attend_start(int32_t cache, int32_t version, const ArgsFor<AttendArgs>& args_for) {
+  return of(cache).attend_start(cache, version, args_for);
+}
+
+void Store::prefetch(int32_t cache, const PrefetchArgs& args) { of(cache).prefetch(cache, args); }
+
+void Store::writeback(int32_t cache, int32_t version, int64_t interval_tokens, bool exclusive) {
+  of(cache).writeback(cache, version, interval_tokens, exclusive);
+}
+
+void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k,
+                 std::byte* v) {
+  of(cache).read(cache, row, begin, end, k, v);
+}
+
+void Store::fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& args_for) {
+  of(cache).fetch(cache, version, args_for);
+}
+
+TileLayout Store::tile_layout(int32_t cache) const { return of(cache).tile_layout(cache); }
+
+std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                                         int64_t end) {
+  return of(cache).export_tiles(cache, version, row, begin, end);
+}
+
+void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                         std::span<const std::byte> tiles) {
+  of(cache).import_tiles(cache, version, row, begin, tiles);
+}
+
+int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
+                            std::span<const int32_t> rows, int64_t n_tokens) {
+  return of(cache).share_prefix(cache, version, from, rows, n_tokens);
+}
+
+int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
+  return of(cache).fill_synthetic(cache, n_tokens);
 }
 
 }  // namespace nspjax

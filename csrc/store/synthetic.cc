@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstring>
 
-#include "store/store.h"
+#include "store/cache_set.h"
 
 namespace nspjax {
 namespace {
@@ -28,10 +28,10 @@ uint32_t value_bits(uint64_t random, DType dtype) {
 
 }  // namespace
 
-int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
-  std::lock_guard lock(mutex_);
+int32_t CacheSet::fill_synthetic(int32_t cache, int64_t n_tokens) {
+  const Lock lock(lane_.mutex);
   Cache& found = find(cache);
-  const CacheShape& shape = found.geometry.shape();
+  const CacheShape& shape = found.geometry().shape();
   if (n_tokens < 0 || n_tokens > shape.capacity_tokens) {
     fail(ErrorKind::kInvalidArgument, "fill_synthetic with ", n_tokens, " tokens: the capacity is ",
          shape.capacity_tokens);
@@ -54,12 +54,12 @@ int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
     for (int64_t begin = 0; begin < n_tokens; begin += kChunkTokens) {
       const auto start = static_cast<int32_t>(begin);
       const auto n_new = static_cast<int32_t>(std::min(kChunkTokens, n_tokens - begin));
-      append_unlocked(found, {.k = k,
-                              .v = values.data() + chunk_bytes,
-                              .n_tokens = kChunkTokens,
-                              .rows = {&row, 1},
-                              .start = {&start, 1},
-                              .n_new = {&n_new, 1}});
+      extend(found, {.k = k,
+                     .v = values.data() + chunk_bytes,
+                     .n_tokens = kChunkTokens,
+                     .rows = {&row, 1},
+                     .start = {&start, 1},
+                     .n_new = {&n_new, 1}});
     }
   }
   return ++found.version;

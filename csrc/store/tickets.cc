@@ -7,7 +7,7 @@
 namespace nspjax {
 
 void Tickets::check_room() const {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (jobs_.size() < kMost) return;
   fail(ErrorKind::kInvalidArgument, "attend_start: store ", store_, " has ", jobs_.size(),
        " attentions that were started and never waited for: call attend_wait once for each "
@@ -15,14 +15,14 @@ void Tickets::check_room() const {
 }
 
 int32_t Tickets::add(const std::shared_ptr<AttendJob>& job, bool outstanding) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   last_ = last_ == std::numeric_limits<int32_t>::max() ? 1 : last_ + 1;
   if (outstanding) jobs_.insert_or_assign(last_, job);
   return last_;
 }
 
 std::shared_ptr<AttendJob> Tickets::take(int32_t ticket) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (closed_) fail(ErrorKind::kStoreClosed, "store ", store_, " is closed: open another");
   auto job = jobs_.extract(ticket);
   if (job) return std::move(job.mapped());
@@ -34,12 +34,12 @@ std::shared_ptr<AttendJob> Tickets::take(int32_t ticket) {
 }
 
 void Tickets::drop(int32_t cache) {
-  std::lock_guard lock(mutex_);
-  std::erase_if(jobs_, [cache](const auto& job) { return job.second->cache_id == cache; });
+  const Lock lock(mutex_);
+  std::erase_if(jobs_, [cache](const auto& job) { return job.second->cache.id == cache; });
 }
 
 void Tickets::close() {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   closed_ = true;
   jobs_.clear();
 }

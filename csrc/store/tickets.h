@@ -29,9 +29,9 @@ class Tickets {
  private:
   const int32_t store_;
   mutable ProcessMutex mutex_;
-  std::map<int32_t, std::shared_ptr<AttendJob>> jobs_;
-  int32_t last_ = 0;
-  bool closed_ = false;
+  std::map<int32_t, std::shared_ptr<AttendJob>> jobs_ GUARDED_BY(mutex_);
+  int32_t last_ GUARDED_BY(mutex_) = 0;
+  bool closed_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace nspjax

@@ -8,7 +8,7 @@
 #include "base/scoped_timer.h"
 #include "format/numbers.h"
 #include "format/pack.h"
-#include "store/store.h"
+#include "store/cache_set.h"
 
 namespace nspjax {
 namespace {
@@ -47,20 +47,20 @@ int64_t offset_of(const TileGeometry& geometry, int64_t first, int64_t tile, int
 
 }  // namespace
 
-TileLayout Store::tile_layout(int32_t cache) const {
-  std::lock_guard lock(mutex_);
-  const TileGeometry& geometry = find(cache).geometry;
+TileLayout CacheSet::tile_layout(int32_t cache) const {
+  const Lock lock(lane_.mutex);
+  const TileGeometry& geometry = find(cache).geometry();
   return {geometry.shape(), geometry.tile_tokens(), geometry.stored().bytes(),
           layout_fingerprint(geometry)};
 }
 
-std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
-                                         int64_t end) {
-  std::lock_guard lock(mutex_);
+std::vector<uint8_t> CacheSet::export_tiles(int32_t cache, int32_t version, int64_t row,
+                                            int64_t begin, int64_t end) {
+  const Lock lock(lane_.mutex);
   Cache& found = find_current(cache, version);
-  const TileGeometry& geometry = found.geometry;
+  const TileGeometry& geometry = found.geometry();
   check_row("export of tiles of", found, row);
-  const Row& state = found.rows[static_cast<size_t>(row)];
+  const Row& state = found.row(row);
   const int64_t tile_tokens = geometry.tile_tokens();
   if (begin < 0 || begin > end || end > state.length / tile_tokens) {
     fail(ErrorKind::kInvalidArgument, "export of tiles ", begin, " to ", end, " of row ", row,
@@ -70,28 +70,31 @@ std::vector<uint8_t> Store::export_tiles(int32_t cache, int32_t version, int64_t
   write_held(found, row, end);
   std::vector<uint8_t> tiles(static_cast<size_t>(offset_of(geometry, begin, end, 0)));
   const auto head_bytes = static_cast<size_t>(geometry.stored().bytes());
-  const auto spans = tile_spans(found, state, begin * tile_tokens, end * tile_tokens);
-  on_all_devices([&](int64_t d) {
+  const auto spans =
+      state.spans(found.geometry().tile_tokens(), begin * tile_tokens, end * tile_tokens);
+  const auto copy = [&](int64_t d, size_t, int64_t index, const std::byte* tile) {
     const HeadSet heads = geometry.heads(row, d);
-    for (const TileSpan& span : spans) {
-      visit_tiles(found, span, d, [&](int64_t index, const std::byte* tile) {
-        for (int64_t i = 0; i < heads.count; ++i, tile += head_bytes) {
-          std::memcpy(tiles.data() + offset_of(geometry, begin, index, heads.head(i)), tile,
-                      head_bytes);
-        }
-      });
+    for (int64_t i = 0; i < heads.count; ++i, tile += head_bytes) {
+      std::memcpy(tiles.data() + offset_of(geometry, begin, index, heads.head(i)), tile,
+                  head_bytes);
     }
-  });
+  };
+  if (!spans.empty()) {
+    lane_.read_tiles(geometry, {.spans = spans,
+                                .next = lane_.announced().reads(),
+                                .verify = lane_.has_checksums(),
+                                .visit = copy});
+  }
   return tiles;
 }
 
-void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
-                         std::span<const std::byte> tiles) {
-  std::lock_guard lock(mutex_);
-  const ScopedTimer timer(append_ns_);
-  const TraceScope scope(trace_, {.cache = cache, .kind = TraceKind::kAppend});
+void CacheSet::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
+                            std::span<const std::byte> tiles) {
+  const Lock lock(lane_.mutex);
+  const ScopedTimer timer(lane_.counters().append_ns);
+  const TraceScope scope(lane_.trace(), {.cache = cache, .kind = TraceKind::kAppend});
   Cache& found = find_current(cache, version);
-  const TileGeometry& geometry = found.geometry;
+  const TileGeometry& geometry = found.geometry();
   const CacheShape& shape = geometry.shape();
   check_row("import of tiles into", found, row);
   const int64_t tile_bytes = offset_of(geometry, 0, 1, 0), tile_tokens = geometry.tile_tokens();
@@ -100,7 +103,7 @@ void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t be
          tile_bytes);
   }
   const int64_t end = begin + std::ssize(tiles) / tile_bytes;
-  const int64_t length = found.rows[static_cast<size_t>(row)].length;
+  const int64_t length = found.row(row).length;
   if (begin < 0 || (begin > 0 && begin * tile_tokens != length) ||
       end * tile_tokens > shape.capacity_tokens) {
     fail(ErrorKind::kInvalidArgument, "import of tiles ", begin, " to ", end, ", of ", tile_tokens,
@@ -120,13 +123,13 @@ void Store::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t be
     }
     std::fill(to + heads.count * head_bytes, to + geometry.tile_bytes(row, device), std::byte{0});
   };
-  Row& state = found.rows[static_cast<size_t>(row)];
+  Row& state = found.row(row);
   const NewTiles run{*state.own, begin, end, pack};
-  store_tiles(geometry, {&run, 1});
+  lane_.store_tiles(geometry, {&run, 1});
   state.store_before(end);
   count_tail(found, row);
   set_length(found, row, end * tile_tokens);
-  bytes_appended_ += (end - begin) * tile_tokens * shape.token_bytes();
+  lane_.counters().bytes_appended += (end - begin) * tile_tokens * shape.token_bytes();
 }
 
 }  // namespace nspjax

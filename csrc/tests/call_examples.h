@@ -108,7 +108,7 @@ struct Fixture {
                                              .fault = "",
                                              .x_share = 0.5});
   int32_t cache =
-      store->create_caches(1, {kRows, kCapacity, kHeads, kDim, DType::kF32, KVType::kF32})[0];
+      store->create_caches(1, {kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32})[0];
   int32_t weight = store->put_weight(std::vector<std::byte>(12, std::byte{7}));
   std::map<char, int64_t> sizes = {
       {'B', kRows}, {'T', kNewTokens}, {'H', kHeads}, {'Q', kQueryHeads}, {'D', kDim}};

@@ -13,6 +13,8 @@
 #include "device/extents.h"
 #include "format/numbers.h"
 #include "format/plan.h"
+#include "store/budget.h"
+#include "store/row.h"
 
 namespace nspjax::testing {
 namespace {
@@ -131,6 +133,51 @@ void test_plans_keep_to_the_budget() {
   }
 }
 
+void test_budget() {
+  const HostBudget split{
+      .slot_bytes = 4096, .slots = 8, .staging_bytes = 1 << 15, .cache_bytes = 80'000};
+  Budget budget(split, 50'000);
+  check(budget.free_bytes() == 80'000, "nobody has any");
+  check(budget.pinned_that_fit(1'000, 10'000) == 50, "as many as may be pinned");
+  check(budget.pinned_that_fit(1'000, 40'000) == 30, "beside tails, and an eighth for later ones");
+  budget.promise(10'000, 20'000);
+  check(budget.pinned_that_fit(1'000, 0) == 30, "of which 20 are");
+  budget.hold(20'000);
+  check(budget.free_bytes() == 50'000 && budget.unused_bytes() == 30'000, "held, not promised");
+  check(budget.may_hold(50'000) && !budget.may_hold(50'001), "what is free");
+  check(!budget.is_overdrawn(60'000) && budget.is_overdrawn(60'001), "all but what is pinned");
+  check(budget.lend() == 10'000, "an eighth");
+  check(budget.free_bytes() == 40'000, "lent");
+  check(budget.weight_buffers() == 2, "a quarter of what is unused");
+  budget.promise_weights(2);
+  check(budget.free_bytes() == 40'000 - 2 * 4096, "promised");
+  budget.hold(20'000);
+  check(budget.may_hold(40'000) && !budget.may_hold(40'001), "what is held already may stay");
+  check_throws(ErrorKind::kStoreFull, [&] { (void)budget.weight_buffers(); });
+  budget.take_back(10'000, 20'000);
+  budget.take_back_lent();
+  check(budget.free_bytes() == 80'000 - 2 * 4096, "given back");
+}
+
+void test_rows() {
+  const TileGeometry geometry({1, 64, 1, 64, DType::kF32, DType::kF32}, 1, 16, 1 << 20);
+  Row row{};
+  row.own = std::make_shared<Region>();
+  for (int i = 0; i < 3; ++i) row.tail.push_back(new_tail_tile(geometry, 0));
+  row.length = 40;
+  const RowTiles view = row.tiles();
+  check(row.full_tiles(0, 16).n_full == 2, "two are full");
+  row.store_before(2);
+  check(row.tail_begin == 2 && row.stored_tiles == 2 && row.tail_end() == 3, "they are stored");
+  check(view.stored_tiles == 0 && view.has_in_tail(0), "what was taken before is as it was");
+  row.share_tiles(2);
+  row.share_tiles(1);
+  const auto spans = row.spans(16, 10, 40);
+  check(spans.size() == 3 && spans[0].end == 1 && spans[1].end == 2 && spans[2].end == 3, "runs");
+  row.cut_shared(1);
+  check(row.own_begin() == 1, "cut");
+}
+
 }  // namespace
 }  // namespace nspjax::testing
 
@@ -143,4 +190,6 @@ int main() {
   test_tiles_do_not_overlap();
   test_every_head_is_on_one_device();
   test_plans_keep_to_the_budget();
+  test_budget();
+  test_rows();
 }

@@ -303,7 +303,7 @@ void test_devices_share_the_link() {
 // compile: Device has no defaults.)
 void test_answers_of_the_inner_device() {
   Setup s({.limit = {.read_bytes_per_s = kGBPerS}}, std::make_unique<Backwards>());
-  const TileGeometry geometry({1, 64, 1, 64, DType::kF32, KVType::kF32}, 1, 16, 1 << 20);
+  const TileGeometry geometry({1, 64, 1, 64, DType::kF32, DType::kF32}, 1, 16, 1 << 20);
   check_throws(ErrorKind::kInvalidArgument, [&] { s.device.check_cache(geometry); });
   check(s.device.has_processor(), "asked");
   std::vector<std::unique_ptr<Device>> devices;

@@ -83,6 +83,35 @@ void transfer(const std::vector<std::string>& from_devices,
   }
 }
 
+// Truncated and then appended to is what an append from there on makes; nothing is checked late.
+void test_truncate(const std::vector<std::string>& devices) {
+  Store store(options(devices, 0));
+  const int32_t cache = store.create_caches(1, kShape, kTileTokens)[0];
+  const Tokens tokens = random_tokens(1);
+  int32_t version = append(store, cache, 0, random_tokens(2), 0, 0, kTokens);
+  version = append(store, cache, version, random_tokens(2), 1, 0, kTokens);
+  const auto truncate = [&](std::vector<int32_t> rows, std::vector<int32_t> lengths) {
+    return store.truncate(cache, version, rows, lengths);
+  };
+  for (const auto& [rows, lengths] : {std::pair(std::vector{0, 0}, std::vector{9, 9}),
+                                      {{0, 2}, {9, 9}},
+                                      {{0, 1}, {9, 151}},
+                                      {{0, 1}, {9, -1}}}) {
+    check_throws(ErrorKind::kInvalidArgument, [&] { truncate(rows, lengths); });
+  }
+  check(store.lengths(cache) == std::vector<int64_t>{kTokens, kTokens}, "nothing was changed");
+  const int32_t before = version;
+  version = truncate({1, 0}, {0, 37});  // inside a tile that was stored
+  check_throws(ErrorKind::kStaleHandle, [&] {
+    store.truncate(cache, before, std::vector<int32_t>{0}, std::vector<int32_t>{0});
+  });
+  check(store.lengths(cache) == std::vector<int64_t>{37, 0}, "cut");
+  version = append(store, cache, version, tokens, 0, 37, kTokens - 37);
+  version = append(store, cache, version, tokens, 0, 0, 37 + 20);
+  version = append(store, cache, version, tokens, 0, 57, kTokens - 57);
+  check_tokens(store, cache, 0, tokens);
+}
+
 void test_refusals() {
   Store store(options({"memory:"}, 0));
   const int32_t cache = store.create_caches(1, kShape, kTileTokens)[0];
@@ -125,6 +154,9 @@ int main() {
     transfer({"memory:"}, {a.path(), b.path()}, pinned_bytes);
     transfer({a.path(), b.path()}, {c.path()}, pinned_bytes);
     transfer({a.path(), "memory:", b.path()}, {"memory:", c.path()}, pinned_bytes);
+  }
+  for (const auto& devices : {std::vector<std::string>{"memory:"}, {a.path(), b.path()}}) {
+    test_truncate(devices);
   }
   test_refusals();
 }

@@ -17,12 +17,12 @@ Weights::Weights(WeightOptions options, Trace& trace)
     : options_(std::move(options)), trace_(trace), verifies_(options_.checksums) {}
 
 bool Weights::needs_buffers() const {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return !options_.directories.empty() && !ring_;
 }
 
 void Weights::open(int64_t n_buffers, int64_t buffer_bytes) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   check_open();
   std::vector<std::unique_ptr<WeightFile>> files;
   for (const std::string& directory : options_.directories) {
@@ -36,7 +36,7 @@ void Weights::open(int64_t n_buffers, int64_t buffer_bytes) {
 }
 
 void Weights::close() {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (closed_) return;
   closed_ = true;
   ahead_.clear();
@@ -50,7 +50,7 @@ void Weights::close() {
 // ---- what is stored -----------------------------------------------------------------------------
 
 int32_t Weights::put(std::span<const std::byte> data) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   check_open();
   Weight weight{.bytes = std::ssize(data), .extents = {}, .chunks = {}, .memory = {}};
   if (files_.empty()) {
@@ -101,10 +101,10 @@ Weights::Weight Weights::placed(int64_t bytes) {
 
 void Weights::write(Weight& weight, std::span<const std::byte> data) {
   std::deque<std::pair<size_t, Read>> writes;
-  const auto finish_one = [&] {
+  const auto finish_one = [&writes, &files = files_] {
     const auto [file, pending] = writes.front();
     writes.pop_front();
-    files_[file]->wait(*pending);
+    files[file]->wait(*pending);
   };
   try {
     for (Chunk& chunk : weight.chunks) {
@@ -143,7 +143,7 @@ void Weights::release(const Weight& weight) {
 }
 
 void Weights::drop(int32_t id) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   const Weight& weight = find(id);
   for (size_t c = 0; const Read& read : take_ahead(id)) {
     WeightFile& file = *files_[weight.chunks[c++].file];
@@ -161,7 +161,7 @@ void Weights::drop(int32_t id) {
 void Weights::drop_all() {
   std::vector<int32_t> all;
   {
-    std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     check_open();
     for (const auto& [id, weight] : weights_) all.push_back(id);
   }
@@ -169,7 +169,7 @@ void Weights::drop_all() {
 }
 
 int64_t Weights::size_bytes(int32_t weight) const {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return find(weight).bytes;
 }
 
@@ -177,13 +177,15 @@ int64_t Weights::size_bytes(int32_t weight) const {
 
 void Weights::load_ahead(int32_t id) {
   TraceScope scope(trace_, {.bytes = 0, .cache = id, .kind = TraceKind::kLoadAhead});
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   const Weight& weight = find(id);
   if (files_.empty()) return;
   forget_stale_ahead();
   const int64_t kept = std::min(ring_->n_slots() / 2, chunks_at_once());  // for loads
   auto ahead = std::ranges::find(ahead_, id, &Ahead::weight);
-  const auto n_begun = [&] { return ahead == ahead_.end() ? size_t{0} : ahead->reads.size(); };
+  const auto n_begun = [&ahead, &all = ahead_] {
+    return ahead == all.end() ? size_t{0} : ahead->reads.size();
+  };
   while (n_begun() < weight.chunks.size() && ring_->n_free() > kept) {
     const Chunk& chunk = weight.chunks[n_begun()];
     Read read = begin_read(chunk, ring_->try_acquire());
@@ -196,7 +198,7 @@ void Weights::load_ahead(int32_t id) {
 void Weights::load(int32_t id, std::span<std::byte> into) {
   const TraceScope scope(trace_,
                          {.bytes = std::ssize(into), .cache = id, .kind = TraceKind::kLoad});
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   const Weight& weight = find(id);
   if (std::ssize(into) != weight.bytes) {
     fail(ErrorKind::kInvalidArgument, "weight ", id, " of store ", options_.store, " has ",
@@ -241,9 +243,8 @@ std::deque<Weights::Read> Weights::take_ahead(int32_t weight) {
 // What was not asked for while every weight could have been once: the program has ended, or is
 // another one.
 void Weights::forget_stale_ahead() {
-  std::erase_if(ahead_, [&](const Ahead& ahead) {
-    return n_loads_ - ahead.since > 2 * std::ssize(weights_);
-  });
+  const int64_t oldest = n_loads_ - 2 * std::ssize(weights_);
+  std::erase_if(ahead_, [oldest](const Ahead& ahead) { return ahead.since < oldest; });
 }
 
 StagingRing::Slot Weights::buffer() {

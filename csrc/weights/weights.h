@@ -87,20 +87,19 @@ class Weights {
     std::deque<Read> reads;
   };
 
-  // All below need mutex_.
-  void check_open() const;
-  const Weight& find(int32_t weight) const;
-  Weight placed(int64_t bytes);
-  void write(Weight& weight, std::span<const std::byte> data);
-  void release(const Weight& weight);
-  std::deque<Read> take_ahead(int32_t weight);
-  void forget_stale_ahead();
+  void check_open() const REQUIRES(mutex_);
+  const Weight& find(int32_t weight) const REQUIRES(mutex_);
+  Weight placed(int64_t bytes) REQUIRES(mutex_);
+  void write(Weight& weight, std::span<const std::byte> data) REQUIRES(mutex_);
+  void release(const Weight& weight) REQUIRES(mutex_);
+  std::deque<Read> take_ahead(int32_t weight) REQUIRES(mutex_);
+  void forget_stale_ahead() REQUIRES(mutex_);
   // A free buffer, if need be one of those that were read ahead last; null where the caller has
   // them all.
-  StagingRing::Slot buffer();
-  Read begin_read(const Chunk& chunk, StagingRing::Slot buffer);
-  void verify(const Chunk& chunk, const std::byte* data) const;
-  int64_t chunks_at_once() const;
+  StagingRing::Slot buffer() REQUIRES(mutex_);
+  Read begin_read(const Chunk& chunk, StagingRing::Slot buffer) REQUIRES(mutex_);
+  void verify(const Chunk& chunk, const std::byte* data) const REQUIRES(mutex_);
+  int64_t chunks_at_once() const REQUIRES(mutex_);
 
   const WeightOptions options_;
   Trace& trace_;
@@ -108,13 +107,14 @@ class Weights {
   std::atomic<bool> verifies_;
 
   mutable ProcessMutex mutex_;
-  bool closed_ = false;
-  int32_t next_ = 0;
-  int64_t n_loads_ = 0;
-  std::map<int32_t, Weight> weights_;
-  std::unique_ptr<StagingRing> ring_;
-  std::vector<std::unique_ptr<WeightFile>> files_;  // after the ring: they read into it
-  std::deque<Ahead> ahead_;                         // in the order in which they were begun
+  bool closed_ GUARDED_BY(mutex_) = false;
+  int32_t next_ GUARDED_BY(mutex_) = 0;
+  int64_t n_loads_ GUARDED_BY(mutex_) = 0;
+  std::map<int32_t, Weight> weights_ GUARDED_BY(mutex_);
+  std::unique_ptr<StagingRing> ring_ GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<WeightFile>> files_
+      GUARDED_BY(mutex_);                       // after the ring: they read into it
+  std::deque<Ahead> ahead_ GUARDED_BY(mutex_);  // in the order in which they were begun
 };
 
 }  // namespace nspjax
