@@ -121,9 +121,9 @@ void Store::fetch(int32_t cache, int32_t version, const FetchArgs& args) {
   for (size_t b = 0; b < args.rows.size(); ++b) {
     rest.run([&, b] {
       const int64_t end = end_of(args, args.begin, b);
-      const auto [k, v, first] = into(b);
+      const auto [planes, first] = into(b);
       const int64_t filled = (end - first) * shape.token_bytes() / 2;
-      for (std::byte* to : {k, v}) std::fill(to + filled, to + row_bytes, std::byte{0});
+      for (std::byte* to : planes) std::fill(to + filled, to + row_bytes, std::byte{0});
       if (end > first) copy_tail(found, args.rows[b], first, end, into(b));
     });
   }
