@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <iterator>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -100,7 +101,7 @@ std::vector<PageRun> runs_of(int64_t width, DType stored, int64_t tile_tokens) {
           keys_by_channel(1, width, stored, tile_tokens)};
 }
 
-// fn(run, tokens in a tile, elements in a row)
+// fn(run, tokens in a tile)
 void for_each_run(const std::function<void(const PageRun&, int64_t)>& fn) {
   for (const int64_t width : {1, 5, 64, 130}) {
     for (const int64_t tile_tokens : {16, 64, 256}) {
@@ -204,6 +205,30 @@ void test_codes() {
       check(tile.bytes() == scales, "words, then scales");
     }
   });
+}
+
+// A token with such an element in any plane has NaN for its scale where a token has one.
+void test_not_finite() {
+  constexpr int64_t kTokens = 16, kWidth = 8;
+  for (const PageRun& run : runs_of(kWidth, DType::kInt8, kTokens)) {
+    const HeadTile floats(run, DType::kF32, kTokens), tile(run, DType::kInt8, kTokens);
+    Values values = random_values(run, DType::kF32, kTokens);
+    const float odd = std::numeric_limits<float>::infinity();
+    std::memcpy(&values[0][4 * 3 * kWidth], &odd, 4);  // of token 3, in the first plane only
+    std::vector<std::byte> data(static_cast<size_t>(floats.bytes()));
+    std::vector<std::byte> codes(static_cast<size_t>(tile.bytes()));
+    pack_head(floats, rows_of(values, 4 * kWidth, 0), 0, kTokens, data.data());
+    convert_head(floats, data.data(), tile, codes.data());
+    int64_t scales = static_cast<int64_t>(run.n_planes) * kTokens * kWidth;
+    for (const Plane& plane : run.planes()) {
+      const bool by_token = plane.order == Order::kByToken;
+      for (int64_t i = 0; i < (by_token ? kTokens : kWidth); ++i) {
+        const float scale = std::bit_cast<float>(word_at(codes.data(), scales, i) << 16);
+        check(std::isnan(scale) == (by_token && i == 3), "that token's scale and no other");
+      }
+      scales += scales_bytes(plane, kTokens);
+    }
+  }
 }
 
 // The planes of SparF: what a page has of a tile of 16-bit keys by channel.
@@ -318,6 +343,7 @@ int main() {
   using namespace nspjax::testing;
   test_float_tiles();
   test_codes();
+  test_not_finite();
   test_channels_of_a_page();
   test_rows_on_devices();
   test_plans();
