@@ -1,7 +1,8 @@
 // Full tiles from one stored type to another.
 //
-// K and V are the same to this file: each is a set of series that share a scale (a channel's tokens
-// in K, a token's channels in V), P neighbouring series to a run of words.
+// Planes of all orders are the same to this file: each is a set of series that share a scale (a
+// token's channels in a plane by token, a channel's tokens in the others), P neighbouring series to
+// a run of words.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -16,7 +17,7 @@
 namespace nspjax {
 namespace {
 
-// K or V of a tile, and its scales.
+// A plane of a tile, and its scales.
 struct Section {
   DType type;
   bool by_token;  // a series is a token, not a channel
@@ -32,23 +33,22 @@ struct Section {
   int64_t n_groups() const { return ceil_div(n_series, per_word()); }
 };
 
-Section k_section(const HeadTile& tile) {
-  const int64_t lanes = tile.lanes();
-  return {tile.type(),
-          false,
-          tile.head_dim(),
-          tile.tile_tokens(),
-          0,
-          lanes,
-          lanes,
-          lanes * tile.channel_words(),
-          tile.k_scales_offset() / 4};
-}
-
-Section v_section(const HeadTile& tile) {
-  const int64_t dim = tile.head_dim();
-  return {tile.type(), true, tile.tile_tokens(),        dim, tile.v_offset() / 4, dim,
-          dim,         dim,  tile.v_scales_offset() / 4};
+Section section_of(const PlaneTile& plane) {
+  const int64_t width = plane.width, tokens = plane.tile_tokens, lanes = plane.lanes();
+  Section section{.type = plane.type,
+                  .by_token = plane.by_token(),
+                  .n_series = width,
+                  .length = tokens,
+                  .word_base = plane.offset / 4,
+                  .group_stride = lanes,
+                  .run = lanes,
+                  .run_stride = lanes * plane.channel_words(),
+                  .scale_base = plane.scales_offset / 4};
+  if (section.by_token) {
+    section.n_series = tokens;
+    section.length = section.group_stride = section.run = section.run_stride = width;
+  }
+  return section;
 }
 
 uint32_t load_word(const std::byte* data, int64_t index) {
@@ -150,8 +150,8 @@ void encode_series(const float* x, int64_t n, [[maybe_unused]] Scale scale, uint
   }
 }
 
-// The series' scale, and in `odd` [tile_tokens] which tokens have something that is not finite. K's
-// channels come first, so that a token of V knows.
+// The series' scale, and in `odd` [tile_tokens] which tokens have something that is not finite.
+// Planes by channel come first, so that a token of one by token knows.
 Scale scale_series(const Section& section, int64_t series, const float* x, std::vector<bool>& odd) {
   const Extent extent = extent_of(x, section.length);
   if (section.by_token) {
@@ -200,7 +200,9 @@ void convert_section(const Section& from, const std::byte* data, const Section& 
 
 void convert_head(const HeadTile& from, const std::byte* data, const HeadTile& to,
                   std::byte* into) {
-  if (from.head_dim() != to.head_dim() || from.tile_tokens() != to.tile_tokens()) {
+  const std::span<const PlaneTile> planes = from.planes(), targets = to.planes();
+  if (from.head_dim() != to.head_dim() || from.tile_tokens() != to.tile_tokens() ||
+      planes.size() != targets.size()) {
     fail(ErrorKind::kInvalidArgument, "convert_head from [", from.tile_tokens(), ", ",
          from.head_dim(), "] to [", to.tile_tokens(), ", ", to.head_dim(),
          "]: give tiles of one size");
@@ -210,8 +212,12 @@ void convert_head(const HeadTile& from, const std::byte* data, const HeadTile& t
     return;
   }
   std::vector<bool> odd(static_cast<size_t>(to.tile_tokens()));
-  convert_section(k_section(from), data, k_section(to), into, odd);
-  convert_section(v_section(from), data, v_section(to), into, odd);
+  for (const bool by_token : {false, true}) {
+    for (size_t i = 0; i < planes.size(); ++i) {
+      if (targets[i].by_token() != by_token) continue;
+      convert_section(section_of(planes[i]), data, section_of(targets[i]), into, odd);
+    }
+  }
 }
 
 }  // namespace nspjax

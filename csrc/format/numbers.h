@@ -74,7 +74,7 @@ struct Element<DType::kF32> {
 
 template <>
 struct Element<DType::kBF16> {
-  static float decode(uint32_t bits) { return bf16_to_f32(static_cast<uint16_t>(bits)); }
+  static float decode(uint32_t bits) { return std::bit_cast<float>(bits << 16); }
   static uint32_t encode(float x) { return f32_to_bf16(x); }
 };
 

@@ -6,12 +6,16 @@
 namespace nspjax {
 namespace {
 
-// One head's rows in a run, from position `begin` on.
-template <class Rows, typename Byte>
-Rows head_rows(const CacheShape& shape, const TokenRun<Byte>& run, int64_t begin, int64_t head) {
+// One head's rows in a run of tokens, from position `begin` on.
+template <typename Byte>
+RowsOfPlanes<Byte> head_rows(const TileGeometry& geometry, const TokenRun<Byte>& tokens,
+                             int64_t begin, int64_t head) {
+  const CacheShape& shape = geometry.shape();
   const int64_t stride = shape.n_kv_heads * shape.vector_bytes();
-  const int64_t at = (begin - run.first) * stride + head * shape.vector_bytes();
-  return {run.k + at, run.v + at, stride};
+  const int64_t at = (begin - tokens.first) * stride + head * shape.vector_bytes();
+  RowsOfPlanes<Byte> rows{.plane = {}, .stride_bytes = stride};
+  for (size_t i = 0; i < geometry.run().n_planes; ++i) rows.plane[i] = tokens.plane[i] + at;
+  return rows;
 }
 
 AlignedBuffer& scratch_head(int64_t bytes) {
@@ -26,8 +30,8 @@ void pack_tail(const TileGeometry& geometry, HeadSet heads, const TokenRun<const
                int64_t begin, int64_t end, std::byte* tail) {
   const int64_t first = round_down(begin, geometry.tile_tokens());
   for (int64_t i = 0; i < heads.count; ++i) {
-    pack_head(geometry.tail(), head_rows<HeadRows>(geometry.shape(), from, begin, heads.head(i)),
-              begin - first, end - first, tail + i * geometry.tail().bytes());
+    pack_head(geometry.tail(), head_rows(geometry, from, begin, heads.head(i)), begin - first,
+              end - first, tail + i * geometry.tail().bytes());
   }
 }
 
@@ -43,9 +47,8 @@ void pack_tile(const TileGeometry& geometry, HeadSet heads, const std::byte* tai
       copy_head_tokens(geometry.tail(), tail + i * geometry.tail().bytes(), in_tail, head);
     }
     if (in_tail < geometry.tile_tokens()) {
-      pack_head(geometry.tail(),
-                head_rows<HeadRows>(geometry.shape(), from, begin + in_tail, heads.head(i)),
-                in_tail, geometry.tile_tokens(), head);
+      pack_head(geometry.tail(), head_rows(geometry, from, begin + in_tail, heads.head(i)), in_tail,
+                geometry.tile_tokens(), head);
     }
     if (converts) convert_head(geometry.tail(), head, geometry.stored(), stored);
   }
@@ -57,7 +60,7 @@ void unpack_tail(const TileGeometry& geometry, HeadSet heads, const std::byte* t
   const int64_t first = round_down(begin, geometry.tile_tokens());
   for (int64_t i = 0; i < heads.count; ++i) {
     unpack_head(geometry.tail(), tail + i * geometry.tail().bytes(), begin - first, end - first,
-                head_rows<MutableHeadRows>(geometry.shape(), into, begin, heads.head(i)));
+                head_rows(geometry, into, begin, heads.head(i)));
   }
 }
 

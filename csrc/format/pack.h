@@ -1,5 +1,5 @@
-// Tokens into tiles and out again, all heads of a row on a device. Tokens are arrays
-// [tokens, n_kv_heads, head_dim].
+// Tokens into a run's tiles and out again, all heads of a row on a device. Tokens are an array for
+// each plane, [tokens, heads, width].
 #pragma once
 
 #include "format/tile.h"
@@ -8,8 +8,7 @@ namespace nspjax {
 
 template <typename Byte>
 struct TokenRun {
-  Byte* k;
-  Byte* v;
+  Byte* plane[kMostPlanesOfARun];
   int64_t first;  // the position in its row of the first token
 };
 

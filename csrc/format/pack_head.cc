@@ -1,7 +1,8 @@
 // Tokens into float tiles and out again.
 //
-// Most tokens come in bulk, at prefill: four at a time, K's words are transposed 4 x 4, V's 16-bit
-// elements interleaved. One token at a time, or an odd head_dim, takes the plain way.
+// Most tokens come in bulk, at prefill: four at a time, the words of a plane by block or by channel
+// are transposed 4 x 4, the 16-bit elements of one by token interleaved. One token at a time, or an
+// odd width, takes the plain way.
 #include <cstring>
 
 #include "base/error.h"
@@ -35,82 +36,91 @@ void transpose(Vec4* x) {
   x[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
-// Addresses in a float tile of elements of `Element`.
+// Addresses in a plane of a float tile, of elements of `Element`.
 template <typename Element>
-class FloatTile {
+class FloatPlane {
  public:
   static constexpr int64_t kPerWord = 4 / int64_t{sizeof(Element)};
 
-  explicit FloatTile(const HeadTile& tile)
-      : dim_(tile.head_dim()),
-        words_(tile.channel_words()),
-        lanes_(tile.lanes()),
-        v_offset_(tile.v_offset()) {}
+  explicit FloatPlane(const PlaneTile& plane)
+      : dim_(plane.width),
+        words_(plane.channel_words()),
+        lanes_(plane.lanes()),
+        offset_(plane.offset) {}
 
   int64_t dim() const { return dim_; }
   int64_t words() const { return words_; }
   bool whole_words() const { return dim_ % kPerWord == 0; }
   int64_t lanes() const { return lanes_; }
   int64_t word_stride() const { return 4 * lanes_; }  // from a channel word to the next, in bytes
-  // The first channel word of a token.
-  int64_t k(int64_t token) const { return (token / lanes_ * words_ * lanes_ + token % lanes_) * 4; }
-  // The first channel of a token; the next is 4 bytes on.
-  int64_t v(int64_t token) const {
-    return v_offset_ + token / kPerWord * dim_ * 4 + token % kPerWord * int64_t{sizeof(Element)};
+  // By block, by channel: the first channel word of a token.
+  int64_t lane(int64_t token) const {
+    return offset_ + (token / lanes_ * words_ * lanes_ + token % lanes_) * 4;
+  }
+  // By token: the first channel of a token; the next is 4 bytes on.
+  int64_t channel(int64_t token) const {
+    return offset_ + token / kPerWord * dim_ * 4 + token % kPerWord * int64_t{sizeof(Element)};
   }
 
  private:
-  int64_t dim_, words_, lanes_, v_offset_;
+  int64_t dim_, words_, lanes_, offset_;
+};
+
+// Rows of one plane.
+template <typename Byte>
+struct Rows {
+  Byte* first;
+  int64_t stride_bytes;
 };
 
 template <typename Element>
-void pack_k_token(const FloatTile<Element>& tile, const std::byte* row, std::byte* to) {
-  const int64_t whole = tile.dim() / FloatTile<Element>::kPerWord;
+void pack_lane(const FloatPlane<Element>& plane, const std::byte* row, std::byte* to) {
+  const int64_t whole = plane.dim() / FloatPlane<Element>::kPerWord;
   for (int64_t w = 0; w < whole; ++w)
-    store(to + w * tile.word_stride(), load<uint32_t>(row + 4 * w));
-  if (whole < tile.words()) {
-    store(to + whole * tile.word_stride(), uint32_t{load<Element>(row + 4 * whole)});
+    store(to + w * plane.word_stride(), load<uint32_t>(row + 4 * w));
+  if (whole < plane.words()) {
+    store(to + whole * plane.word_stride(), uint32_t{load<Element>(row + 4 * whole)});
   }
 }
 
 template <typename Element>
-void unpack_k_token(const FloatTile<Element>& tile, const std::byte* from, std::byte* row) {
-  const int64_t whole = tile.dim() / FloatTile<Element>::kPerWord;
+void unpack_lane(const FloatPlane<Element>& plane, const std::byte* from, std::byte* row) {
+  const int64_t whole = plane.dim() / FloatPlane<Element>::kPerWord;
   for (int64_t w = 0; w < whole; ++w) {
-    store(row + 4 * w, load<uint32_t>(from + w * tile.word_stride()));
+    store(row + 4 * w, load<uint32_t>(from + w * plane.word_stride()));
   }
-  if (whole < tile.words()) {
-    store(row + 4 * whole, load<Element>(from + whole * tile.word_stride()));
+  if (whole < plane.words()) {
+    store(row + 4 * whole, load<Element>(from + whole * plane.word_stride()));
   }
 }
 
-// Whether the four tokens from `token` lie side by side in K.
+// Whether the four tokens from `token` lie side by side.
 template <typename Element>
-bool four_lanes(const FloatTile<Element>& tile, int64_t token, int64_t end) {
-  return tile.lanes() % 4 == 0 && token % 4 == 0 && token + 4 <= end && tile.whole_words();
+bool four_lanes(const FloatPlane<Element>& plane, int64_t token, int64_t end) {
+  return plane.lanes() % 4 == 0 && token % 4 == 0 && token + 4 <= end && plane.whole_words();
 }
 
 template <typename Element>
-void pack_k(const FloatTile<Element>& tile, const HeadRows& rows, int64_t begin, int64_t end,
-            std::byte* to) {
+void pack_lanes(const FloatPlane<Element>& plane, const Rows<const std::byte>& rows, int64_t begin,
+                int64_t end, std::byte* to) {
   for (int64_t t = begin; t < end;) {
-    const std::byte* row = rows.k + (t - begin) * rows.stride_bytes;
-    std::byte* words = to + tile.k(t);
-    if (!four_lanes(tile, t, end)) {
-      pack_k_token(tile, row, words);
+    const std::byte* row = rows.first + (t - begin) * rows.stride_bytes;
+    std::byte* words = to + plane.lane(t);
+    if (!four_lanes(plane, t, end)) {
+      pack_lane(plane, row, words);
       ++t;
       continue;
     }
     int64_t w = 0;
-    for (; w + 4 <= tile.words(); w += 4) {
+    for (; w + 4 <= plane.words(); w += 4) {
       Vec4 x[4];
       for (int i = 0; i < 4; ++i) x[i] = load<Vec4>(row + i * rows.stride_bytes + 4 * w);
       transpose(x);
-      for (int i = 0; i < 4; ++i) store(words + (w + i) * tile.word_stride(), x[i]);
+      for (int i = 0; i < 4; ++i) store(words + (w + i) * plane.word_stride(), x[i]);
     }
-    for (; w < tile.words(); ++w) {
+    for (; w < plane.words(); ++w) {
       for (int i = 0; i < 4; ++i) {
-        store(words + w * tile.word_stride() + 4 * i,
+        store(words + w * plane.word_stride() + 4 * i,
               load<uint32_t>(row + i * rows.stride_bytes + 4 * w));
       }
     }
@@ -119,27 +129,27 @@ void pack_k(const FloatTile<Element>& tile, const HeadRows& rows, int64_t begin,
 }
 
 template <typename Element>
-void unpack_k(const FloatTile<Element>& tile, const std::byte* from, int64_t begin, int64_t end,
-              const MutableHeadRows& rows) {
+void unpack_lanes(const FloatPlane<Element>& plane, const std::byte* from, int64_t begin,
+                  int64_t end, const Rows<std::byte>& rows) {
   for (int64_t t = begin; t < end;) {
-    std::byte* row = rows.k + (t - begin) * rows.stride_bytes;
-    const std::byte* words = from + tile.k(t);
-    if (!four_lanes(tile, t, end)) {
-      unpack_k_token(tile, words, row);
+    std::byte* row = rows.first + (t - begin) * rows.stride_bytes;
+    const std::byte* words = from + plane.lane(t);
+    if (!four_lanes(plane, t, end)) {
+      unpack_lane(plane, words, row);
       ++t;
       continue;
     }
     int64_t w = 0;
-    for (; w + 4 <= tile.words(); w += 4) {
+    for (; w + 4 <= plane.words(); w += 4) {
       Vec4 x[4];
-      for (int i = 0; i < 4; ++i) x[i] = load<Vec4>(words + (w + i) * tile.word_stride());
+      for (int i = 0; i < 4; ++i) x[i] = load<Vec4>(words + (w + i) * plane.word_stride());
       transpose(x);
       for (int i = 0; i < 4; ++i) store(row + i * rows.stride_bytes + 4 * w, x[i]);
     }
-    for (; w < tile.words(); ++w) {
+    for (; w < plane.words(); ++w) {
       for (int i = 0; i < 4; ++i) {
         store(row + i * rows.stride_bytes + 4 * w,
-              load<uint32_t>(words + w * tile.word_stride() + 4 * i));
+              load<uint32_t>(words + w * plane.word_stride() + 4 * i));
       }
     }
     t += 4;
@@ -156,61 +166,71 @@ void interleave(const std::byte* low, const std::byte* high, int64_t n, std::byt
 }
 
 template <typename Element>
-void pack_v(const FloatTile<Element>& tile, const HeadRows& rows, int64_t begin, int64_t end,
-            std::byte* to) {
+void pack_channels(const FloatPlane<Element>& plane, const Rows<const std::byte>& rows,
+                   int64_t begin, int64_t end, std::byte* to) {
   for (int64_t t = begin; t < end; ++t) {
-    const std::byte* row = rows.v + (t - begin) * rows.stride_bytes;
-    std::byte* words = to + tile.v(t);
+    const std::byte* row = rows.first + (t - begin) * rows.stride_bytes;
+    std::byte* words = to + plane.channel(t);
     if constexpr (sizeof(Element) == 4) {
-      std::memcpy(words, row, static_cast<size_t>(4 * tile.dim()));
+      std::memcpy(words, row, static_cast<size_t>(4 * plane.dim()));
     } else if (t % 2 == 0 && t + 1 < end) {
-      interleave(row, row + rows.stride_bytes, tile.dim(), words);
+      interleave(row, row + rows.stride_bytes, plane.dim(), words);
       ++t;
     } else {
-      for (int64_t c = 0; c < tile.dim(); ++c) store(words + 4 * c, load<Element>(row + 2 * c));
+      for (int64_t c = 0; c < plane.dim(); ++c) store(words + 4 * c, load<Element>(row + 2 * c));
     }
   }
 }
 
 template <typename Element>
-void unpack_v(const FloatTile<Element>& tile, const std::byte* from, int64_t begin, int64_t end,
-              const MutableHeadRows& rows) {
+void unpack_channels(const FloatPlane<Element>& plane, const std::byte* from, int64_t begin,
+                     int64_t end, const Rows<std::byte>& rows) {
   for (int64_t t = begin; t < end; ++t) {
-    std::byte* row = rows.v + (t - begin) * rows.stride_bytes;
-    const std::byte* words = from + tile.v(t);
-    for (int64_t c = 0; c < tile.dim(); ++c) {
+    std::byte* row = rows.first + (t - begin) * rows.stride_bytes;
+    const std::byte* words = from + plane.channel(t);
+    for (int64_t c = 0; c < plane.dim(); ++c) {
       store(row + c * int64_t{sizeof(Element)}, load<Element>(words + 4 * c));
     }
   }
 }
 
+// The first n tokens.
 template <typename Element>
-void copy_tokens(const FloatTile<Element>& tile, const std::byte* from, int64_t n, std::byte* to) {
-  const int64_t lanes = tile.lanes(), whole = n / lanes * lanes, rest = n - whole;
-  std::memcpy(to, from, static_cast<size_t>(tile.k(whole)));
-  for (int64_t w = 0; rest && w < tile.words(); ++w) {
-    const int64_t at = tile.k(whole) + w * tile.word_stride();
+void copy_lanes(const FloatPlane<Element>& plane, const std::byte* from, int64_t n, std::byte* to) {
+  const int64_t lanes = plane.lanes(), whole = n / lanes * lanes, rest = n - whole;
+  const int64_t begin = plane.lane(0), end = plane.lane(whole);
+  std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+  for (int64_t w = 0; rest && w < plane.words(); ++w) {
+    const int64_t at = end + w * plane.word_stride();
     std::memcpy(to + at, from + at, static_cast<size_t>(4 * rest));
-  }
-  constexpr int64_t kPerWord = FloatTile<Element>::kPerWord;
-  const int64_t v_begin = tile.v(0), v_end = tile.v(n / kPerWord * kPerWord);
-  std::memcpy(to + v_begin, from + v_begin, static_cast<size_t>(v_end - v_begin));
-  for (int64_t c = 0; n % kPerWord && c < tile.dim(); ++c) {
-    store(to + v_end + 4 * c, load<Element>(from + v_end + 4 * c));
   }
 }
 
-// fn(FloatTile) for the tile's element size.
+template <typename Element>
+void copy_channels(const FloatPlane<Element>& plane, const std::byte* from, int64_t n,
+                   std::byte* to) {
+  constexpr int64_t kPerWord = FloatPlane<Element>::kPerWord;
+  const int64_t begin = plane.channel(0), end = plane.channel(n / kPerWord * kPerWord);
+  std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+  for (int64_t c = 0; n % kPerWord && c < plane.dim(); ++c) {
+    store(to + end + 4 * c, load<Element>(from + end + 4 * c));
+  }
+}
+
+// fn(FloatPlane, by token, i) for each plane, with the tile's element size.
 template <class Fn>
-void with_float_tile(const HeadTile& tile, const Fn& fn) {
+void for_each_plane(const HeadTile& tile, const Fn& fn) {
   if (!row_of(tile.type()).appended) {
     fail(ErrorKind::kInvalidArgument, "tokens of an ", dtype_name(tile.type()),
          " tile cannot be moved one by one: convert_head takes the whole tile");
   }
-  if (element_bits(tile.type()) == 32) {
-    fn(FloatTile<uint32_t>(tile));
-  } else {
-    fn(FloatTile<uint16_t>(tile));
+  size_t i = 0;
+  for (const PlaneTile& plane : tile.planes()) {
+    if (element_bits(tile.type()) == 32) {
+      fn(FloatPlane<uint32_t>(plane), plane.by_token(), i++);
+    } else {
+      fn(FloatPlane<uint16_t>(plane), plane.by_token(), i++);
+    }
   }
 }
 
@@ -218,22 +238,25 @@ void with_float_tile(const HeadTile& tile, const Fn& fn) {
 
 void pack_head(const HeadTile& tile, const HeadRows& rows, int64_t begin, int64_t end,
                std::byte* to) {
-  with_float_tile(tile, [&](const auto& addresses) {
-    pack_k(addresses, rows, begin, end, to);
-    pack_v(addresses, rows, begin, end, to);
+  for_each_plane(tile, [&](const auto& plane, bool by_token, size_t i) {
+    const Rows<const std::byte> from{rows.plane[i], rows.stride_bytes};
+    by_token ? pack_channels(plane, from, begin, end, to) : pack_lanes(plane, from, begin, end, to);
   });
 }
 
 void unpack_head(const HeadTile& tile, const std::byte* from, int64_t begin, int64_t end,
                  const MutableHeadRows& rows) {
-  with_float_tile(tile, [&](const auto& addresses) {
-    unpack_k(addresses, from, begin, end, rows);
-    unpack_v(addresses, from, begin, end, rows);
+  for_each_plane(tile, [&](const auto& plane, bool by_token, size_t i) {
+    const Rows<std::byte> to{rows.plane[i], rows.stride_bytes};
+    by_token ? unpack_channels(plane, from, begin, end, to)
+             : unpack_lanes(plane, from, begin, end, to);
   });
 }
 
 void copy_head_tokens(const HeadTile& tile, const std::byte* from, int64_t n, std::byte* to) {
-  with_float_tile(tile, [&](const auto& addresses) { copy_tokens(addresses, from, n, to); });
+  for_each_plane(tile, [&](const auto& plane, bool by_token, size_t) {
+    by_token ? copy_channels(plane, from, n, to) : copy_lanes(plane, from, n, to);
+  });
 }
 
 }  // namespace nspjax

@@ -11,12 +11,14 @@ constexpr int64_t kMostStagingBytes = 256 << 20;  // of a device: a tenth of a s
 constexpr int64_t kFewestSlots = 8;
 constexpr int64_t kStagingShare = 4;  // a quarter of host memory at most
 
-int64_t tail_bytes_of(const CacheShape& shape, int64_t n_layers, const TileGeometry& geometry) {
+// Of one layer. What is another run's tokens in another order is made of that one's tail.
+int64_t tail_bytes_of(const TileGeometry& geometry) {
+  if (geometry.run().derived) return 0;
   int64_t bytes = 0;
-  for (int64_t row = 0; row < shape.batch; ++row) {
+  for (int64_t row = 0; row < geometry.shape().batch; ++row) {
     bytes += round_up(geometry.tail_bytes(row), kPageBytes);
   }
-  return n_layers * bytes;
+  return bytes;
 }
 
 }  // namespace
@@ -37,31 +39,40 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64
   return budget;
 }
 
-CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
+CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_devices,
                        const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens) {
-  const auto tile_bytes = [&](int64_t tokens) {
-    return largest_tile_bytes(shape, n_devices, tokens);
-  };
   int64_t tokens = tile_tokens;
   if (tokens == 0) {
-    const auto quarter = static_cast<uint64_t>(ceil_div(shape.capacity_tokens, 4));
+    const auto quarter = static_cast<uint64_t>(ceil_div(format.capacity_tokens, 4));
     const int64_t most = std::clamp(static_cast<int64_t>(std::bit_floor(quarter)),
                                     kSmallestTileTokens, kLargestTileTokens);
     tokens = kSmallestTileTokens;
-    while (tokens < most && tile_bytes(tokens) < kWantedTileBytes) tokens *= 2;
+    while (tokens < most &&
+           largest_tile_bytes(format.runs.front(), n_devices, tokens) < kWantedTileBytes) {
+      tokens *= 2;
+    }
   }
-  const TileGeometry chosen(shape, n_devices, tokens, kSegmentBytes);
-  const int64_t tail_bytes = tail_bytes_of(shape, n_layers, chosen);
-  const bool fits = tile_bytes(tokens) <= budget.slot_bytes && tail_bytes <= free_tail_bytes;
-  CacheNeeds needs{tokens, {}, tail_bytes, 0, fits};
-  for (int64_t device = 0; device < n_devices; ++device) {
-    needs.device_bytes.push_back(n_layers * chosen.device_bytes(device));
+  CacheNeeds needs{tokens, std::vector<int64_t>(static_cast<size_t>(n_devices)), 0, 0, false};
+  int64_t largest = 0;
+  for (const PageRun& run : format.runs) {
+    const TileGeometry geometry(format, run, n_devices, tokens, kSegmentBytes);
+    for (int64_t device = 0; device < n_devices; ++device) {
+      needs.device_bytes[static_cast<size_t>(device)] += n_layers * geometry.device_bytes(device);
+    }
+    needs.tail_bytes += n_layers * tail_bytes_of(geometry);
+    largest = std::max(largest, largest_tile_bytes(run, n_devices, tokens));
   }
-  const int64_t staging = kStagingShare * n_devices * kFewestSlots * tile_bytes(tokens);
+  needs.fits_host = largest <= budget.slot_bytes && needs.tail_bytes <= free_tail_bytes;
+  const int64_t staging = kStagingShare * n_devices * kFewestSlots * largest;
   const int64_t taken = budget.cache_bytes - free_tail_bytes;
   needs.smallest_host_memory_bytes =
       std::max(staging, ceil_div((needs.tail_bytes + taken) * kStagingShare, kStagingShare - 1));
   return needs;
+}
+
+CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
+                       const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens) {
+  return plan_caches(shape.format(), n_layers, n_devices, budget, free_tail_bytes, tile_tokens);
 }
 
 }  // namespace nspjax

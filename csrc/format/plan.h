@@ -26,15 +26,18 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64
 
 struct CacheNeeds {
   int64_t tile_tokens;
-  std::vector<int64_t> device_bytes;   // [device], all layers
-  int64_t tail_bytes;                  // all layers and rows
+  std::vector<int64_t> device_bytes;   // [device], all layers and runs of planes
+  int64_t tail_bytes;                  // all layers, runs and rows
   int64_t smallest_host_memory_bytes;  // with which these tiles would do
   bool fits_host;
 };
 
-// Chooses the tile size unless `tile_tokens` says it: a power of two that makes tiles of at least
-// 128 KiB, but not more than a quarter of the capacity. It does not depend on the memory there is:
-// where tiles end decides what is added to what, so the last bits of an answer.
+// Chooses the tile size unless `tile_tokens` says it: a power of two that makes the first run's
+// tiles at least 128 KiB, but not more than a quarter of the capacity. It does not depend on the
+// memory there is: where tiles end decides what is added to what, so the last bits of an answer.
+CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_devices,
+                       const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens);
+// Of K and V.
 CacheNeeds plan_caches(const CacheShape& shape, int64_t n_layers, int64_t n_devices,
                        const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens);
 

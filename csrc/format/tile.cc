@@ -4,23 +4,38 @@
 
 namespace nspjax {
 
-TileGeometry::TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
-                           int64_t segment_bytes)
-    : shape_(shape),
+namespace {
+
+int64_t tile_tokens_of(const PageRun& run, int64_t tile_tokens) {
+  return run.tile_tokens > 0 ? run.tile_tokens : tile_tokens;
+}
+
+}  // namespace
+
+TileGeometry::TileGeometry(const CacheFormat& format, const PageRun& run, int64_t n_devices,
+                           int64_t tile_tokens, int64_t segment_bytes)
+    : shape_{format.batch, format.capacity_tokens, run.heads(),
+             run.width(),  format.dtype,           run.stored()},
+      run_(run),
       n_devices_(n_devices),
-      stored_(shape.stored, shape.head_dim, tile_tokens),
-      tail_(shape.dtype, shape.head_dim, tile_tokens) {
-  const int64_t largest = largest_tile_bytes(shape, n_devices, tile_tokens);
+      stored_(run, run.stored(), tile_tokens_of(run, tile_tokens)),
+      tail_(run, format.dtype, tile_tokens_of(run, tile_tokens)) {
+  run.check();
+  const int64_t largest = largest_tile_bytes(run, n_devices, tile_tokens);
   segment_tiles_ = std::max<int64_t>(1, segment_bytes / largest);
   for (int64_t device = 0; device < n_devices; ++device) {
     std::vector<int64_t> offsets = {0};
-    offsets.reserve(static_cast<size_t>(shape.batch) + 1);
-    for (int64_t row = 0; row < shape.batch; ++row) {
+    offsets.reserve(static_cast<size_t>(format.batch) + 1);
+    for (int64_t row = 0; row < format.batch; ++row) {
       offsets.push_back(offsets.back() + row_bytes(row, device));
     }
     row_offsets_.push_back(std::move(offsets));
   }
 }
+
+TileGeometry::TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
+                           int64_t segment_bytes)
+    : TileGeometry(shape.format(), shape.run(), n_devices, tile_tokens, segment_bytes) {}
 
 HeadSet TileGeometry::heads(int64_t row, int64_t device) const {
   const int64_t n_heads = shape_.n_kv_heads;
@@ -42,9 +57,9 @@ int64_t TileGeometry::pinned_offset(int64_t row, int64_t device) const {
   return offset;
 }
 
-int64_t largest_tile_bytes(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens) {
-  const int64_t heads = ceil_div(shape.n_kv_heads, n_devices);
-  return round_up(heads * HeadTile(shape.stored, shape.head_dim, tile_tokens).bytes(), kPageBytes);
+int64_t largest_tile_bytes(const PageRun& run, int64_t n_devices, int64_t tile_tokens) {
+  const HeadTile head(run, run.stored(), tile_tokens_of(run, tile_tokens));
+  return round_up(ceil_div(run.heads(), n_devices) * head.bytes(), kPageBytes);
 }
 
 }  // namespace nspjax

@@ -1,9 +1,9 @@
-// Where a row's tiles lie on the devices: the only place with address arithmetic. What is inside a
-// head's part of a tile is head_tile.h's.
+// Where the tiles of a row's planes lie on the devices: the only place with address arithmetic.
+// What is inside a head's part of a tile is head_tile.h's.
 //
-// The unit of placement is (row, KV head): unit row * n_kv_heads + head is on device
-// unit % n_devices, so heads of a row never exchange data across devices. Each row has one region
-// on each device: tiles in token order, each tile_tokens tokens of the row's heads there,
+// The unit of placement is (row, head): unit row * heads + head is on device unit % n_devices, so
+// heads of a row never exchange data across devices. Each row has one region on each device for
+// each run of planes: tiles in token order, each tile_tokens tokens of the row's heads there,
 //
 //   tile = [head 0][head 1] ... padded to a page
 //
@@ -17,24 +17,10 @@
 #include <vector>
 
 #include "base/align.h"
-#include "format/dtype.h"
 #include "format/head_tile.h"
+#include "format/planes.h"
 
 namespace nspjax {
-
-struct CacheShape {
-  int64_t batch;  // rows
-  int64_t capacity_tokens;
-  int64_t n_kv_heads;
-  int64_t head_dim;
-  DType dtype;   // appended, and of the tail
-  DType stored;  // of full tiles
-
-  int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
-  // K and V of one token, all heads, as appended
-  int64_t token_bytes() const { return 2 * n_kv_heads * vector_bytes(); }
-  bool operator==(const CacheShape&) const = default;
-};
 
 // The heads of one row on one device: first, first + step, ... (count of them).
 struct HeadSet {
@@ -45,13 +31,20 @@ struct HeadSet {
   int64_t head(int64_t i) const { return first + i * step; }
 };
 
+// Of one run of a cache's planes.
 class TileGeometry {
  public:
-  // segment_bytes: what one task attends over at most, but for a tile that is larger.
+  // tile_tokens: of the cache; a run may have its own. segment_bytes: what one task attends over at
+  // most, but for a tile that is larger.
+  TileGeometry(const CacheFormat& format, const PageRun& run, int64_t n_devices,
+               int64_t tile_tokens, int64_t segment_bytes);
+  // Of K and V.
   TileGeometry(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens,
                int64_t segment_bytes);
 
+  // Of a plane of the run.
   const CacheShape& shape() const { return shape_; }
+  const PageRun& run() const { return run_; }
   int64_t n_devices() const { return n_devices_; }
   int64_t tile_tokens() const { return stored_.tile_tokens(); }
   int64_t capacity_tiles() const { return ceil_div(shape_.capacity_tokens, tile_tokens()); }
@@ -89,6 +82,7 @@ class TileGeometry {
 
  private:
   CacheShape shape_;
+  PageRun run_;
   int64_t n_devices_;
   HeadTile stored_;
   HeadTile tail_;
@@ -96,7 +90,7 @@ class TileGeometry {
   std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end
 };
 
-// The largest tile of any row and device.
-int64_t largest_tile_bytes(const CacheShape& shape, int64_t n_devices, int64_t tile_tokens);
+// The largest tile of any row and device; tile_tokens: of the cache.
+int64_t largest_tile_bytes(const PageRun& run, int64_t n_devices, int64_t tile_tokens);
 
 }  // namespace nspjax

@@ -119,9 +119,9 @@ void CacheSet::fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& a
   for (size_t b = 0; b < args.rows.size(); ++b) {
     rest.run([&, b] {
       const int64_t end = end_of(args, args.begin, b);
-      const auto [k, v, first] = into(b);
+      const auto [planes, first] = into(b);
       const int64_t filled = (end - first) * shape.token_bytes() / 2;
-      for (std::byte* to : {k, v}) std::fill(to + filled, to + row_bytes, std::byte{0});
+      for (std::byte* to : planes) std::fill(to + filled, to + row_bytes, std::byte{0});
       if (end > first) {
         found.row(args.rows[b]).copy_tail(geometry, args.rows[b], first, end, into(b));
       }

@@ -19,11 +19,9 @@ uint32_t value_bits(uint64_t random, DType dtype) {
       return bits >> 16;
     case DType::kF16:  // an exponent from 2^-7 to 2^0
       return (random >> 48 & 0x9fffu) | 0x2000u;
-    case DType::kInt8:
-    case DType::kInt4:
-      break;
+    default:
+      fail(ErrorKind::kInvalidArgument, "fill_synthetic has no values of ", dtype_name(dtype));
   }
-  fail(ErrorKind::kInvalidArgument, "a cache cannot be ", dtype_name(dtype));
 }
 
 }  // namespace

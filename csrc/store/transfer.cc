@@ -1,44 +1,15 @@
 // Full tiles out of a row and into another as they are stored, for prefixes that are kept in files:
 // what was rounded to fewer bits once is not rounded again.
 #include <algorithm>
-#include <array>
 #include <cstring>
 
-#include "base/crc32c.h"
 #include "base/scoped_timer.h"
-#include "format/numbers.h"
+#include "format/fingerprint.h"
 #include "format/pack.h"
 #include "store/cache_set.h"
 
 namespace nspjax {
 namespace {
-
-// The bits of 0, 1 and -1, which every type and every scale has exactly.
-std::array<uint32_t, 3> plain_numbers(DType dtype) {
-  return with_dtype(dtype, []<DType kDType>() {
-    using E = Element<kDType>;
-    return std::array{E::encode(0.0f), E::encode(1.0f), E::encode(-1.0f)};
-  });
-}
-
-// The checksum of a head's tile of known tokens: another one where anything lies elsewhere or is
-// rounded otherwise, so nobody has to remember to count layouts.
-uint32_t layout_fingerprint(const TileGeometry& geometry) {
-  const CacheShape& shape = geometry.shape();
-  const auto numbers = plain_numbers(shape.dtype);
-  const auto element_bytes = static_cast<size_t>(size_bytes(shape.dtype));
-  std::vector<std::byte> tokens(static_cast<size_t>(geometry.tile_tokens() * shape.token_bytes()));
-  uint32_t random = 1;
-  for (size_t i = 0; i < tokens.size(); i += element_bytes) {
-    random = random * 1664525 + 1013904223;  // Numerical Recipes' generator
-    std::memcpy(&tokens[i], &numbers[(random >> 16) % 3], element_bytes);
-  }
-  const std::byte* v = tokens.data() + tokens.size() / 2;
-  AlignedBuffer tile(geometry.stored().bytes());
-  pack_tile(geometry, {.first = 0, .step = 1, .count = 1}, nullptr, {tokens.data(), v, 0}, 0,
-            geometry.stored().bytes(), tile.data());
-  return crc32c({tile.data(), static_cast<size_t>(geometry.stored().bytes())});
-}
 
 // Where a head's tile lies among those that are exported or imported, from tile `first` on.
 int64_t offset_of(const TileGeometry& geometry, int64_t first, int64_t tile, int64_t head) {

@@ -123,7 +123,8 @@ void test_plans_keep_to_the_budget() {
       const CacheNeeds needs = plan_caches(shape, 32, n_devices, budget, budget.cache_bytes, 0);
       if (needs.fits_host) {
         check(needs.tail_bytes <= budget.cache_bytes, "tails");
-        check(largest_tile_bytes(shape, n_devices, needs.tile_tokens) <= budget.slot_bytes, "tile");
+        check(largest_tile_bytes(shape.run(), n_devices, needs.tile_tokens) <= budget.slot_bytes,
+              "tile");
       } else {
         const HostBudget enough =
             split_host_memory(needs.smallest_host_memory_bytes, n_devices, 2 << 20);

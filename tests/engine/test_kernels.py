@@ -5,6 +5,7 @@ import pytest
 from engine_oracle import KERNELS, NUMPY_DTYPES, attend, bits, int32, normal
 
 from nspjax import _engine
+from nspjax.dtypes import DTYPES
 from nspjax.errors import InvalidArgumentError
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}  # of float32; the inputs are rounded before
@@ -52,7 +53,7 @@ def test_against_float64(kernel, dtype, head_dim):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("kv_type", ["int8", "int4"])
+@pytest.mark.parametrize("kv_type", [dtype.name for dtype in DTYPES if dtype.is_code])
 @pytest.mark.parametrize("head_dim", [1, 7, 16, 24, 64, 80, 128, 520])
 def test_codes_against_float64(kernel, kv_type, head_dim):
     """Over what the tile holds, not over what went in; windows that cut words of codes."""
@@ -141,7 +142,7 @@ def test_large_and_small_scores(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("kv_type", ["f32", "bf16", "f16", "int8", "int4"])
+@pytest.mark.parametrize("kv_type", [dtype.name for dtype in DTYPES])
 def test_a_query_does_not_see_the_others(kernel, kv_type):
     """Alone, or among 1 to 15 others, with more tokens visible to them: the same bits."""
     rng = np.random.default_rng(3)

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from engine_oracle import PlainCache, append, int32, normal
 
+from nspjax.dtypes import DTYPES
 from nspjax.errors import InvalidArgumentError
 
 ROWS, CAPACITY, HEADS, GROUP, D = 3, 400, 2, 4, 64
 # of values from a standard normal distribution, K by channel over 32 tokens, V by token
 LARGEST_ERROR = {"int8": 0.02, "int4": 0.35, "bf16": 0.02, "f16": 0.002}
+
+
+def test_every_type_is_tried():
+    assert set(LARGEST_ERROR) == {dtype.name for dtype in DTYPES} - {"f32"}
 
 
 def as_read(store, cache, lengths, dtype="f32"):

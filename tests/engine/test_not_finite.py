@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from not_finite import assert_plain, odd_values, put
 
 from nspjax import _engine
+from nspjax.dtypes import DTYPES
 
-KV_TYPES = ["f32", "bf16", "f16", "int8", "int4"]
-CODES = ("int8", "int4")
+KV_TYPES = [dtype.name for dtype in DTYPES]
+CODES = [dtype.name for dtype in DTYPES if dtype.is_code]
 
 # NumPy's word for a signalling NaN
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast")

@@ -7,9 +7,9 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 
-from nspjax import _engine
+from nspjax import _engine, dtypes
 
-KV_TYPES = ("f32", "bf16", "f16", "int8", "int4")
+KV_TYPES = tuple(dtype.name for dtype in dtypes.DTYPES)
 DTYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
 MAGIC = 0x3150534E
 FIRST_BEAT, HEAD_GAP_BEATS, TILE_GAP_BEATS = 3, 2, 1
