@@ -62,6 +62,10 @@ def loops(batch: int, n_calls: int) -> dict[str, Loop]:
         call("prefetch", TOKEN, *handles, rows, none, most_bytes=0)
         return handles
 
+    def writeback(handles: Any) -> Any:
+        call("writeback", TOKEN, *handles, interval_tokens=16, exclusive=0)
+        return handles
+
     def looped(body: Loop) -> Loop:
         def turn(_: Any, handles: Any) -> Any:
             return tuple(body(handles))
@@ -74,6 +78,7 @@ def loops(batch: int, n_calls: int) -> dict[str, Loop]:
         "attend": looped(attend),
         "attend_start + attend_wait": looped(attend_in_two),
         "prefetch": looped(prefetch),
+        "writeback": looped(writeback),
     }
 
 

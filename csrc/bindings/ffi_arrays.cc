@@ -66,12 +66,13 @@ ElementType element_type(ffi::DataType type) {
   }
 }
 
-template <typename Buffers>
-auto decoded(const Buffers& buffers, size_t i) {
-  auto buffer = buffers.template get<ffi::AnyBuffer>(i);
-  if (buffer.has_error()) fail(ErrorKind::kInvalidArgument, buffer.error().message());
-  return *buffer;
-}
+// What XLA's classes keep to those derived of them.
+struct Operands : ffi::RemainingArgs {
+  static const XLA_FFI_Args& of(const ffi::RemainingArgs& all) { return *(all.*&Operands::args)(); }
+};
+struct Results : ffi::RemainingRets {
+  static const XLA_FFI_Rets& of(const ffi::RemainingRets& all) { return *(all.*&Results::rets)(); }
+};
 
 template <typename T>
 bool get(const ffi::Dictionary& attributes, std::string_view name, T& value) {
@@ -82,21 +83,23 @@ bool get(const ffi::Dictionary& attributes, std::string_view name, T& value) {
 
 }  // namespace
 
-calls::Array array_of(const ffi::AnyBuffer& buffer) {
-  const auto [name, bytes] = element_type(buffer.element_type());
-  const auto sizes = buffer.dimensions();
+Buffers buffers_of(const ffi::RemainingArgs& operands) {
+  const XLA_FFI_Args& all = Operands::of(operands);
+  return {all.args, static_cast<size_t>(all.size)};
+}
+
+Buffers buffers_of(const ffi::RemainingRets& results) {
+  const XLA_FFI_Rets& all = Results::of(results);
+  return {all.rets, static_cast<size_t>(all.size)};
+}
+
+calls::Array array_of(const void* buffer) {
+  const auto& given = *static_cast<const XLA_FFI_Buffer*>(buffer);
+  const auto [name, bytes] = element_type(ffi::DataType(given.dtype));
   return {.type = name,
           .element_bytes = bytes,
-          .sizes = {sizes.begin(), sizes.size()},
-          .data = buffer.untyped_data()};
-}
-
-ffi::AnyBuffer buffer_at(const ffi::RemainingArgs& operands, size_t i) {
-  return decoded(operands, i);
-}
-
-ffi::AnyBuffer buffer_at(const ffi::RemainingRets& results, size_t i) {
-  return *decoded(results, i);
+          .sizes = {given.dims, static_cast<size_t>(given.rank)},
+          .data = given.data};
 }
 
 calls::Value attribute_value(const calls::Call& call, const calls::Attribute& attribute,

@@ -1,6 +1,8 @@
 // XLA's buffers and attributes as the calls have them.
 #pragma once
 
+#include <span>
+
 #include "calls/arguments.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -8,9 +10,12 @@ namespace nspjax {
 
 namespace ffi = xla::ffi;
 
-calls::Array array_of(const ffi::AnyBuffer& buffer);
-ffi::AnyBuffer buffer_at(const ffi::RemainingArgs& operands, size_t i);
-ffi::AnyBuffer buffer_at(const ffi::RemainingRets& results, size_t i);
+// A call's operands or results, an XLA_FFI_Buffer each: there is no other kind. XLA's own get()
+// prepares an error's text for every one of them, which is slow.
+using Buffers = std::span<void* const>;
+Buffers buffers_of(const ffi::RemainingArgs& operands);
+Buffers buffers_of(const ffi::RemainingRets& results);
+calls::Array array_of(const void* buffer);
 
 // Throws InvalidArgument where it is missing, or of another type.
 calls::Value attribute_value(const calls::Call& call, const calls::Attribute& attribute,

@@ -31,10 +31,9 @@ ffi::Error guarded(const Fn& fn) {
 }
 
 // Walks over the buffers of a call, of which a parameter takes one or two.
-template <typename Buffers>
 class Decoder {
  public:
-  Decoder(const Call& call, const char* what, const Buffers& buffers)
+  Decoder(const Call& call, const char* what, Buffers buffers)
       : call_(call), what_(what), buffers_(buffers) {}
 
   calls::Array array(std::string_view name) {
@@ -42,7 +41,7 @@ class Decoder {
       fail(ErrorKind::kInvalidArgument, "nspjax.", call_.name, " was given ", buffers_.size(), " ",
            what_, ": ", name, " is missing");
     }
-    return array_of(buffer_at(buffers_, next_++));
+    return array_of(buffers_[next_++]);
   }
 
   EncodedIntegers integers(const calls::Parameter& parameter) {
@@ -76,12 +75,12 @@ class Decoder {
 
   const Call& call_;
   const char* what_;
-  const Buffers& buffers_;
+  Buffers buffers_;
   size_t next_ = 0;
 };
 
-void run(const Call& call, const ffi::RemainingArgs& operands, const ffi::RemainingRets& results,
-         const ffi::Dictionary& attributes, const calls::Threads* threads = nullptr) {
+void run(const Call& call, Buffers operands, Buffers results, const ffi::Dictionary& attributes,
+         const calls::Threads* threads = nullptr) {
   calls::Arguments given;
   given.threads = threads;
   Decoder operand(call, "operands", operands);
@@ -128,14 +127,16 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
           const calls::Threads threads{
               static_cast<int>(pool.num_threads()),
               [&](std::function<void()> work) { pool.Schedule(std::move(work)); }};
-          return guarded([&] { run(kCall, operands, results, attributes, &threads); });
+          return guarded(
+              [&] { run(kCall, buffers_of(operands), buffers_of(results), attributes, &threads); });
         });
     return bound->Call(frame);
   } else {
-    static const auto bound = everything().To(
-        [](ffi::RemainingArgs operands, ffi::RemainingRets results, ffi::Dictionary attributes) {
-          return guarded([&] { run(kCall, operands, results, attributes); });
-        });
+    static const auto bound = everything().To([](ffi::RemainingArgs operands,
+                                                 ffi::RemainingRets results,
+                                                 ffi::Dictionary attributes) {
+      return guarded([&] { run(kCall, buffers_of(operands), buffers_of(results), attributes); });
+    });
     return bound->Call(frame);
   }
 }
