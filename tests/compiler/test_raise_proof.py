@@ -153,26 +153,36 @@ LIMITS = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    limits=st.lists(LIMITS, min_size=1, max_size=3),
-    join=st.sampled_from([operator.and_, operator.and_, operator.or_]),
-    n_tokens=st.sampled_from([1, 1, 3]),
-)
-def test_what_is_raised_sees_what_the_mark_sees(limits, join, n_tokens):
+def test_what_is_raised_sees_what_the_mark_sees():
     """Masks put together at random: one is raised only if it is the mark's for every index."""
+    n_raised = 0
 
-    def mask(index, numpy=jnp):
-        j, t = numpy.arange(C), numpy.arange(n_tokens)[:, None]
-        parts = [OPERATORS[o](j, a * index + b * t + c) for o, a, b, c in limits]
-        return functools.reduce(join, parts)
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(
+        causal=st.sampled_from([True, True, False]),  # alone, few masks are
+        limits=st.lists(LIMITS, max_size=2),
+        join=st.sampled_from([operator.and_, operator.and_, operator.or_]),
+        n_tokens=st.sampled_from([1, 1, 3]),
+    )
+    def check(causal, limits, join, n_tokens):
+        limits = [*([("<=", 1, 1, 0)] if causal or not limits else []), *limits]
 
-    found, _ = raised(*attention(mask, n_tokens))
-    if found is None:
-        return
-    for index in range(C - n_tokens + 1):
-        at = index + np.arange(n_tokens)[:, None]
-        expected = np.arange(C) <= at
-        if found["window"]:
-            expected &= np.arange(C) > at - found["window"]
-        np.testing.assert_array_equal(mask(index, np), expected)
+        def mask(index, numpy=jnp):
+            j, t = numpy.arange(C), numpy.arange(n_tokens)[:, None]
+            parts = [OPERATORS[o](j, a * index + b * t + c) for o, a, b, c in limits]
+            return functools.reduce(join, parts)
+
+        found, _ = raised(*attention(mask, n_tokens))
+        if found is None:
+            return
+        nonlocal n_raised
+        n_raised += 1
+        for index in range(C - n_tokens + 1):
+            at = index + np.arange(n_tokens)[:, None]
+            expected = np.arange(C) <= at
+            if found["window"]:
+                expected &= np.arange(C) > at - found["window"]
+            np.testing.assert_array_equal(mask(index, np), expected)
+
+    check()
+    assert n_raised >= 6

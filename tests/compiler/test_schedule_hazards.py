@@ -103,13 +103,20 @@ def attend_before_the_append(module, draw):
             op.move_after(append)
 
 
-MUTATIONS = [
-    drop_a_wait,
-    drop_the_writebacks_of_a_cache,
-    use_a_handle_twice,
-    read_the_handle_from_before_the_append,
-    attend_before_the_append,
-]
+def wait_twice(module, draw):
+    wait = draw(of_kind(module, nsp.ATTEND_WAIT))
+    kinds = [result.type for result in wait.results]
+    mlir.Builder(wait).op(wait.name, list(wait.operands)[:1], kinds)
+
+
+MUTATIONS = {
+    drop_a_wait: "gives a ticket that nothing waits for",
+    wait_twice: "waits for nsp.attend_start .*, and so does",
+    drop_the_writebacks_of_a_cache: "holds tokens back",
+    use_a_handle_twice: "uses up a handle that .* uses up too|reads the handle from before",
+    read_the_handle_from_before_the_append: "reads the handle from before",
+    attend_before_the_append: "reads the token that",
+}
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS)
@@ -121,5 +128,5 @@ def test_a_broken_schedule_is_refused(mutate, program, delay, data):
         module,
         lambda choices: data.draw(st.sampled_from(range(len(choices))).map(choices.__getitem__)),
     )
-    with pytest.raises(ScheduleError):
+    with pytest.raises(ScheduleError, match=MUTATIONS[mutate]):
         Pipeline.parse("verify-schedule").run(module)

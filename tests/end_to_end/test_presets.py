@@ -1,5 +1,6 @@
 """Every preset, and the schedules that a preset may choose, against the cache in memory."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from greedy_steps import greedy_calls, last_logits
 from nspjax import LLM, SamplingParams, Store, near_storage
 from nspjax.compiler.driver.presets import PRESETS
 from nspjax.errors import StorageIOError
+from nspjax.generate import model_runner
 from nspjax.models import load_decoder
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
@@ -125,20 +127,24 @@ def test_an_llm_reuses_rows(name, answered):
 def test_rows_of_x_begin_anew_after_a_failure(answered, monkeypatch):
     """What a cache alone does not hold is not taken for whole."""
     prompts, expected = answered
+    calls = []
+
+    @contextlib.contextmanager
+    def fail_after_the_prefill():
+        yield  # the call has run, and consumed the caches
+        calls.append(None)
+        if len(calls) > 1:
+            raise StorageIOError("the disk is gone")
+
     with (
         Store("memory:", host_memory="16MiB") as store,
         LLM(
             GOLDENS / "llama", store=store, pipeline=PIPELINES["half of the rows X"], **LLM_OPTIONS
         ) as llm,
     ):
-        decode = llm._runner._decode
-
-        def fail(weights, caches, batch):
-            decode(weights, caches, batch)  # which consumes the caches
-            raise StorageIOError("the disk is gone")
-
-        monkeypatch.setattr(llm._runner, "_decode", fail)
+        monkeypatch.setattr(model_runner, "engine_errors", fail_after_the_prefill)
         with pytest.raises(StorageIOError, match="the disk is gone"):
             llm.generate(prompts[:1], GREEDY)
+        assert len(calls) == 2
         monkeypatch.undo()
         assert [out.outputs[0].token_ids for out in llm.generate(prompts, GREEDY)] == expected

@@ -85,7 +85,7 @@ def new_caches(store: nspjax.Store, shape: Shape, dtype: str, kv_dtype: str) -> 
 
 
 def filled(store: nspjax.Store, shape: Shape, dtype: str, kv_dtype: str) -> list[StoredKVCache]:
-    """New caches with all rows; each arrives in three pieces, which end amid tiles."""
+    """New caches with all rows; each arrives in three pieces, which end inside tiles."""
     caches = new_caches(store, shape, dtype, kv_dtype)
     return [_with_tokens(store, cache, shape, layer, dtype) for layer, cache in enumerate(caches)]
 

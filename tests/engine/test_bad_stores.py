@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
+from engine_oracle import append
 
 from nspjax import _engine
 from nspjax.errors import (
@@ -207,6 +209,27 @@ def test_tails_of_all_caches_are_counted(open_store):
         store.create_caches(*shape)
     store.drop_cache(first)
     store.create_caches(*shape)
+
+
+@pytest.mark.parametrize(("n_directories", "heads"), [(1, 4), (2, 3)])
+def test_a_staging_buffer_has_a_whole_tile(open_store, n_directories, heads):
+    """That of the device with the most heads. What the error says is enough, and hardly less is
+    not."""
+    shape = (1, 1, 1024, heads, 64, "f32", 256)
+    tile_bytes = -(-heads // n_directories) * 256 * 2 * 64 * 4
+    with pytest.raises(StoreFullError, match="staging buffers of a whole tile") as error:
+        open_store(n_directories, host_memory=2 << 20).create_caches(*shape)
+    enough = int(str(error.value).split("at least ")[1].split()[0])
+    with pytest.raises(StoreFullError, match=f"host_memory of at least {enough} "):
+        open_store(n_directories, host_memory=enough - 4096 * 4).create_caches(*shape)
+    store = open_store(n_directories, host_memory=enough)
+    assert store.stats()["staging_bytes"] >= n_directories * tile_bytes
+    (cache,) = store.create_caches(*shape)
+    k = np.arange(1024 * heads * 64, dtype=np.float32).reshape(1, 1024, heads, 64)
+    append(store, cache, 0, k, -k, [0], [0], [1024])
+    store.flush()
+    for got, given in zip(store.read(cache, 0, 0, 1024), (k, -k), strict=True):
+        np.testing.assert_array_equal(got, given[0])
 
 
 def test_too_little_host_memory(open_store):

@@ -163,6 +163,28 @@ def test_a_device_that_is_gone_ends_the_run(open_llm):
         assert llm.stats().rows_running == 0
 
 
+def test_a_device_that_comes_back_is_used_again(open_llm, undisturbed):
+    """All that was on it is gone, and costs the answers that were in the middle of it."""
+    with open_llm() as (llm, store):
+        path = Path(store.devices()[0].path)
+        n_bytes = []
+
+        def empty() -> None:
+            store.flush()
+            n_bytes.append(path.stat().st_size)
+            os.truncate(path, FIRST_TILE)
+
+        outputs = served(llm, PROMPTS, PARAMS, empty)
+        for i, output in enumerate(outputs):
+            if i in (0, 2):  # where others have written after it, there are zeros
+                assert isinstance(output.error, StorageIOError | StoreDamagedError)
+                assert str(path) in str(output.error)
+            else:
+                assert (output.error, output.outputs) == (None, undisturbed[i])
+        os.truncate(path, *n_bytes)
+        assert [output.outputs for output in llm.generate(PROMPTS, PARAMS)] == undisturbed
+
+
 @pytest.mark.parametrize("kind", ["eio", pytest.param("enospc", marks=pytest.mark.slow)])
 def test_writes_that_fail_for_a_while_cost_no_answer(open_llm, undisturbed, kind):
     # a full device takes a row for each failure that is seen: at most five of seven
