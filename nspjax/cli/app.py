@@ -9,6 +9,7 @@ import typer
 
 from nspjax import __version__
 from nspjax.cli.progress import ProgressStyle
+from nspjax.cli.standard_streams import open_missing_streams
 
 app = typer.Typer(
     name="nspjax",
@@ -40,6 +41,7 @@ class WeightDtype(enum.StrEnum):
 
 def main() -> None:
     """The entry point of `nspjax` and `python -m nspjax`."""
+    open_missing_streams()
     app()
 
 
