@@ -11,6 +11,7 @@ from nspjax.cli.commands.emulate_xrt import emulate_xrt
 from nspjax.cli.commands.info import info
 from nspjax.cli.commands.opt import opt
 from nspjax.cli.commands.run_batch import run_batch
+from nspjax.cli.standard_streams import open_missing_streams
 
 app = typer.Typer(
     name="nspjax",
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of `nspjax` and `python -m nspjax`."""
+    open_missing_streams()
     app()
 
 

@@ -145,7 +145,8 @@ def _family(settings: Settings) -> Family:
 
 
 def _token_ids(key: str, directory: Path, *sources: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """One id or a list of them, from the first source that has any; null: none.
+    """One id or a list of them, from the first source that has any; null: none. So is -1, as many
+    config.json have it: transformers warns, and generates to the end.
 
     None: no source has the key, and the family's ids hold.
     """
@@ -154,11 +155,11 @@ def _token_ids(key: str, directory: Path, *sources: Mapping[str, Any]) -> tuple[
         if value is None:
             continue
         ids = value if isinstance(value, list) else [value]
-        if not all(type(token) is int and 0 <= token <= MOST_SIZE for token in ids):
+        if not all(type(token) is int and -1 <= token <= MOST_SIZE for token in ids):
             raise CheckpointError(
                 f"{key} must be a token id or a list of them, got {shown(value)} in {directory}"
             )
-        return tuple(ids)
+        return tuple(token for token in ids if token >= 0)
     return () if any(key in source for source in sources) else None
 
 

@@ -184,12 +184,19 @@ def test_windows(tmp_path: Path) -> None:
         (3, {"eos_token_id": [5, 6]}, (5, 6)),
         (3, {"eos_token_id": None}, (3,)),
         (None, {"eos_token_id": 0}, (0,)),
+        (-1, None, ()),  # none, in transformers too
+        ([3, -1], None, (3,)),
+        (3, {"eos_token_id": -1}, ()),
     ],
 )
 def test_end_of_sequence_tokens(tmp_path: Path, config, generation, expected) -> None:
     if generation is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(generation))
     assert read(tmp_path, eos_token_id=config).eos_token_ids == expected
+
+
+def test_a_beginning_that_is_no_token(tmp_path: Path) -> None:
+    assert read(tmp_path, bos_token_id=-1).bos_token_id is None
 
 
 def test_goldens_of_both_spellings_are_committed() -> None:

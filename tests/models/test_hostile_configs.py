@@ -102,7 +102,7 @@ def test_rope(tmp_path: Path, key: str, rope: object, field: str) -> None:
     assert key in message
 
 
-@pytest.mark.parametrize("value", [-1, 2**31, 1.0, True, "2", [2, "3"], [[2]], {"a": 1}, 10**400])
+@pytest.mark.parametrize("value", [-2, 2**31, 1.0, True, "2", [2, "3"], [[2]], {"a": 1}, 10**400])
 @pytest.mark.parametrize("file", [CONFIG, "generation_config.json"])
 def test_token_ids(tmp_path: Path, file: str, value: object) -> None:
     tiny_checkpoint.write_config(tmp_path)
