@@ -140,10 +140,10 @@ def _graph(module: mlir.Module, context_tokens: int | None) -> str:
     from nspjax.cli.rates_option import ASSUMED_RATES
     from nspjax.compiler.machine.picture import layers_svg
     from nspjax.compiler.machine.rates import rates_of
-    from nspjax.compiler.machine.timeline import timeline
+    from nspjax.compiler.machine.timeline import Schedule
 
     rates = rates_of(module) or ASSUMED_RATES
-    return layers_svg(timeline(module, rates, context_tokens), rates)
+    return layers_svg(Schedule.of(module, context_tokens).on(rates), rates)
 
 
 def _print_to_stderr(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable
+from typing import Any
 
 from nspjax.byte_size import parse_bytes
 from nspjax.compiler.machine.rates import Rates
@@ -23,7 +24,7 @@ def parse_rates(text: str) -> Rates:
     Raises:
       InvalidArgumentError: not rates.
     """
-    given: dict[str, float] = {}
+    given: dict[str, Any] = {}
     shown = reprlib.repr(text)
     for item in text.split(","):
         name, _, value = (part.strip() for part in item.partition("="))

@@ -12,7 +12,7 @@ from nspjax.compiler.machine.costs import Cost, capacity_tokens, module_costs
 from nspjax.compiler.machine.lanes import Lane
 from nspjax.compiler.machine.picture import layers_svg
 from nspjax.compiler.machine.rates import Rates
-from nspjax.compiler.machine.timeline import timeline
+from nspjax.compiler.machine.timeline import Schedule
 from nspjax.errors import CompilerError
 
 HANDLES = "%k{0}: tensor<4xi32>, %v{0}: tensor<4xi32>"
@@ -253,7 +253,7 @@ def test_rows_whose_x_is_kept():
     total = module_costs(module).total
     assert total.written_bytes == NEW_BYTES * 3 // 4 + NEW_BYTES // 4
     assert total.read_bytes == 300 * KV_TOKEN + 100 * KV_TOKEN
-    found = timeline(module, RATES)
+    found = Schedule.of(module).on(RATES)
     assert len(found.layer_begins_s) == 1
     assert {"append L0", "attend L0", "append X0", "fetch X0"} <= {s.label for s in found.spans}
 
@@ -274,7 +274,7 @@ RATES = Rates(400 * KV_TOKEN / SCAN_S, 1e12, DOT_FLOPS / 0.25)
 
 
 def spans(body, lane=None, n_layers=2, rates=RATES):
-    found = timeline(main(body, n_layers=n_layers), rates).spans
+    found = Schedule.of(main(body, n_layers=n_layers)).on(rates).spans
     rounded = [(s.label, round(s.begin_s, 3), round(s.end_s, 3)) for s in found if s.lane is lane]
     return sorted(rounded, key=lambda span: span[1:])
 
@@ -388,7 +388,7 @@ def test_the_link_takes_one_at_a_time():
 
 
 def test_layers_begin():
-    schedule = timeline(main(attend(1) + dot() + attend(0), n_layers=2), RATES)
+    schedule = Schedule.of(main(attend(1) + dot() + attend(0), n_layers=2)).on(RATES)
     assert [round(begin_s, 3) for begin_s in schedule.layer_begins_s] == [0, 1.25]
     assert round(schedule.end_s, 3) == 2.25
     assert round(schedule.busiest_s, 3) == 2, "the device"
@@ -406,7 +406,7 @@ def boxes(svg):
 
 def test_two_layers_in_the_middle():
     body = "".join(append(layer) + attend(layer) + dot() for layer in range(4))
-    svg = layers_svg(timeline(main(body, n_layers=4), RATES), RATES)
+    svg = layers_svg(Schedule.of(main(body, n_layers=4)).on(RATES), RATES)
     found, texts = boxes(svg)
     labels = {label for _, _, label in texts}
     assert {"attend L1", "attend L2", "append L1", "append L2", "matmul"} <= labels
@@ -423,7 +423,7 @@ def test_labels_are_beside_each_other():
     """Many short boxes: every one has its label, and none is on another."""
     rates = Rates(1e12, 1e9, 1e3)
     body = dot() + "".join(append(layer) + attend(layer) for layer in range(5)) + dot()
-    svg = layers_svg(timeline(main(body, n_layers=5), rates), rates, n_layers=9)
+    svg = layers_svg(Schedule.of(main(body, n_layers=5)).on(rates), rates, n_layers=9)
     found, texts = boxes(svg)
     for hint in {hint.partition(":")[0] for _, _, hint in found}:
         assert hint in {label for _, _, label in texts}

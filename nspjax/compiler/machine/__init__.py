@@ -7,7 +7,7 @@ takes.
 | `rates` | how fast the machine is, as attributes of a module |
 | `lanes` | traffic over rates: what is busy, for how long, and who has to wait |
 | `read_ahead` | what the devices read before it is asked for |
-| `timeline` | when each operation of a module would run: `timeline(module, rates).end_s` |
+| `timeline` | when each operation of a module would run: `Schedule.of(module).on(rates)` |
 | `picture` | a timeline as an SVG |
 
 A choice compares the timelines of two modules, or, where it must come to the same in several

@@ -1,4 +1,5 @@
-"""When each operation of a module would run: a list schedule of its calls over a machine's lanes.
+"""When each operation of a module would run, `Schedule.of(module).on(rates)`: a list schedule of
+its calls over a machine's lanes.
 
 The compute device takes operations in the order of the module and waits only where one of them
 does. The link, the devices together, and their writes take one transfer at a time each, in the
@@ -45,27 +46,42 @@ class Timeline:
         return max(busy.values(), default=0.0)
 
 
-def timeline(module: mlir.Module, rates: Rates, context_tokens: int | None = None) -> Timeline:
-    """The schedule of one execution of main, before or after lower-to-ffi.
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """One execution of a module, to be timed on any machine."""
 
-    context_tokens: how many tokens each row has; None: its cache's capacity.
+    module: mlir.Module
+    """which the operations of the steps are in, and end with"""
+    steps: list[Step]
+    costs: list[Cost]
+    context_tokens: int | None
 
-    Raises:
-      CompilerError: an attention whose cache is not known.
-    """
-    steps = execution(module)
-    costs = step_costs(module, steps, context_tokens)
-    calls = _Calls(rates, _layers(steps), _reads(steps, costs), context_tokens)
-    weights = {
-        step.operands[0]: cost
-        for step, cost in zip(steps, costs, strict=True)
-        if step.kind is nsp.LOAD
-    }
-    for step, cost in zip(steps, costs, strict=True):
-        if step.kind is nsp.LOAD_AHEAD:
-            cost = weights.get(step.operands[0], Cost())
-        calls.take(step, cost)
-    return calls.timeline()
+    @classmethod
+    def of(cls, module: mlir.Module, context_tokens: int | None = None) -> Schedule:
+        """That of main, before or after lower-to-ffi.
+
+        context_tokens: how many tokens each row has; None: its cache's capacity.
+
+        Raises:
+          CompilerError: an attention whose cache is not known.
+        """
+        steps = execution(module)
+        return cls(module, steps, step_costs(module, steps, context_tokens), context_tokens)
+
+    def on(self, rates: Rates) -> Timeline:
+        """When each operation would run."""
+        layers, reads = _layers(self.steps), _reads(self.steps, self.costs)
+        calls = _Calls(rates, layers, reads, self.context_tokens)
+        weights = {
+            step.operands[0]: cost
+            for step, cost in zip(self.steps, self.costs, strict=True)
+            if step.kind is nsp.LOAD
+        }
+        for step, cost in zip(self.steps, self.costs, strict=True):
+            if step.kind is nsp.LOAD_AHEAD:
+                cost = weights.get(step.operands[0], Cost())
+            calls.take(step, cost)
+        return calls.timeline()
 
 
 def _layers(steps: list[Step]) -> dict[int, int]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.machine.costs import capacity_tokens
 from nspjax.compiler.machine.rates import rates_of
-from nspjax.compiler.machine.timeline import timeline
+from nspjax.compiler.machine.timeline import Schedule
 from nspjax.compiler.passes import registered_pass
 from nspjax.compiler.passes.interleave import decodes_a_batch
 
@@ -36,9 +36,12 @@ class AutoInterleave:
         if rates is None or not any(map(decodes_a_batch, mlir.operations(module))):
             return module
         context_tokens = (capacity_tokens(module) or 0) // 2
-        whole = timeline(module, rates, context_tokens)
-        most_s = (1 - LEAST_GAIN) * whole.end_s
-        if whole.busiest_s > most_s:  # in no order is it done sooner
+        whole = Schedule.of(module, context_tokens)
+        most_s = (1 - LEAST_GAIN) * whole.on(rates).end_s
+        # two groups read the weights twice, and in no order is the busiest lane done sooner: what
+        # cannot pay need not be built
+        twice = dataclasses.replace(rates, memory_bytes_per_s=rates.memory_bytes_per_s / 2)
+        if whole.on(twice).busiest_s > most_s:
             return module
         halves = registered_pass("interleave")(groups=2).run(mlir.clone_module(module))
-        return halves if timeline(halves, rates, context_tokens).end_s <= most_s else module
+        return halves if Schedule.of(halves, context_tokens).on(rates).end_s <= most_s else module
