@@ -1,4 +1,4 @@
-// Whether two runs of planes have the same order inside a tile.
+// Whether two page runs have the same order inside a tile.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// How the planes of one run lie in one head's part of a tile: the order that the kernels read.
+// How the planes of one page run lie in one head's part of a tile: the order that the kernels read.
 //
 // The unit is a little-endian word of 32 bits. It holds P elements: 1 of float32, 2 of 16 bits, 4
 // codes of int8, 8 of int4, two's complement. Element e of a word is its bits from
@@ -19,8 +19,8 @@
 // element is offset + scale * code. K is quantised by channel over the tile's tokens, since RoPE's
 // and the biases' outliers stay in a channel, V by token (KIVI, arXiv:2402.02750).
 //
-// In a tile that is not full what belongs to later tokens may be anything, in K also the lanes, in
-// V also the halves of words beside those of earlier tokens.
+// In a tile that is not full what belongs to later tokens may be anything: lanes, and by token also
+// the halves of words beside those of earlier tokens.
 #pragma once
 
 #include <cstddef>
@@ -47,7 +47,7 @@ struct PlaneTile {
 
   bool by_token() const;
   int64_t elements_per_word() const;  // P
-  int64_t lanes() const;              // L; of kByToken, unused
+  int64_t lanes() const;              // L, but of kByToken
   int64_t channel_words() const;      // ceil(width / P)
   int64_t token_words() const;        // ceil(tile_tokens / P)
   int64_t bytes() const;              // of its words

@@ -1,5 +1,5 @@
-// Tokens into a run's tiles and out again, all heads of a row on a device. Tokens are an array for
-// each plane, [tokens, heads, width].
+// Tokens into a page run's tiles and out again, all heads of a row on a device. Tokens are an array
+// for each plane, [tokens, heads, width].
 #pragma once
 
 #include "format/tile.h"

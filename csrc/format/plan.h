@@ -26,7 +26,7 @@ HostBudget split_host_memory(int64_t host_memory_bytes, int64_t n_devices, int64
 
 struct CacheNeeds {
   int64_t tile_tokens;
-  std::vector<int64_t> device_bytes;   // [device], all layers and runs of planes
+  std::vector<int64_t> device_bytes;   // [device], all layers and page runs
   int64_t tail_bytes;                  // all layers, runs and rows
   int64_t smallest_host_memory_bytes;  // with which these tiles would do
   bool fits_host;

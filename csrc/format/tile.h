@@ -3,7 +3,7 @@
 //
 // The unit of placement is (row, head): unit row * heads + head is on device unit % n_devices, so
 // heads of a row never exchange data across devices. Each row has one region on each device for
-// each run of planes: tiles in token order, each tile_tokens tokens of the row's heads there,
+// each page run: tiles in token order, each tile_tokens tokens of the row's heads there,
 //
 //   tile = [head 0][head 1] ... padded to a page
 //
@@ -31,7 +31,7 @@ struct HeadSet {
   int64_t head(int64_t i) const { return first + i * step; }
 };
 
-// Of one run of a cache's planes.
+// Of one page run of a cache.
 class TileGeometry {
  public:
   // tile_tokens: of the cache; a run may have its own. segment_bytes: what one task attends over at
