@@ -16,8 +16,8 @@ struct Arguments;
 
 enum class Kind : uint8_t {
   kArray,
-  kCache,   // a cache at a version
-  kWeight,  //
+  kCache,  // a cache at a version
+  kWeight,
   kTicket,  // an attention that was begun
   kDone,    // says that the call has run, nothing else
 };
