@@ -38,6 +38,8 @@ class CAPABILITY("mutex") ProcessMutex {
   }
   void unlock() RELEASE() { mutex_.unlock(); }
   bool is_of_this_process() const { return process_.is_this(); }
+  // Throws StoreClosed in another process.
+  void check_process() const { process_.check(); }
 
  private:
   OwnProcess process_;

@@ -115,11 +115,11 @@ void CacheSet::extend(Cache& cache, const AppendArgs& args) {
     const int64_t end = args.start[b] + args.n_new[b];
     const int64_t begin = std::max(state.tail_end(), writes ? end / tile_tokens : 0);
     for (int64_t tile = begin; tile < ceil_div(end, tile_tokens); ++tile) {
-      fresh[b].push_back(new_tail_tile(cache.geometry(), args.rows[b]));
+      fresh[b].push_back(new_tail_tile(geometry, args.rows[b]));
     }
   }
   if (writes) {
-    drain();
+    drain();  // nothing was queued since: it takes no time, and lets clang see it
     write_full_tiles(cache, args);
   }
 

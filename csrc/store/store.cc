@@ -78,6 +78,16 @@ StoreStats Store::stats() const {
   return total;
 }
 
+std::vector<TraceEvent> Store::trace_events() const {
+  kv_.lane().mutex.check_process();
+  return trace_.events();
+}
+
+void Store::record_events(bool record) {
+  kv_.lane().mutex.check_process();
+  trace_.record(record);
+}
+
 void Store::verify_reads(bool verify) {
   kv_.verify_reads(verify);
   weights_.verify_reads(verify);

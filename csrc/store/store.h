@@ -33,11 +33,11 @@ class Store {
   std::vector<DeviceStats> device_stats() const { return kv_.lane().device_stats(); }
   StoreStats stats() const;
   // The newest events, in order of begin_ns.
-  std::vector<TraceEvent> trace_events() const { return trace_.events(); }
+  std::vector<TraceEvent> trace_events() const;
   // Whether checksums of what is read are compared; for measuring what that costs.
   void verify_reads(bool verify);
   // The same for events.
-  void record_events(bool record) { trace_.record(record); }
+  void record_events(bool record);
 
   // All or nothing. tile_tokens: 0 chooses.
   std::vector<int32_t> create_caches(int64_t n_layers, const CacheShape& shape,

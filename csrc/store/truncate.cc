@@ -31,7 +31,7 @@ void CacheSet::cut_back(Cache& cache, int64_t row, int64_t length) {
   const int64_t tile = length / tile_tokens;
   if (tile < state.length / tile_tokens) drain();  // somebody may read or write what goes
   if (tile < state.stored_tiles) {
-    drain();
+    drain();  // as above, for clang to see
     TailTile tail;
     if (length % tile_tokens != 0) {
       tail = new_tail_tile(cache.geometry(), row);

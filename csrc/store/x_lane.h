@@ -16,8 +16,9 @@
 namespace nspjax {
 
 inline constexpr const char* kXFile = "nspjax.x.kv";
-// Caches of X have numbers from here on.
-inline constexpr int32_t kFirstXCache = 1 << 20;
+// Caches of X have numbers from here on; those before it last for a cache every millisecond for
+// days.
+inline constexpr int32_t kFirstXCache = 1 << 30;
 
 class XLane {
  public:

@@ -62,6 +62,7 @@ void children_of(const std::string& io) {
       check_throws(ErrorKind::kStoreClosed, [&] { find_store(store->id())->check_usable(); });
       check_throws(ErrorKind::kStoreClosed, [&] { store->weights().size_bytes(0); });
       check_throws(ErrorKind::kStoreClosed, [&] { (void)store->stats(); });
+      check_throws(ErrorKind::kStoreClosed, [&] { (void)store->trace_events(); });
       check(store->closed(), "closed, for the child");
       store->close();
       store.reset();

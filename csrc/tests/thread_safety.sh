@@ -10,7 +10,7 @@ if ! "$tidy" --version >/dev/null 2>&1; then
 fi
 cd "$(dirname "$0")/../.."
 check() {
-    xargs -n 4 -P "$(nproc)" "$tidy" --quiet --allow-no-checks -p "$build" \
+    xargs -n 1 -P "$(nproc)" "$tidy" --quiet --allow-no-checks -p "$build" \
         --checks='-*,clang-diagnostic-thread-safety*' --warnings-as-errors='*' \
         --extra-arg=-Wthread-safety --extra-arg=-Wthread-safety-beta 2>&1
 }

@@ -101,10 +101,10 @@ Weights::Weight Weights::placed(int64_t bytes) {
 
 void Weights::write(Weight& weight, std::span<const std::byte> data) {
   std::deque<std::pair<size_t, Read>> writes;
-  const auto finish_one = [&writes, &files = files_] {
+  const auto finish_one = [&]() REQUIRES(mutex_) {
     const auto [file, pending] = writes.front();
     writes.pop_front();
-    files[file]->wait(*pending);
+    files_[file]->wait(*pending);
   };
   try {
     for (Chunk& chunk : weight.chunks) {
@@ -183,8 +183,8 @@ void Weights::load_ahead(int32_t id) {
   forget_stale_ahead();
   const int64_t kept = std::min(ring_->n_slots() / 2, chunks_at_once());  // for loads
   auto ahead = std::ranges::find(ahead_, id, &Ahead::weight);
-  const auto n_begun = [&ahead, &all = ahead_] {
-    return ahead == all.end() ? size_t{0} : ahead->reads.size();
+  const auto n_begun = [&]() REQUIRES(mutex_) {
+    return ahead == ahead_.end() ? size_t{0} : ahead->reads.size();
   };
   while (n_begun() < weight.chunks.size() && ring_->n_free() > kept) {
     const Chunk& chunk = weight.chunks[n_begun()];
