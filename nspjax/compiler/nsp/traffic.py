@@ -78,7 +78,7 @@ def loaded(step: Step, _: int | None) -> Cost:
 
 
 def multiplied(step: Step, _: int | None) -> Cost:
-    ((m, k), _), ((_, n), _) = map(mlir.tensor, (step.operand("x"), step.result("out")))
+    (m, k), (_m, n) = (mlir.tensor(v)[0] for v in (step.operand("x"), step.result("out")))
     return Cost(flops=2 * m * k * n)
 
 
