@@ -185,14 +185,24 @@ def test_python_that_ends_the_process_is_refused(tmp_path):
         assert "SystemExit" in ended.stderr
 
 
-def test_table_of_what_cannot_be_counted(tmp_path):
-    """A module without the caches' types: the passes run, and the table says why it is empty."""
+def test_a_module_that_does_not_say_what_its_caches_are(tmp_path):
+    """It is refused at once, by name: it could be neither counted nor planned for."""
     half = tmp_path / "half.mlir"
     text = opt(FUNCTION, "-p", "offload-kv").stdout
     half.write_text(text.replace("cache_shape = ", "cache_other = "))
     ended = opt(half, "-p", "lower-to-ffi", "--table")
+    assert ended.exit_code == 1
+    assert "nsp.append at " in ended.stderr
+    assert "has no attribute 'cache_other'" in ended.stderr
+
+
+def test_table_of_what_cannot_be_counted(tmp_path):
+    """An operation that nobody knows: the passes run, and the table says why it is empty."""
+    file = tmp_path / "other.mlir"
+    file.write_text('func.func public @main() { "nsp.rotate"() : () -> () return }')
+    ended = opt(file, "-p", "", "--table", "--context", "10")
     assert ended.exit_code == 0
-    assert "not counted: nsp.attend" in ended.stderr
+    assert "not counted: nsp.rotate at" in ended.stderr
 
 
 def test_graph(tmp_path):

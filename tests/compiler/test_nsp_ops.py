@@ -12,6 +12,7 @@ from nspjax.compiler.jit.marked_module import marked_module
 from nspjax.compiler.lowering import EXPANSIONS
 from nspjax.compiler.machine import timeline
 from nspjax.compiler.machine.costs import module_costs
+from nspjax.compiler.nsp import ops
 from nspjax.errors import CompilerError
 
 MAIN = """
@@ -116,6 +117,10 @@ def test_an_operation_of_a_module_is_checked_too(change):
 
 
 # ---- what each must have elsewhere --------------------------------------------------------------
+
+
+def test_each_that_is_defined_is_known():
+    assert set(nsp.OPS.values()) == {op for op in vars(ops).values() if isinstance(op, nsp.Op)}
 
 
 def test_the_engine_has_a_handler_for_each_and_no_other():

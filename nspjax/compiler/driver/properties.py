@@ -27,4 +27,7 @@ class Properties:
     @staticmethod
     def of(step: typing.Any) -> Properties:
         fields = dataclasses.fields(Properties)
-        return Properties(**{item.name: getattr(step, item.name, item.default) for item in fields})
+        declared: dict[str, typing.Any] = {
+            item.name: getattr(step, item.name, item.default) for item in fields
+        }
+        return Properties(**declared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -91,10 +92,12 @@ def place_fetches(module: mlir.Module, cache_shape: tuple[int, ...], cache_dtype
     """Make what `fetch` left in a module operations of the dialect, on a cache of that type."""
     n_own = len(nsp.FETCH.operands)
     for mark in mlir.composites(module, FETCH):
-        own = zip(nsp.FETCH.operands, mark.operands, strict=False)
+        own: dict[str, Any] = {
+            item.name: value for item, value in zip(nsp.FETCH.operands, mark.operands, strict=False)
+        }
         made = nsp.FETCH.build(
             mlir.Builder(mark),
-            **{item.name: value for item, value in own},
+            **own,
             after=list(mark.operands)[n_own:],
             n_tokens=mlir.tensor(mark.results[0])[0][1],
             read_ahead=bool(mlir.number(mlir.attributes_of(mark)["read_ahead"])),

@@ -82,7 +82,7 @@ def loaded(step: Step, _: int | None) -> Cost:
 
 
 def multiplied(step: Step, _: int | None) -> Cost:
-    ((m, k), _), ((_, n), _) = map(mlir.tensor, (step.operand("x"), step.result("out")))
+    (m, k), (_m, n) = (mlir.tensor(v)[0] for v in (step.operand("x"), step.result("out")))
     memory_bytes = sum(map(mlir.tensor_bytes, [*step.op.operands[:2], step.op.results[0]]))
     return Cost(flops=2 * m * k * n, memory_bytes=memory_bytes)
 
