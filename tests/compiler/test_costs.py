@@ -160,7 +160,7 @@ def test_a_cache_that_is_not_known():
 def test_an_operation_that_is_not_known(text):
     """It is neither free nor invisible."""
     module = main(f"%r = {text} : (tensor<4xi32>) -> tensor<4xi32>")
-    for ask in (module_costs, capacity_tokens, lambda module: timeline(module, RATES)):
+    for ask in (module_costs, capacity_tokens, lambda module: Schedule.of(module).on(RATES)):
         with pytest.raises(CompilerError, match=r"rotate at .* is no operation of nspjax; there"):
             ask(module)
 
@@ -171,7 +171,7 @@ def test_an_operation_without_a_place_in_a_timeline(monkeypatch):
     module = main('%r = "nsp.rotate"(%k0) : (tensor<4xi32>) -> tensor<1xi32>')
     assert module_costs(module).operations == {"nsp.rotate": 1}
     with pytest.raises(CompilerError, match=r"nsp.rotate at .* has no place in a timeline"):
-        timeline(module, RATES)
+        Schedule.of(module).on(RATES)
 
 
 def test_calls_and_loops():
