@@ -23,7 +23,7 @@
 #define EXCLUDES(...) NSPJAX_ATTRIBUTE(locks_excluded(__VA_ARGS__))
 #define ACQUIRE(...) NSPJAX_ATTRIBUTE(acquire_capability(__VA_ARGS__))
 #define RELEASE(...) NSPJAX_ATTRIBUTE(release_capability(__VA_ARGS__))
-// After it the caller has what no lock stands for, such as its turn at something.
+// After it the caller has what no lock stands for, such as the right to use something.
 #define ASSERT_CAPABILITY(...) NSPJAX_ATTRIBUTE(assert_capability(__VA_ARGS__))
 #define RETURN_CAPABILITY(x) NSPJAX_ATTRIBUTE(lock_returned(x))
 

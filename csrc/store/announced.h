@@ -1,5 +1,5 @@
 // What will be attended over next, as somebody who knows has said. Who uses it has
-// its turn at the devices (store/lane.h).
+// access to the devices (store/lane.h).
 #pragma once
 
 #include <cstdint>

@@ -9,7 +9,7 @@
 namespace nspjax {
 namespace {
 
-void attend_now(Lane& lane, AttendJob& job) REQUIRES(lane.turn) {
+void attend_now(Lane& lane, AttendJob& job) REQUIRES(lane.device_access) {
   const AttendArgs& args = job.args;
   // what could not be written after all is in the tails still
   for (const auto& write : job.writes) {
@@ -48,7 +48,7 @@ void attend_now(Lane& lane, AttendJob& job) REQUIRES(lane.turn) {
 }  // namespace
 
 void run_attend(Lane& lane, AttendJob& job) {
-  lane.has_turn();
+  lane.has_device_access();
   const ScopedTimer timer(lane.counters().attend_ns);
   const TraceScope scope(lane.trace(), {.offset = job.ticket, .cache = job.cache.id});
   job.has_run = true;

@@ -80,7 +80,7 @@ class CacheSet {
   const Cache& find(int32_t id) const REQUIRES(lane_.mutex);
   Cache& find_current(int32_t id, int32_t version) REQUIRES(lane_.mutex);
   // Until nothing is queued: then this thread may use the devices, as long as it has the mutex.
-  void drain() REQUIRES(lane_.mutex) ASSERT_CAPABILITY(lane_.turn);
+  void drain() REQUIRES(lane_.mutex) ASSERT_CAPABILITY(lane_.device_access);
 
   // ---- caches.cc
   CacheNeeds plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const
@@ -89,22 +89,25 @@ class CacheSet {
       REQUIRES(lane_.mutex);
   int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers, int64_t tail_bytes) const
       REQUIRES(lane_.mutex);
-  void make_regions(Cache& cache, int64_t pinned_tiles) REQUIRES(lane_.mutex, lane_.turn);
-  std::shared_ptr<Region> free_region(Cache& cache, int64_t row) REQUIRES(lane_.mutex, lane_.turn);
-  void release(Cache& cache) REQUIRES(lane_.mutex, lane_.turn);
+  void make_regions(Cache& cache, int64_t pinned_tiles) REQUIRES(lane_.mutex, lane_.device_access);
+  std::shared_ptr<Region> free_region(Cache& cache, int64_t row)
+      REQUIRES(lane_.mutex, lane_.device_access);
+  void release(Cache& cache) REQUIRES(lane_.mutex, lane_.device_access);
 
   // ---- rows: truncate.cc, append.cc, writeback.cc
   // Shortens a row; the tile that is then its last, if it was stored, goes back into the tail.
   void cut_back(Cache& cache, int64_t row, int64_t length) REQUIRES(lane_.mutex);
   void drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles)
-      REQUIRES(lane_.mutex, lane_.turn);
+      REQUIRES(lane_.mutex, lane_.device_access);
   void set_length(Cache& cache, int64_t row, int64_t length) REQUIRES(lane_.mutex);
   // Tokens after the last of each row, where args.start is.
   void extend(Cache& cache, const AppendArgs& args) REQUIRES(lane_.mutex);
   bool has_room_to_hold(const Cache& cache, const AppendArgs& args) const REQUIRES(lane_.mutex);
-  void write_full_tiles(Cache& cache, const AppendArgs& args) REQUIRES(lane_.mutex, lane_.turn);
+  void write_full_tiles(Cache& cache, const AppendArgs& args)
+      REQUIRES(lane_.mutex, lane_.device_access);
   // The tail's tiles before `end` become stored ones.
-  void write_held(Cache& cache, int64_t row, int64_t end) REQUIRES(lane_.mutex, lane_.turn);
+  void write_held(Cache& cache, int64_t row, int64_t end)
+      REQUIRES(lane_.mutex, lane_.device_access);
   // Counts what a row has in its tail.
   void count_tail(Cache& cache, int64_t row) REQUIRES(lane_.mutex);
   void queue_writeback(Cache& cache, std::vector<TilesToWrite> tiles, bool exclusive)
@@ -118,11 +121,12 @@ class CacheSet {
                                           const ArgsFor<AttendArgs>& args_for, bool outstanding)
       REQUIRES(lane_.mutex);
   DeviceReads next_reads(Cache& cache, const AttendArgs& args) REQUIRES(lane_.mutex);
-  DeviceReads next_fetch(Cache& cache, const FetchArgs& args) REQUIRES(lane_.mutex, lane_.turn);
+  DeviceReads next_fetch(Cache& cache, const FetchArgs& args)
+      REQUIRES(lane_.mutex, lane_.device_access);
   // It follows the one before, this time.
   void note_attended(const Cache& cache) REQUIRES(lane_.mutex);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail)
-      REQUIRES(lane_.turn);
+      REQUIRES(lane_.device_access);
 
   const int32_t store_;
   Lane lane_;

@@ -1,8 +1,8 @@
 // What runs: a lane's devices, in one file each, the threads that work for them, and the queue of
 // what is to be done. A store has a lane for K and V and one for X, which run beside each other.
 //
-// Devices are used by one thread at a time, whose turn it is: the executor's, for the job that it
-// runs, or that of a call which has the lane's mutex and has drained the queue. clang checks both.
+// One thread at a time has access to the devices: the executor's, for the job that it runs, or that
+// of a call which has the lane's mutex and has drained the queue. clang checks both.
 #pragma once
 
 #include <atomic>
@@ -27,7 +27,8 @@
 
 namespace nspjax {
 
-class CAPABILITY("turn") Turn {};
+// Stands for the right to use the devices; there is nothing to lock.
+class CAPABILITY("role") DeviceAccess {};
 
 // Tiles [begin, end) that a region gets.
 struct NewTiles {
@@ -70,7 +71,7 @@ class Lane {
 
   // Serialises the calls that use or change the lane's caches.
   mutable ProcessMutex mutex;
-  Turn turn;
+  DeviceAccess device_access;
 
   Trace& trace() const { return trace_; }
   LaneCounters& counters() { return counters_; }
@@ -90,23 +91,24 @@ class Lane {
   int64_t n_done() const { return executor_.n_done(); }
   bool idle() const { return executor_.idle(); }
   // Until nothing is queued.
-  void drain() REQUIRES(mutex) ASSERT_CAPABILITY(turn) { executor_.drain(); }
+  void drain() REQUIRES(mutex) ASSERT_CAPABILITY(device_access) { executor_.drain(); }
   // Said by a job, which is the only one that runs.
-  void has_turn() const ASSERT_CAPABILITY(turn) {}
+  void has_device_access() const ASSERT_CAPABILITY(device_access) {}
   // Waits for the job that is running and drops those that come after it.
   void stop() { executor_.stop(); }
 
   // ---- devices
   int64_t n_devices() const { return std::ssize(devices_); }
   const Device& device(int64_t d) const { return *devices_[static_cast<size_t>(d)]; }
-  Extent reserve(int64_t d, int64_t bytes) REQUIRES(turn);
-  void release(int64_t d, const Extent& extent) REQUIRES(turn);
-  AnnouncedReads& announced() REQUIRES(turn) { return announced_; }
+  Extent reserve(int64_t d, int64_t bytes) REQUIRES(device_access);
+  void release(int64_t d, const Extent& extent) REQUIRES(device_access);
+  AnnouncedReads& announced() REQUIRES(device_access) { return announced_; }
   // Runs fn(device, its number) for all devices at once.
-  void on_all_devices(const std::function<void(Device&, int64_t)>& fn) REQUIRES(turn);
+  void on_all_devices(const std::function<void(Device&, int64_t)>& fn) REQUIRES(device_access);
   // The first tiles of a region go to host memory, the others in runs to the devices.
-  void store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles) REQUIRES(turn);
-  void read_tiles(const TileGeometry& geometry, const TilesToRead& tiles) REQUIRES(turn);
+  void store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles)
+      REQUIRES(device_access);
+  void read_tiles(const TileGeometry& geometry, const TilesToRead& tiles) REQUIRES(device_access);
   // After stop(). Throws what a device met, once all are closed.
   void close();
 
@@ -122,7 +124,7 @@ class Lane {
   SimulatedHardware hardware_;
   std::unique_ptr<ThreadPool> workers_;  // attention
   std::unique_ptr<ThreadPool> drivers_;  // one for each device but the first
-  AnnouncedReads announced_ GUARDED_BY(turn);
+  AnnouncedReads announced_ GUARDED_BY(device_access);
   Executor executor_;  // last: its jobs use the rest
 };
 

@@ -27,7 +27,7 @@ using Seen = std::set<std::pair<const Region*, int64_t>>;
 
 // A device that has nothing to do begins at once.
 void announce(Lane& lane, const Announced& announced) {
-  lane.has_turn();
+  lane.has_device_access();
   lane.announced().add(announced);
   const DeviceReads reads = lane.announced().reads();
   try {

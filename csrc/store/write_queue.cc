@@ -9,7 +9,7 @@ namespace nspjax {
 namespace {
 
 void run_writeback(Lane& lane, Writeback& write, bool exclusive) {
-  lane.has_turn();
+  lane.has_device_access();
   const TileGeometry& geometry = *write.cache.geometry;
   try {
     std::vector<NewTiles> runs;
