@@ -1,4 +1,4 @@
-"""XLA's calls to the engine: the operands, results and attributes that nsp.py names."""
+"""XLA's calls to the engine: the operands, results and attributes that nsp/ops.py names."""
 
 import dataclasses
 from collections.abc import Callable
