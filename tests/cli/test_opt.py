@@ -311,6 +311,6 @@ def test_rates():
 
 
 def test_a_prefix_of_a_pipeline():
-    pipeline = Pipeline.parse("offload-kv,lower-to-ffi,offload-kv")
+    pipeline = Pipeline.parse("offload-kv,host-dot,offload-kv,lower-to-ffi")
     assert str(pipeline.until("offload-kv")) == "offload-kv"
-    assert str(pipeline.until("lower-to-ffi")) == "offload-kv,lower-to-ffi"
+    assert str(pipeline.until("host-dot")) == "offload-kv,host-dot"

@@ -1,4 +1,4 @@
-"""XLA's calls to the engine, and what they refuse."""
+"""XLA's calls to the engine: the operands, results and attributes that nsp/ops.py names."""
 
 import dataclasses
 from collections.abc import Callable
