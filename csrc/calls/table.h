@@ -63,14 +63,14 @@ inline constexpr Call kPrefetch{
     .name = "prefetch",
     .operands = {{"handle", Kind::kCache}, {"rows", "B", "i32"}, {"length", "B", "i32"}},
     .attributes = {{"most_bytes", "i64"}},
-    .results = {{"token", Kind::kDone}},
+    .results = {{"done", Kind::kDone}},
     .run = prefetch};
 
 // Rows with interval_tokens or more that were not written are. exclusive: nothing else meanwhile.
 inline constexpr Call kWriteback{.name = "writeback",
                                  .operands = {{"handle", Kind::kCache}},
                                  .attributes = {{"interval_tokens", "i64"}, {"exclusive", "bool"}},
-                                 .results = {{"token", Kind::kDone}},
+                                 .results = {{"done", Kind::kDone}},
                                  .run = writeback};
 
 // n_tokens tokens from `begin` on: see FetchArgs.
@@ -100,7 +100,7 @@ inline constexpr Call kLoad{.name = "load",
 inline constexpr Call kLoadAhead{.name = "load_ahead",
                                  .operands = {{"weight", Kind::kWeight}},
                                  .attributes = {},
-                                 .results = {{"token", Kind::kDone}},
+                                 .results = {{"done", Kind::kDone}},
                                  .run = load_ahead};
 
 // out = x · w, or x · wᵀ if transposed, in float32 sums.

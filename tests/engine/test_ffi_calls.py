@@ -286,13 +286,13 @@ def test_messages_name_the_buffer(store):
             r"ticket is \[1\], it must be \[2\]",
         ),
         ("attend_wait", {"results": (LSE, LSE)}, r"out is \[2, 1, 4\], it must be \[B = 2, T = 1,"),
-        ("prefetch", {"results": (TICKET,)}, r"nspjax.prefetch: token is \[2\], it must be \[1\]"),
+        ("prefetch", {"results": (TICKET,)}, r"nspjax.prefetch: done is \[2\], it must be \[1\]"),
         (
             "x_cache",
             {"results": (HANDLE, TICKET)},
             r"nspjax.x_cache: x_v is \[2\], it must be \[4\]",
         ),
-        ("prefetch", {"results": ()}, r"nspjax.prefetch was given 0 results: token is missing"),
+        ("prefetch", {"results": ()}, r"nspjax.prefetch was given 0 results: done is missing"),
         ("load", {"results": (WEIGHT, TOKEN)}, r"nspjax.load has 1 results, got 2"),
         ("x_cache", {"attributes": {"n_heads": 1}}, r"nspjax.x_cache: .*head_dim is missing, i64"),
         (
