@@ -21,7 +21,7 @@ constexpr int kBlock = static_cast<int>(kMostLanes);
 template <DType kType>
 class ScalarKernel {
  public:
-  static void attend_tile(const TileAttention& a) { ScalarKernel(a).attend(); }
+  static void run(const TileAttention& a) { ScalarKernel(a).attend(); }
 
  private:
   static constexpr int kPerWord = 32 / element_bits(kType);
@@ -110,8 +110,7 @@ class ScalarKernel {
 }  // namespace
 
 KernelSet scalar_kernels() {
-  return kernels_of_all_types("scalar",
-                              []<DType kType>() { return ScalarKernel<kType>::attend_tile; });
+  return kernels_of_all_types("scalar", []<DType kType>() { return ScalarKernel<kType>::run; });
 }
 
 }  // namespace nspjax

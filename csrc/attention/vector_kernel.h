@@ -18,7 +18,7 @@ namespace nspjax {
 template <class Simd, class Scores, class Values>
 class VectorKernel {
  public:
-  static void attend_tile(const TileAttention& a) {
+  static void run(const TileAttention& a) {
     const HeadTile& layout = *a.tile;
     const auto* words = reinterpret_cast<const uint32_t*>(a.data);
     const TileView tile{.k = words,

@@ -13,11 +13,10 @@ template <class Simd, DType kType>
 constexpr TileKernel vector_kernel() {
   if constexpr (is_quantised(kType)) {
     constexpr int kBits = row_of(kType).bits;
-    return VectorKernel<Simd, CodeScores<Simd, kBits>, CodeValues<Simd, kBits>>::attend_tile;
+    return VectorKernel<Simd, CodeScores<Simd, kBits>, CodeValues<Simd, kBits>>::run;
   } else {
     using Elements = FloatElements<Simd, kType>;
-    return VectorKernel<Simd, FloatScores<Simd, Elements>,
-                        FloatValues<Simd, Elements>>::attend_tile;
+    return VectorKernel<Simd, FloatScores<Simd, Elements>, FloatValues<Simd, Elements>>::run;
   }
 }
 

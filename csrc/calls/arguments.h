@@ -10,9 +10,9 @@
 #include <string>
 #include <string_view>
 
-#include "format/dtype.h"
 #include "calls/description.h"
 #include "dot/dot.h"
+#include "format/dtype.h"
 #include "store/handle.h"
 #include "store/store.h"
 

@@ -210,7 +210,7 @@ class HostScan final : public ScanVisitor {
     const int64_t tail = std::clamp(pass.stored_tiles, begin, part.end);
     for (int64_t t = begin; t < std::min(arrived, tail); ++t) {
       const std::byte* tile = pinned_tile(call_.geometry, region, device_index_, t);
-      attend_tile(pass, t, call_.geometry.stored(), tile, partial);
+      add_tile(pass, t, call_.geometry.stored(), tile, partial);
     }
     if (arrived < tail) {
       const std::byte* tiles = part.data.get() + (arrived - part.first_tile) * tile_bytes(pass);
@@ -219,7 +219,7 @@ class HostScan final : public ScanVisitor {
     for (int64_t t = tail; t < part.end; ++t) {
       const auto offset = call_.geometry.tail_offset(region.row, device_index_);
       const std::byte* tile = pass.tail[static_cast<size_t>(t - pass.stored_tiles)];
-      attend_tile(pass, t, call_.geometry.tail(), tile + offset, partial);
+      add_tile(pass, t, call_.geometry.tail(), tile + offset, partial);
     }
   }
 
@@ -227,12 +227,12 @@ class HostScan final : public ScanVisitor {
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const std::byte* tile = tiles.data + (t - tiles.begin) * tile_bytes(tiles.pass);
       if (call_.verify && !device_.in_memory()) verify(tiles.pass, t, tile);
-      attend_tile(tiles.pass, t, call_.geometry.stored(), tile, into);
+      add_tile(tiles.pass, t, call_.geometry.stored(), tile, into);
     }
   }
 
-  void attend_tile(const AttendPass& pass, int64_t index, const HeadTile& order,
-                   const std::byte* tile, Partial& partial) const {
+  void add_tile(const AttendPass& pass, int64_t index, const HeadTile& order, const std::byte* tile,
+                Partial& partial) const {
     const int64_t n_queries = pass.n_queries();
     const int64_t first_token = index * order.tile_tokens();
     const HeadSet on_device = heads(pass);

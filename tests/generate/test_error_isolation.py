@@ -153,6 +153,7 @@ def test_a_place_that_cannot_be_read_costs_one_answer(open_llm, undisturbed):
         assert isinstance(outputs[2].error, StorageIOError)
         assert "at offset" in str(outputs[2].error)
         others = [i for i in range(7) if i != 2]
+        assert [outputs[i].error for i in others] == [None] * 6
         assert [outputs[i].outputs for i in others] == [undisturbed[i] for i in others]
 
 
