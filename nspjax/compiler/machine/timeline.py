@@ -284,4 +284,4 @@ def _cache(step: Step) -> int:
 
 def _scanned(step: Step) -> Scanned:
     assert step.kind is not None
-    return _cache(step), step.operand("rows")
+    return _cache(step), step.operands[step.kind.operand_index("rows")]

@@ -27,7 +27,7 @@ def verify(module: mlir.Module, stage: Stage | None) -> None:
         if op.name == "stablehlo.custom_call":
             nsp.call_kind(op)
         elif op.name == "stablehlo.composite":
-            if stage in (Stage.OFFLOADED, Stage.SCHEDULED):
+            if stage is Stage.OFFLOADED or stage is Stage.SCHEDULED:
                 _check_no_mark(op, stage)
         elif op.name.startswith(nsp.DIALECT):
             _check_operation(op, stage)
