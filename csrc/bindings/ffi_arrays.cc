@@ -68,10 +68,12 @@ ElementType element_type(ffi::DataType type) {
 
 // What XLA's classes keep to those derived of them.
 struct Operands : ffi::RemainingArgs {
-  static const XLA_FFI_Args& of(const ffi::RemainingArgs& all) { return *(all.*&Operands::args)(); }
+  explicit Operands(const ffi::RemainingArgs& all) : ffi::RemainingArgs(all) {}
+  using ffi::RemainingArgs::args;
 };
 struct Results : ffi::RemainingRets {
-  static const XLA_FFI_Rets& of(const ffi::RemainingRets& all) { return *(all.*&Results::rets)(); }
+  explicit Results(const ffi::RemainingRets& all) : ffi::RemainingRets(all) {}
+  using ffi::RemainingRets::rets;
 };
 
 template <typename T>
@@ -84,12 +86,12 @@ bool get(const ffi::Dictionary& attributes, std::string_view name, T& value) {
 }  // namespace
 
 Buffers buffers_of(const ffi::RemainingArgs& operands) {
-  const XLA_FFI_Args& all = Operands::of(operands);
+  const XLA_FFI_Args& all = *Operands(operands).args();
   return {all.args, static_cast<size_t>(all.size)};
 }
 
 Buffers buffers_of(const ffi::RemainingRets& results) {
-  const XLA_FFI_Rets& all = Results::of(results);
+  const XLA_FFI_Rets& all = *Results(results).rets();
   return {all.rets, static_cast<size_t>(all.size)};
 }
 
