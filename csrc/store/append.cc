@@ -20,7 +20,7 @@ struct NewTokens {
 NewTokens new_tokens(const AppendArgs& args, size_t b, const CacheShape& shape) {
   const int64_t before = static_cast<int64_t>(b) * args.n_tokens * shape.token_bytes() / 2;
   const int64_t begin = args.start[b];
-  return {args.rows[b], begin, begin + args.n_new[b], {args.k + before, args.v + before, begin}};
+  return {args.rows[b], begin, begin + args.n_new[b], {{args.k + before, args.v + before}, begin}};
 }
 
 void check_append(const Cache& cache, const AppendArgs& args) {

@@ -111,7 +111,7 @@ void CacheSet::fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& a
   const int64_t row_bytes = args.n_tokens * shape.token_bytes() / 2;  // of k or v
   const auto into = [&](size_t b) {
     const int64_t at = static_cast<int64_t>(b) * row_bytes;
-    return TokenRun<std::byte>{args.k + at, args.v + at, args.begin};
+    return TokenRun<std::byte>{{args.k + at, args.v + at}, args.begin};
   };
   const Chunk chunk = chunk_of(found, args, args.begin);
   const auto next = next_fetch(found, args);

@@ -32,7 +32,7 @@ void CacheSet::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std:
          ", which has ", state.length);
   }
   drain();
-  const TokenRun<std::byte> into{k, v, begin};
+  const TokenRun<std::byte> into{{k, v}, begin};
   const int64_t tile_tokens = geometry.tile_tokens();
   const auto spans =
       state.spans(tile_tokens, begin, std::min(end, state.stored_tiles * tile_tokens));

@@ -82,7 +82,7 @@ void pack_tail_tile(const TileGeometry& geometry, int64_t row, int64_t device, i
                     const std::byte* tail, std::byte* to) {
   const int64_t begin = tile * geometry.tile_tokens();
   pack_tile(geometry, geometry.heads(row, device), tail + geometry.tail_offset(row, device),
-            {nullptr, nullptr, begin + geometry.tile_tokens()}, begin,
+            {{nullptr, nullptr}, begin + geometry.tile_tokens()}, begin,
             geometry.tile_bytes(row, device), to);
 }
 
