@@ -16,7 +16,7 @@ import math
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp.execution import Step, execution
 from nspjax.compiler.nsp.traffic import Cost as Cost
-from nspjax.compiler.nsp.traffic import attended_tokens
+from nspjax.compiler.nsp.traffic import attended_tokens, product_bytes
 from nspjax.compiler.nsp.traffic import kv_bytes as kv_bytes
 from nspjax.ops.attention import CACHED_ATTENTION
 
@@ -93,7 +93,7 @@ def _n_chunks(fetch: Step, context_tokens: int | None) -> int:
 def _products(op: mlir.Operation, functions: dict[str, mlir.Operation]) -> Cost:
     if op.name == "stablehlo.dot_general":
         flops = 2 * math.prod(mlir.tensor(op.results[0])[0]) * mlir.contracted_size(op)
-        return Cost(flops=flops, memory_bytes=_operand_bytes(op, 2))
+        return Cost(flops=flops, memory_bytes=product_bytes(op))
     if op.name == "stablehlo.composite":
         body = functions[mlir.symbol(op.attributes["decomposition"])]
     elif op.name == "func.call":  # inside a decomposition; an execution has none
@@ -102,8 +102,3 @@ def _products(op: mlir.Operation, functions: dict[str, mlir.Operation]) -> Cost:
         return Cost()
     inner = (_products(op, functions) for op in mlir.operations(body))
     return sum((cost for cost in inner if cost != Cost()), Cost())
-
-
-def _operand_bytes(op: mlir.Operation, n_operands: int) -> int:
-    """Of the first operands and the result."""
-    return sum(map(mlir.tensor_bytes, [*list(op.operands)[:n_operands], op.results[0]]))

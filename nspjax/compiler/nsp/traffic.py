@@ -83,8 +83,12 @@ def loaded(step: Step, _: int | None) -> Cost:
 
 def multiplied(step: Step, _: int | None) -> Cost:
     (m, k), (_m, n) = (mlir.tensor(v)[0] for v in (step.operand("x"), step.result("out")))
-    memory_bytes = sum(map(mlir.tensor_bytes, [*step.op.operands[:2], step.op.results[0]]))
-    return Cost(flops=2 * m * k * n, memory_bytes=memory_bytes)
+    return Cost(flops=2 * m * k * n, memory_bytes=product_bytes(step.op))
+
+
+def product_bytes(op: mlir.Operation) -> int:
+    """Of what a product reads and writes: its two operands, its result."""
+    return sum(map(mlir.tensor_bytes, [*list(op.operands)[:2], op.results[0]]))
 
 
 def kv_bytes(step: Step, context_tokens: int | None = None) -> int:
