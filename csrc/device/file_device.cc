@@ -77,7 +77,7 @@ void FileDevice::complete(bool wait) {
     const auto what = *std::exchange(tags_[done.tag], std::nullopt);
     free_tags_.push_back(done.tag);
     if (const auto* read = std::get_if<Reads::iterator>(&what)) {
-      finish_read(*read, done.error);
+      finish_transfer(*read, done.error);
     } else {
       finish_write(std::get<Writes::iterator>(what), done.error);
     }

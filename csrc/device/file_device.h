@@ -51,18 +51,13 @@ class FileDevice : public TileDevice {
   };
   using Writes = std::map<int64_t, Write>;  // by offset; they do not overlap
 
-  // What of a range is in a write that was under way when its read began.
-  struct Overlay {
-    TileRange range;
-    std::shared_ptr<const std::byte> data;
-  };
   struct Read {
     TileRange range;
     StagingRing::Slot slot;
     int64_t begin_ns = 0;
     bool ahead = false;
-    std::vector<Overlay> overlays;
-    bool wanted = true;  // by the present scan or the next
+    int n_transfers = 0;  // in flight: of what is not in a write
+    bool wanted = true;   // by the present scan or the next
     bool done = false;
     std::optional<Error> error = {};
     std::optional<size_t> index;  // of the present scan; nothing: read ahead
@@ -73,7 +68,8 @@ class FileDevice : public TileDevice {
              std::variant<Reads::iterator, Writes::iterator> what);
   // Takes note of what is done; with `wait`, until something is.
   void complete(bool wait);
-  void finish_read(Reads::iterator read, const std::optional<Error>& error);
+  void finish_transfer(Reads::iterator read, const std::optional<Error>& error);
+  void finish_read(Reads::iterator read);
   void finish_write(Writes::iterator write, const std::optional<Error>& error);
 
   // Returns false where no staging buffer is free.

@@ -114,49 +114,52 @@ void FileDevice::claim_reads(std::span<const TileRange> ranges, std::span<const 
   }
 }
 
+// What is in a write comes from there alone: its place on the medium may not be readable yet.
 bool FileDevice::begin_read(const TileRange& range, std::optional<size_t> index) {
-  std::vector<Overlay> overlays;
-  for (auto write = first_write_in(range); write != writes_.end() && write->first < range.end();
-       ++write) {
-    overlays.push_back({write->second.range, write->second.data});
-  }
-  StagingRing::Slot slot = staging_.try_acquire();
+  const StagingRing::Slot slot = staging_.try_acquire();
   if (!slot) return false;
   const auto read = reads_.insert(reads_.end(), Read{.range = range,
                                                      .slot = slot,
                                                      .begin_ns = traces() ? trace_clock_ns() : 0,
                                                      .ahead = !index,
-                                                     .overlays = overlays,
                                                      .index = index});
-  if (overlays.size() == 1 && overlays[0].range.offset <= range.offset &&
-      overlays[0].range.end() >= range.end()) {
-    finish_read(read, std::nullopt);  // all of it is still here
-  } else {
-    start(IoOp::kRead, slot.get(), range, read);
+  int64_t at = range.offset;
+  const auto read_up_to = [&](int64_t end) {
+    if (at >= end) return;
+    ++read->n_transfers;
+    start(IoOp::kRead, slot.get() + (at - range.offset), {at, end - at}, read);
+  };
+  for (auto write = first_write_in(range); write != writes_.end() && write->first < range.end();
+       ++write) {
+    const TileRange& written = write->second.range;
+    read_up_to(written.offset);
+    at = std::max(at, written.offset);
+    const int64_t end = std::min(written.end(), range.end());
+    std::memcpy(slot.get() + (at - range.offset), write->second.data.get() + (at - written.offset),
+                static_cast<size_t>(end - at));
+    at = end;
   }
+  read_up_to(range.end());
+  if (read->n_transfers == 0) finish_read(read);
   return true;
 }
 
-void FileDevice::finish_read(Reads::iterator read, const std::optional<Error>& error) {
+void FileDevice::finish_transfer(Reads::iterator read, const std::optional<Error>& error) {
+  if (error) read->error = error;
+  if (--read->n_transfers == 0) finish_read(read);
+}
+
+void FileDevice::finish_read(Reads::iterator read) {
   if (traces()) {
     record(read->ahead ? TraceKind::kReadAhead : TraceKind::kRead, read->begin_ns, read->range);
   }
-  if (error && !read->index) ++stats_.n_failed_reads_ahead;
+  if (read->error && !read->index) ++stats_.n_failed_reads_ahead;
   if (!read->wanted) {
     stats_.bytes_read_in_vain += read->range.bytes;
     reads_.erase(read);
     return;
   }
   read->done = true;
-  read->error = error;
-  for (const Overlay& overlay : read->overlays) {
-    const int64_t begin = std::max(overlay.range.offset, read->range.offset);
-    const int64_t end = std::min(overlay.range.end(), read->range.end());
-    std::memcpy(read->slot.get() + (begin - read->range.offset),
-                overlay.data.get() + (begin - overlay.range.offset),
-                static_cast<size_t>(end - begin));
-  }
-  read->overlays.clear();
 }
 
 // Gives the visitor what has arrived of the present scan. Returns how many ranges.

@@ -11,9 +11,12 @@
 namespace nspjax {
 namespace {
 
+enum class Kind { kError, kShort, kLate };
+
 struct Fault {
   IoOp op = IoOp::kRead;
-  int error = 0;  // 0: a short transfer
+  Kind kind = Kind::kError;
+  int error = 0;
   int after = 0;
   int times = 1;
 };
@@ -33,7 +36,9 @@ Fault parse(std::string_view spec) {
   Fault fault;
   fault.op = op == "read" ? IoOp::kRead : IoOp::kWrite;
   fault.error = kind == "eio" ? EIO : kind == "enospc" ? ENOSPC : 0;
-  bool good = (op == "read" || op == "write") && (fault.error != 0 || kind == "short");
+  if (kind == "short") fault.kind = Kind::kShort;
+  if (kind == "late") fault.kind = Kind::kLate;
+  bool good = (op == "read" || op == "write") && (fault.kind != Kind::kError || fault.error != 0);
   while (!rest.empty()) {
     std::string_view value = take_field(rest);
     const std::string_view name = value.substr(0, std::min(value.find('='), value.size()));
@@ -45,7 +50,7 @@ Fault parse(std::string_view spec) {
   }
   if (!good) {
     fail(ErrorKind::kInvalidArgument, "fault=\"", spec,
-         "\": write read|write:eio|enospc|short[:after=N][:times=N]");
+         "\": write read|write:eio|enospc|short|late[:after=N][:times=N]");
   }
   return fault;
 }
@@ -62,33 +67,47 @@ class FaultyQueue final : public IoQueue {
     std::vector<IoRequest> passed;
     for (IoRequest request : requests) {
       const bool hit = request.op == fault_.op && fault_.after-- <= 0;
-      if (hit && fault_.error != 0 && fault_.times-- > 0) {
+      if (hit && fault_.kind == Kind::kError && fault_.times-- > 0) {
         failed_.push_back({request.tag, -fault_.error});
         continue;
       }
-      if (hit && fault_.error == 0 && request.bytes > kPageBytes) {
+      if (hit && fault_.kind == Kind::kLate && fault_.times-- > 0) {
+        late_.push_back(request);
+        continue;
+      }
+      if (hit && fault_.kind == Kind::kShort && request.bytes > kPageBytes) {
         request.bytes = round_up(request.bytes / 2, kPageBytes);
       }
       passed.push_back(request);
     }
-    queue_->submit(passed);
+    pass_on(passed);
   }
 
   void wait(std::vector<IoCompletion>& into) override {
-    if (failed_.empty()) return queue_->wait(into);
-    take_failed(failed_.size(), into);
+    if (!failed_.empty()) return take_failed(failed_.size(), into);
+    if (n_passed_ == 0) pass_on(std::exchange(late_, {}));
+    const size_t n_before = into.size();
+    queue_->wait(into);
+    n_passed_ -= into.size() - n_before;
   }
 
   // A failure takes its time: who does not wait sees it when more was submitted after it. So
   // whether a call meets it depends on what the call does, and not on how fast the device is.
   void poll(std::vector<IoCompletion>& into) override {
     take_failed(n_old_, into);
+    const size_t n_before = into.size();
     queue_->poll(into);
+    n_passed_ -= into.size() - n_before;
   }
 
   bool register_arena(std::span<std::byte> arena) override { return queue_->register_arena(arena); }
 
  private:
+  void pass_on(std::span<const IoRequest> requests) {
+    queue_->submit(requests);
+    n_passed_ += requests.size();
+  }
+
   void take_failed(size_t n, std::vector<IoCompletion>& into) {
     const auto end = failed_.begin() + static_cast<std::ptrdiff_t>(n);
     into.insert(into.end(), failed_.begin(), end);
@@ -100,6 +119,8 @@ class FaultyQueue final : public IoQueue {
   Fault fault_;
   std::vector<IoCompletion> failed_;
   size_t n_old_ = 0;  // of them, those from before the latest submission
+  std::vector<IoRequest> late_;
+  size_t n_passed_ = 0;  // on their way
 };
 
 }  // namespace

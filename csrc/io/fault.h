@@ -8,9 +8,10 @@
 
 namespace nspjax {
 
-// spec: "OP:KIND[:after=N][:times=M]" with OP read or write, KIND eio, enospc or short. The first N
-// operations of that kind succeed; the next M (1) fail (eio, enospc), or all the next transfer only
-// half of what was asked (short). An empty spec returns the queue itself.
+// spec: "OP:KIND[:after=N][:times=M]" with OP read or write, KIND eio, enospc, short or late. The
+// first N operations of that kind succeed; the next M (1) fail (eio, enospc) or do not begin until
+// somebody waits and nothing else is in flight (late), or all the next transfer only half of what
+// was asked (short). An empty spec returns the queue itself.
 std::unique_ptr<IoQueue> with_fault(std::unique_ptr<IoQueue> queue, std::string_view spec);
 
 }  // namespace nspjax

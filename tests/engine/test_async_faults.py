@@ -118,6 +118,30 @@ def test_short_transfers(open_store, io, fault):
 
 
 @pytest.mark.parametrize("io", ["uring", "pread"])
+@pytest.mark.parametrize("late", ["after=1:times=1000", "after=1:times=1", "after=2:times=1"])
+def test_a_write_on_its_way_is_not_read_from_the_medium(open_store, io, late):
+    """Where it goes there is nothing yet, or nothing that can be read: the file was cut."""
+    n_tokens = 12 * TILE
+    store = open_store(1, io=io, fault=f"write:late:{late}")
+    memory = open_store(0)
+    k, v = contents(1, n_tokens)
+    results = []
+    for each in (store, memory):
+        cache = one_cache(each, 1, n_tokens)
+        version = fill(each, cache, k[:, : 4 * TILE], v[:, : 4 * TILE], [4 * TILE])
+        each.flush()
+        if each is store:
+            os.truncate(store.devices()[0]["path"], 4096 + 4 * TILE * HEADS * D * 2 * 4)
+        for begin in (4 * TILE, 8 * TILE):
+            part = slice(begin, begin + 4 * TILE)
+            version = append(each, cache, version, k[:, part], v[:, part], [0], [begin], [4 * TILE])
+        results.append([attend(each, cache, version, n_tokens) for _ in range(3)])
+        np.testing.assert_array_equal(each.read(cache, 0, 0, n_tokens), [k[0], v[0]])
+    np.testing.assert_array_equal(*results)
+    assert store.stats()["n_failed_reads_ahead"] == 0
+
+
+@pytest.mark.parametrize("io", ["uring", "pread"])
 @pytest.mark.parametrize("kept_tiles", [1, 4, 7])
 def test_overwriting_a_part_of_a_write_that_fails(open_store, io, kept_tiles):
     """The append waits for the write of eight tiles, which fails, before it writes the last ones
