@@ -47,10 +47,11 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
 }
 
 CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
-                       const std::string& dtype, const std::string& kv_dtype) {
+                       const std::string& dtype, const std::string& kv_dtype,
+                       int64_t window_tokens) {
   const DType appended = parse_dtype(dtype);
   const DType stored = kv_dtype.empty() ? appended : parse_kv_dtype(kv_dtype);
-  return {batch, capacity_tokens, n_kv_heads, head_dim, appended, stored};
+  return {batch, capacity_tokens, n_kv_heads, head_dim, appended, stored, window_tokens};
 }
 
 nb::dict registrations() {
@@ -151,26 +152,26 @@ NB_MODULE(_engine, m) {
           "create_caches",
           [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
              int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
-             const std::string& kv_dtype) {
-            return store.create_caches(
-                n_layers,
-                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
-                tile_tokens);
+             const std::string& kv_dtype, int64_t window_tokens) {
+            return store.create_caches(n_layers,
+                                       cache_shape(batch, capacity_tokens, n_kv_heads, head_dim,
+                                                   dtype, kv_dtype, window_tokens),
+                                       tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, "kv_dtype"_a = "", release_gil)
+          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, release_gil)
       .def(
           "cache_needs",
           [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
              int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
-             const std::string& kv_dtype) {
-            return cache_needs(
-                store, n_layers,
-                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype),
-                tile_tokens);
+             const std::string& kv_dtype, int64_t window_tokens) {
+            return cache_needs(store, n_layers,
+                               cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype,
+                                           kv_dtype, window_tokens),
+                               tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, "kv_dtype"_a = "")
+          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0)
       .def("cache_handles", &cache_handles, "cache"_a, "version"_a,
            "The handles of its keys and of its values, int32 [4] each.")
       .def("read_cache_handles", &read_cache_handles, "keys"_a, "values"_a, "-> cache, version.")
@@ -180,6 +181,14 @@ NB_MODULE(_engine, m) {
       .def("drop_cache", &Store::drop_cache, "cache"_a, release_gil)
       .def("version", &Store::version, "cache"_a, release_gil)
       .def("lengths", &Store::lengths, "cache"_a, release_gil)
+      .def("begins", &Store::begins, "cache"_a, release_gil,
+           "The first token that each row still has.")
+      .def(
+          "can_truncate",
+          [](const Store& store, int32_t cache, const Int32Array& lengths) {
+            return without_gil([&] { return store.can_truncate(cache, values(lengths)); });
+          },
+          "cache"_a, "lengths"_a, "Whether rows of so many tokens have all that is seen.")
       .def("tile_tokens", &Store::tile_tokens, "cache"_a, release_gil)
       .def("append", &append, "cache"_a, "version"_a, "k"_a, "v"_a, "rows"_a, "start"_a, "n_new"_a,
            "hold"_a = false, "k, v [B, T, H, D] go to the rows; returns the cache's new version.")
@@ -202,8 +211,9 @@ NB_MODULE(_engine, m) {
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
       .def("fetch", &fetch, "cache"_a, "version"_a, "rows"_a, "begin"_a, "length"_a, "n_tokens"_a,
-           "read_ahead"_a = false,
-           "Tokens from begin on of several rows, 0 past their lengths: k, v [B, n_tokens, H, D].")
+           "read_ahead"_a = false, "window"_a = 0,
+           "Tokens from begin on of several rows, 0 past their lengths and before the window that "
+           "ends there: k, v [B, n_tokens, H, D].")
       .def("x_cache", &x_cache, "cache"_a, "n_heads"_a, "head_dim"_a,
            "The cache that keeps X for this one: its number and version.")
       .def("tile_layout", &tile_layout, "cache"_a,

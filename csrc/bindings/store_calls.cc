@@ -106,11 +106,14 @@ void prefetch(const StorePtr& store, int32_t cache, const Int32Array& rows,
 }
 
 nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int32Array& rows,
-                int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead) {
+                int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead,
+                int64_t window) {
   const CacheShape shape = shape_of(*store, cache);
   ArrayCall call(calls::kFetch, {store, cache, version});
   call.operand("rows", rows).operand("length", length);
-  call.attribute("n_tokens", n_tokens).attribute("read_ahead", int64_t{read_ahead});
+  call.attribute("n_tokens", n_tokens)
+      .attribute("window", window)
+      .attribute("read_ahead", int64_t{read_ahead});
   call.operand("begin", begin);
   const std::vector<int64_t> sizes = {static_cast<int64_t>(rows.size()),
                                       std::max<int64_t>(0, n_tokens), shape.n_kv_heads,

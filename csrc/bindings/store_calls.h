@@ -31,7 +31,8 @@ void prefetch(const StorePtr& store, int32_t cache, const Int32Array& rows,
 
 // Tokens of several rows: k, v [B, n_tokens, H, D].
 nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int32Array& rows,
-                int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead);
+                int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead,
+                int64_t window);
 
 // The number and version of the cache that keeps X.
 nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim);

@@ -14,6 +14,7 @@ void fetch(Arguments& given) {
                      .length = call.operand("length").integers(),
                      .begin = call.operand("begin").integers()[0],
                      .n_tokens = n_tokens,
+                     .window = call.integer("window"),
                      .read_ahead = call.flag("read_ahead"),
                      .k = call.result("k").as<std::byte>(),
                      .v = call.result("v").as<std::byte>()};

@@ -80,7 +80,7 @@ inline constexpr Call kFetch{
                  {"rows", "B", "i32"},
                  {"begin", "1", "i32"},
                  {"length", "B", "i32"}},
-    .attributes = {{"n_tokens", "i64"}, {"read_ahead", "bool"}},
+    .attributes = {{"n_tokens", "i64"}, {"window", "i64"}, {"read_ahead", "bool"}},
     .results = {{"k", "BTHD", "cache"}, {"v", "BTHD", "cache"}, {"handle", Kind::kCache}},
     .run = fetch};
 

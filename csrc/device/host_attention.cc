@@ -226,7 +226,9 @@ class HostScan final : public ScanVisitor {
   void attend_stored(const ArrivedTiles& tiles, Partial& into) const {
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const std::byte* tile = tiles.data + (t - tiles.begin) * tile_bytes(tiles.pass);
-      if (call_.verify && !device_.in_memory()) verify(tiles.pass, t, tile);
+      if (call_.verify && !device_.in_memory()) {
+        check_tile(device_, device_index_, call_.geometry, *tiles.pass.tiles.region, t, tile);
+      }
       add_tile(tiles.pass, t, call_.geometry.stored(), tile, into);
     }
   }
@@ -259,12 +261,6 @@ class HostScan final : public ScanVisitor {
     }
   }
 
-  void verify(const AttendPass& pass, int64_t tile, const std::byte* data) const {
-    const Region& region = *pass.tiles.region;
-    check_tile(device_, region.checksums[static_cast<size_t>(device_index_)], tile,
-               {tile_offset(call_.geometry, region, device_index_, tile), tile_bytes(pass)}, data);
-  }
-
   Device& device_;
   const AttendCall& call_;
   int64_t device_index_;
@@ -279,14 +275,17 @@ class HostScan final : public ScanVisitor {
 
 }  // namespace
 
-void check_tile(const Device& device, const std::vector<uint32_t>& checksums, int64_t tile,
-                const TileRange& range, const std::byte* data) {
-  const uint32_t expected = checksums[static_cast<size_t>(tile)];
-  const uint32_t got = crc32c({data, static_cast<size_t>(range.bytes)});
+void check_tile(const Device& device, int64_t device_index, const TileGeometry& geometry,
+                const Region& region, int64_t tile, const std::byte* data) {
+  const auto& checksums = region.checksums[static_cast<size_t>(device_index)];
+  const uint32_t expected = checksums[static_cast<size_t>(geometry.slot(tile))];
+  const int64_t bytes = geometry.tile_bytes(region.row, device_index);
+  const uint32_t got = crc32c({data, static_cast<size_t>(bytes)});
   if (got == expected) return;
-  fail(ErrorKind::kStoreDamaged, "the tile of ", range.bytes, " bytes at offset ", range.offset,
-       " of ", device.info().path, " is damaged: its checksum is ", got, ", was written as ",
-       expected, "; the row that it belongs to must be computed again, and the device be checked");
+  fail(ErrorKind::kStoreDamaged, "the tile of ", bytes, " bytes at offset ",
+       tile_offset(geometry, region, device_index, tile), " of ", device.info().path,
+       " is damaged: its checksum is ", got, ", was written as ", expected,
+       "; the row that it belongs to must be computed again, and the device be checked");
 }
 
 void attend_on_host(Device& device, const AttendCall& call, int64_t device_index,

@@ -38,7 +38,7 @@ void attend_on_host(Device& device, const AttendCall& call, int64_t device_index
 int64_t count_segments(const TileGeometry& geometry, int64_t begin, int64_t end);
 
 // Throws StoreDamaged where the checksum of a tile that was read is not what it was written with.
-void check_tile(const Device& device, const std::vector<uint32_t>& checksums, int64_t tile,
-                const TileRange& range, const std::byte* data);
+void check_tile(const Device& device, int64_t device_index, const TileGeometry& geometry,
+                const Region& region, int64_t tile, const std::byte* data);
 
 }  // namespace nspjax

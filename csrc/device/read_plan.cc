@@ -17,7 +17,9 @@ std::vector<TileRead> plan_reads(const TileGeometry& geometry, const TileSpan& s
   const int64_t last = std::min(span.end, stored_tiles);
   for (int64_t begin = std::max(span.begin, region.pinned_tiles);
        begin < last && std::ssize(reads) < most_reads;) {
-    const int64_t end = std::min({round_down(begin, stride) + stride, begin + most, last});
+    const int64_t ring_end = begin + geometry.room_tiles() - geometry.slot(begin);
+    const int64_t end =
+        std::min({round_down(begin, stride) + stride, begin + most, ring_end, last});
     reads.push_back(
         {{tile_offset(geometry, region, device, begin), (end - begin) * tile_bytes}, begin, end});
     begin = end;

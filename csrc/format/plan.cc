@@ -43,7 +43,10 @@ CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_de
                        const HostBudget& budget, int64_t free_tail_bytes, int64_t tile_tokens) {
   int64_t tokens = tile_tokens;
   if (tokens == 0) {
-    const auto quarter = static_cast<uint64_t>(ceil_div(format.capacity_tokens, 4));
+    const int64_t kept = format.window_tokens > 0
+                             ? std::min(format.window_tokens, format.capacity_tokens)
+                             : format.capacity_tokens;
+    const auto quarter = static_cast<uint64_t>(ceil_div(kept, 4));
     const int64_t most = std::clamp(static_cast<int64_t>(std::bit_floor(quarter)),
                                     kSmallestTileTokens, kLargestTileTokens);
     tokens = kSmallestTileTokens;

@@ -84,6 +84,8 @@ struct CacheFormat {
   int64_t capacity_tokens;
   DType dtype;                // appended, and of the tails
   std::vector<PageRun> runs;  // the first is what appends fill, tile by tile
+  // Of a row at least so many of the newest are kept; 0: all.
+  int64_t window_tokens = 0;
 };
 
 // A cache of keys and values.
@@ -94,9 +96,11 @@ struct CacheShape {
   int64_t head_dim;
   DType dtype;   // appended, and of the tail
   DType stored;  // of full tiles
+  // Of a row at least so many of the newest are kept, and no attention sees more; 0: all.
+  int64_t window_tokens = 0;
 
   PageRun run() const { return keys_and_values(n_kv_heads, head_dim, stored); }
-  CacheFormat format() const { return {batch, capacity_tokens, dtype, {run()}}; }
+  CacheFormat format() const { return {batch, capacity_tokens, dtype, {run()}, window_tokens}; }
   int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
   // All of one token, as appended.
   int64_t token_bytes() const { return run().token_elements() * size_bytes(dtype); }

@@ -11,12 +11,12 @@ namespace nspjax {
 
 struct Region {
   int64_t row;                   // whose heads' places on the devices it has
-  std::vector<int64_t> offsets;  // [device], of tile 0
+  std::vector<int64_t> offsets;  // [device], of slot 0
   // The first tiles are in host memory, all devices' parts side by side, instead of on a device.
   std::byte* pinned = nullptr;
-  int64_t pinned_tiles = 0;
-  int64_t n_pinned = 0;                          // of them, those that have been written
-  std::vector<std::vector<uint32_t>> checksums;  // [device][tile], of those that were stored
+  int64_t pinned_tiles = 0;                      // of a ring of slots all or none
+  int64_t n_pinned = 0;                          // slots of pinned tiles that have been written
+  std::vector<std::vector<uint32_t>> checksums;  // [device][slot], of tiles that were stored
 };
 
 // Tiles [begin, end) of a row, all in one region.
@@ -29,13 +29,13 @@ struct TileSpan {
 inline int64_t tile_offset(const TileGeometry& geometry, const Region& region, int64_t device,
                            int64_t tile) {
   return region.offsets[static_cast<size_t>(device)] +
-         tile * geometry.tile_bytes(region.row, device);
+         geometry.slot(tile) * geometry.tile_bytes(region.row, device);
 }
 
 // A pinned tile's part for a device.
 inline std::byte* pinned_tile(const TileGeometry& geometry, const Region& region, int64_t device,
                               int64_t tile) {
-  return region.pinned + tile * geometry.pinned_tile_bytes(region.row) +
+  return region.pinned + geometry.slot(tile) * geometry.pinned_tile_bytes(region.row) +
          geometry.pinned_offset(region.row, device);
 }
 

@@ -14,13 +14,17 @@ int64_t tile_tokens_of(const PageRun& run, int64_t tile_tokens) {
 
 TileGeometry::TileGeometry(const CacheFormat& format, const PageRun& run, int64_t n_devices,
                            int64_t tile_tokens, int64_t segment_bytes)
-    : shape_{format.batch, format.capacity_tokens, run.heads(),
-             run.width(),  format.dtype,           run.stored()},
+    : shape_{format.batch, format.capacity_tokens, run.heads(),         run.width(),
+             format.dtype, run.stored(),           format.window_tokens},
       run_(run),
       n_devices_(n_devices),
       stored_(run, run.stored(), tile_tokens_of(run, tile_tokens)),
-      tail_(run, format.dtype, tile_tokens_of(run, tile_tokens)) {
+      tail_(run, format.dtype, tile_tokens_of(run, tile_tokens)),
+      room_tiles_(capacity_tiles()) {
   run.check();
+  if (format.window_tokens > 0) {
+    room_tiles_ = std::min(room_tiles_, ceil_div(format.window_tokens, this->tile_tokens()) + 1);
+  }
   const int64_t largest = largest_tile_bytes(run, n_devices, tile_tokens);
   segment_tiles_ = std::max<int64_t>(1, segment_bytes / largest);
   for (int64_t device = 0; device < n_devices; ++device) {

@@ -3,11 +3,13 @@
 //
 // The unit of placement is (row, head): unit row * heads + head is on device unit % n_devices, so
 // heads of a row never exchange data across devices. Each row has one region on each device for
-// each page run: tiles in token order, each tile_tokens tokens of the row's heads there,
+// each page run: slots for tiles in token order, each tile_tokens tokens of the row's heads there,
 //
 //   tile = [head 0][head 1] ... padded to a page
 //
-// so a spilled tile is one write and a scan of a row is one contiguous read. The tile that is not
+// so a spilled tile is one write and a scan of a row is one contiguous read. Where a row keeps a
+// window of its tokens, its region is a ring of room_tiles slots: a tile takes the place of the one
+// room_tiles before it. The tile that is not
 // full yet, the tail, is in host memory and in the type that was appended; a full tile is in the
 // stored type, which may be a smaller one.
 #pragma once
@@ -48,6 +50,11 @@ class TileGeometry {
   int64_t n_devices() const { return n_devices_; }
   int64_t tile_tokens() const { return stored_.tile_tokens(); }
   int64_t capacity_tiles() const { return ceil_div(shape_.capacity_tokens, tile_tokens()); }
+  // What a row has room for at a time: all of its capacity or, with a window, the full tiles that
+  // hold it and one more, so that an append of a tile takes nothing from what was seen before it.
+  int64_t room_tiles() const { return room_tiles_; }
+  // A tile's place among them.
+  int64_t slot(int64_t tile) const { return tile % room_tiles_; }
   const HeadTile& stored() const { return stored_; }
   const HeadTile& tail() const { return tail_; }
 
@@ -73,7 +80,7 @@ class TileGeometry {
   }
   int64_t device_bytes(int64_t device) const { return row_offset(shape_.batch, device); }
   int64_t row_bytes(int64_t row, int64_t device) const {
-    return capacity_tiles() * tile_bytes(row, device);
+    return room_tiles_ * tile_bytes(row, device);
   }
 
   // Attention is cut at multiples of this many tiles, on every device and for every row alike: what
@@ -86,6 +93,7 @@ class TileGeometry {
   int64_t n_devices_;
   HeadTile stored_;
   HeadTile tail_;
+  int64_t room_tiles_;
   int64_t segment_tiles_;
   std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end
 };

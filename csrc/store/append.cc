@@ -5,6 +5,7 @@
 #include "base/scoped_timer.h"
 #include "format/pack.h"
 #include "store/cache_set.h"
+#include "store/window.h"
 
 namespace nspjax {
 namespace {
@@ -45,6 +46,7 @@ void check_append(const Cache& cache, const AppendArgs& args) {
       fail(ErrorKind::kInvalidArgument, where(), "start is ", start, ", but the row has ", length,
            " tokens");
     }
+    check_cut("append to", cache, row, start);
     if (start + n_new > shape.capacity_tokens) {
       fail(ErrorKind::kInvalidArgument, where(), start, " + ", n_new,
            " tokens do not fit its capacity of ", shape.capacity_tokens);
@@ -154,7 +156,7 @@ void CacheSet::extend(Cache& cache, const AppendArgs& args) {
 }
 
 // Stores the tiles that the call fills, and those that were held until now. Tails are only read:
-// until all is stored, the rows are as they were.
+// until all is stored, the rows are as they were, but for what a window drops.
 void CacheSet::write_full_tiles(Cache& cache, const AppendArgs& args) {
   const TileGeometry& geometry = cache.geometry();
   const int64_t tile_tokens = geometry.tile_tokens();
@@ -174,6 +176,7 @@ void CacheSet::write_full_tiles(Cache& cache, const AppendArgs& args) {
       pack_tile(geometry, geometry.heads(row, device), tail, tokens, tile * tile_tokens,
                 geometry.tile_bytes(row, device), to);
     };
+    make_room(cache, row, end / tile_tokens);
     filled.push_back({*state.own, state.stored_tiles, end / tile_tokens, pack});
   }
   lane_.store_tiles(geometry, filled);

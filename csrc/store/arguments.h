@@ -59,14 +59,16 @@ struct PrefetchArgs {
   int64_t most_bytes;               // 0: all that there is room for
 };
 
-// Tokens [begin, begin + n_tokens) of the rows, as far as they are before length[b]; 0 beyond.
+// Tokens [begin, begin + n_tokens) of the rows, as far as they are before length[b] and, with a
+// window, not more than that before it; 0 elsewhere.
 struct FetchArgs {
   std::span<const int32_t> rows;
   std::span<const int32_t> length;  // 0 leaves the row alone
   int64_t begin;
   int64_t n_tokens;
-  bool read_ahead;  // then of the cache that followed last time; else of what is announced
-  std::byte* k;     // [B, n_tokens, n_kv_heads, head_dim] in the cache's dtype
+  int64_t window = 0;  // none
+  bool read_ahead;     // then of the cache that followed last time; else of what is announced
+  std::byte* k;        // [B, n_tokens, n_kv_heads, head_dim] in the cache's dtype
   std::byte* v;
 };
 

@@ -6,6 +6,7 @@
 #include "base/scoped_timer.h"
 #include "store/attend_job.h"
 #include "store/cache_set.h"
+#include "store/window.h"
 
 namespace nspjax {
 
@@ -18,10 +19,11 @@ void check_attend(const Cache& cache, const AttendArgs& args) {
          " query heads: the cache has ", shape.n_kv_heads, " KV heads, of which that must be a ",
          "multiple");
   }
-  if (args.window < 0 || !(args.softcap >= 0.0f)) {
-    fail(ErrorKind::kInvalidArgument, "attend with window ", args.window, " and softcap ",
-         args.softcap, ": neither may be negative, 0 is none");
+  if (!(args.softcap >= 0.0f)) {
+    fail(ErrorKind::kInvalidArgument, "attend with softcap ", args.softcap,
+         ": it may not be negative, 0 is none");
   }
+  check_window("attend", shape, args.window);
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] == 0) continue;
     const int64_t row = args.rows[b];
@@ -37,6 +39,8 @@ void check_attend(const Cache& cache, const AttendArgs& args) {
     if (args.position[b] < 0) {
       fail(ErrorKind::kInvalidArgument, where(), "position is ", args.position[b]);
     }
+    const int64_t first = std::max<int64_t>(0, int64_t{args.position[b]} - args.window + 1);
+    if (args.window > 0 && first < args.length[b]) check_kept("attend over", cache, row, first);
   }
 }
 

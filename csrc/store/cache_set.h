@@ -45,6 +45,8 @@ class CacheSet {
   int32_t version(int32_t cache) const;
   int64_t tile_tokens(int32_t cache) const;
   std::vector<int64_t> lengths(int32_t cache) const;
+  std::vector<int64_t> begins(int32_t cache) const;
+  bool can_truncate(int32_t cache, std::span<const int32_t> lengths) const;
   int32_t truncate(int32_t cache, int32_t version, std::span<const int32_t> rows,
                    std::span<const int32_t> lengths);
   int32_t append(int32_t cache, int32_t version, const ArgsFor<AppendArgs>& args_for);
@@ -100,6 +102,9 @@ class CacheSet {
   void drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles)
       REQUIRES(lane_.mutex, lane_.device_access);
   void set_length(Cache& cache, int64_t row, int64_t length) REQUIRES(lane_.mutex);
+  void set_extent(Cache& cache, int64_t row, int64_t begin, int64_t length) REQUIRES(lane_.mutex);
+  // Tiles before `end` are about to be written: those that had their places are dropped.
+  void make_room(Cache& cache, int64_t row, int64_t end) REQUIRES(lane_.mutex);
   // Tokens after the last of each row, where args.start is.
   void extend(Cache& cache, const AppendArgs& args) REQUIRES(lane_.mutex);
   bool has_room_to_hold(const Cache& cache, const AppendArgs& args) const REQUIRES(lane_.mutex);

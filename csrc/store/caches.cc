@@ -18,6 +18,10 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
   check("capacity_tokens", shape.capacity_tokens, 1 << 30);
   check("n_kv_heads", shape.n_kv_heads, 1 << 12);
   check("head_dim", shape.head_dim, 1 << 12);
+  if (shape.window_tokens < 0) {
+    fail(ErrorKind::kInvalidArgument, "window_tokens is ", shape.window_tokens,
+         ": it must be 1 or more, or 0 for none");
+  }
   const double bytes = static_cast<double>(n_layers * shape.batch) *
                        static_cast<double>(shape.capacity_tokens * shape.token_bytes());
   if (bytes > 0x1p60) {
@@ -75,8 +79,11 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
   check_open();
   drain();
   const RoomReport report = room(n_layers, shape, tile_tokens);
+  const auto window = shape.window_tokens > 0
+                          ? concat(" of which ", shape.window_tokens, " are kept")
+                          : std::string();
   const auto what = concat("KV caches of ", n_layers, " layers x ", shape.batch, " rows x ",
-                           shape.capacity_tokens, " tokens");
+                           shape.capacity_tokens, " tokens", window);
   const auto fitting = concat("; ", report.rows_that_fit, " of the ", shape.batch, " rows fit");
   if (!report.needs.fits_host) {
     fail(ErrorKind::kStoreFull, what, " need ", bytes_text(report.needs.tail_bytes),
@@ -126,7 +133,8 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
 }
 
 // How many of a row's first tiles stay in host memory: the same share of every row and layer, so
-// that no part of a step waits longer for a device than another. Tails of tail_bytes come first.
+// that no part of a step waits longer for a device than another. Of a ring of slots all or none,
+// since its first slots are no row's first tiles. Tails of tail_bytes come first.
 int64_t CacheSet::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
                                    int64_t tail_bytes) const {
   bool all_in_memory = true;
@@ -136,7 +144,9 @@ int64_t CacheSet::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layer
   for (int64_t row = 0; row < geometry.shape().batch; ++row) {
     bytes += n_layers * geometry.pinned_tile_bytes(row);
   }
-  return std::min(budget_.pinned_that_fit(bytes, tail_bytes), geometry.capacity_tiles());
+  const int64_t fit = std::min(budget_.pinned_that_fit(bytes, tail_bytes), geometry.room_tiles());
+  const bool is_ring = geometry.room_tiles() < geometry.capacity_tiles();
+  return is_ring && fit < geometry.room_tiles() ? 0 : fit;
 }
 
 void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
@@ -157,7 +167,8 @@ void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
   for (size_t row = 0; row < cache.rows.size(); ++row) {
     const auto region = std::make_shared<Region>();
     region->row = static_cast<int64_t>(row);
-    region->pinned_tiles = pinned_tiles;
+    region->pinned_tiles =
+        pinned_tiles == geometry.room_tiles() ? geometry.capacity_tiles() : pinned_tiles;
     region->pinned = pinned;
     if (pinned) pinned += pinned_tiles * tile_bytes(row);
     region->checksums.resize(cache.extents.size());

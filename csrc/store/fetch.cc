@@ -1,18 +1,41 @@
 // Tokens of several rows out of a cache, for attention elsewhere.
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <tuple>
 
 #include "format/pack.h"
 #include "store/cache_set.h"
 #include "store/read_ahead.h"
+#include "store/window.h"
 
 namespace nspjax {
 namespace {
 
-// Where batch row b's part of a chunk ends: at its length, or where the chunk does.
-int64_t end_of(const FetchArgs& args, int64_t begin, size_t b) {
-  return std::clamp<int64_t>(args.length[b], begin, begin + args.n_tokens);
+// Tokens [begin, end).
+struct Part {
+  int64_t begin;
+  int64_t end;
+};
+
+// The first token of batch row b that is asked for.
+int64_t first_of(const FetchArgs& args, size_t b) {
+  return args.window > 0 ? std::max<int64_t>(0, args.length[b] - args.window) : 0;
+}
+
+// Batch row b's part of the chunk of tokens from `begin` on.
+Part part_of(const FetchArgs& args, int64_t begin, size_t b) {
+  const int64_t end = std::clamp<int64_t>(args.length[b], begin, begin + args.n_tokens);
+  return {std::clamp(first_of(args, b), begin, end), end};
+}
+
+// Where the first chunk begins that anybody asks for.
+int64_t first_chunk(const FetchArgs& args) {
+  int64_t first = std::numeric_limits<int64_t>::max();
+  for (size_t b = 0; b < args.rows.size(); ++b) {
+    if (args.length[b] > 0) first = std::min(first, first_of(args, b));
+  }
+  return round_down(first, args.n_tokens);
 }
 
 void check_fetch(const Cache& cache, const FetchArgs& args) {
@@ -20,7 +43,9 @@ void check_fetch(const Cache& cache, const FetchArgs& args) {
     fail(ErrorKind::kInvalidArgument, "fetch of ", args.n_tokens, " tokens from token ", args.begin,
          " on: give at least one, from 0 on");
   }
-  const int64_t batch = cache.geometry().shape().batch;
+  const CacheShape& shape = cache.geometry().shape();
+  check_window("fetch", shape, args.window);
+  const int64_t batch = shape.batch;
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] == 0) continue;
     const int64_t row = args.rows[b];
@@ -33,6 +58,7 @@ void check_fetch(const Cache& cache, const FetchArgs& args) {
       fail(ErrorKind::kInvalidArgument, where(), "length is ", args.length[b], ", but the row has ",
            stored, " tokens");
     }
+    check_kept("fetch of", cache, row, first_of(args, b));
   }
 }
 
@@ -51,9 +77,11 @@ Chunk chunk_of(const Cache& cache, const FetchArgs& args, int64_t begin) {
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] == 0 || args.rows[b] >= cache.geometry().shape().batch) continue;
     const Row& row = cache.row(args.rows[b]);
-    const int64_t end = std::min(end_of(args, begin, b), row.stored_tiles * tile_tokens);
-    if (begin >= end) continue;
-    for (const TileSpan& span : row.spans(cache.geometry().tile_tokens(), begin, end)) {
+    const Part part = part_of(args, begin, b);
+    const int64_t first = std::max(part.begin, row.begin);
+    const int64_t end = std::min(part.end, row.stored_tiles * tile_tokens);
+    if (first >= end) continue;
+    for (const TileSpan& span : row.spans(tile_tokens, first, end)) {
       const auto [at, is_new] =
           known.try_emplace({span.region, span.begin, span.end}, chunk.spans.size());
       if (is_new) {
@@ -71,7 +99,8 @@ Chunk chunk_of(const Cache& cache, const FetchArgs& args, int64_t begin) {
 // What the next fetches will probably read: the chunks after this one, which the lengths tell. Then
 // what was announced, or else the first chunk of the cache that followed this one last time.
 DeviceReads CacheSet::next_fetch(Cache& cache, const FetchArgs& args) {
-  if (args.begin == 0) note_attended(cache);
+  const int64_t first = first_chunk(args);
+  if (args.begin == first) note_attended(cache);
   ReadList list(lane_, lane_.memory().slots);
   const auto add_chunk = [&](const Cache& of, int64_t begin) {
     for (const TileSpan& span : chunk_of(of, args, begin).spans) {
@@ -86,7 +115,7 @@ DeviceReads CacheSet::next_fetch(Cache& cache, const FetchArgs& args) {
   }
   if (args.read_ahead) {
     const auto next = caches_.find(cache.attended_next);
-    if (next != caches_.end()) add_chunk(next->second, 0);
+    if (next != caches_.end()) add_chunk(next->second, first);
     return list.take();
   }
   DeviceReads reads = list.take();
@@ -118,20 +147,25 @@ void CacheSet::fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& a
   TaskGroup rest(lane_.workers());  // what needs no device
   for (size_t b = 0; b < args.rows.size(); ++b) {
     rest.run([&, b] {
-      const int64_t end = end_of(args, args.begin, b);
-      const auto [planes, first] = into(b);
-      const int64_t filled = (end - first) * shape.token_bytes() / 2;
-      for (std::byte* to : planes) std::fill(to + filled, to + row_bytes, std::byte{0});
-      if (end > first) {
-        found.row(args.rows[b]).copy_tail(geometry, args.rows[b], first, end, into(b));
+      const Part part = part_of(args, args.begin, b);
+      const auto bytes = [&](int64_t token) {
+        return (token - args.begin) * shape.token_bytes() / 2;
+      };
+      for (std::byte* to : into(b).plane) {
+        std::fill(to, to + bytes(part.begin), std::byte{0});
+        std::fill(to + bytes(part.end), to + row_bytes, std::byte{0});
+      }
+      if (part.end > part.begin) {
+        found.row(args.rows[b]).copy_tail(geometry, args.rows[b], part.begin, part.end, into(b));
       }
     });
   }
   const auto unpack = [&](int64_t d, size_t span, int64_t tile, const std::byte* data) {
     const int64_t from = tile * geometry.tile_tokens();
     for (const size_t b : chunk.readers[span]) {
-      unpack_tile(geometry, geometry.heads(args.rows[b], d), data, std::max(args.begin, from),
-                  std::min(end_of(args, args.begin, b), from + geometry.tile_tokens()), into(b));
+      const Part part = part_of(args, args.begin, b);
+      unpack_tile(geometry, geometry.heads(args.rows[b], d), data, std::max(part.begin, from),
+                  std::min(part.end, from + geometry.tile_tokens()), into(b));
     }
   };
   lane_.read_tiles(geometry, {.spans = chunk.spans,

@@ -30,7 +30,7 @@ namespace nspjax {
 // Stands for the right to use the devices; there is nothing to lock.
 class CAPABILITY("role") DeviceAccess {};
 
-// Tiles [begin, end) that a region gets.
+// Tiles [begin, end) that a region gets: of more than it has room for, the last.
 struct NewTiles {
   Region& region;
   int64_t begin;

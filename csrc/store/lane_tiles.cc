@@ -13,31 +13,38 @@ void Lane::store_tiles(const TileGeometry& geometry, std::span<const NewTiles> t
   int64_t padding_bytes = 0;
   for (const NewTiles& run : tiles) {
     Region& region = run.region;
-    const int64_t pinned_end = std::clamp(region.pinned_tiles, run.begin, run.end);
-    if (const int64_t more = pinned_end - std::max(run.begin, region.n_pinned); more > 0) {
+    // those before would be written over at once
+    const int64_t begin = std::max(run.begin, run.end - geometry.room_tiles());
+    const int64_t pinned_end = std::clamp(region.pinned_tiles, begin, run.end);
+    const int64_t pinned_slots = std::min(pinned_end, geometry.room_tiles());
+    if (const int64_t more = pinned_slots - region.n_pinned; more > 0 && pinned_end > begin) {
       region.n_pinned += more;
       counters_.pinned_bytes += more * geometry.pinned_tile_bytes(region.row);
     }
     for (int64_t d = 0; d < geometry.n_devices(); ++d) {
       const int64_t n_heads = geometry.heads(region.row, d).count;
       if (n_heads == 0) continue;
-      for (int64_t tile = run.begin; tile < pinned_end; ++tile) {
+      for (int64_t tile = begin; tile < pinned_end; ++tile) {
         pinning.run([&run, d, tile, to = pinned_tile(geometry, region, d, tile)] {
           run.pack(d, tile, to);
         });
       }
       const int64_t tile_bytes = geometry.tile_bytes(region.row, d);
       std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
-      if (std::ssize(checksums) < run.end) checksums.resize(static_cast<size_t>(run.end));
+      const int64_t slots = std::min(run.end, geometry.room_tiles());
+      if (std::ssize(checksums) < slots) checksums.resize(static_cast<size_t>(slots));
       const bool sums = checksums_ && !device(d).in_memory();
       const int64_t most = std::max<int64_t>(1, memory_.slot_bytes / tile_bytes);
       for (int64_t first = pinned_end; first < run.end;) {
-        const int64_t stop = std::min({first + geometry.segment_tiles(), first + most, run.end});
-        const auto pack = [=, &run, &checksums](std::byte* to) {
+        const int64_t ring_end = first + geometry.room_tiles() - geometry.slot(first);
+        const int64_t stop =
+            std::min({first + geometry.segment_tiles(), first + most, ring_end, run.end});
+        const auto pack = [=, &run, &geometry, &checksums](std::byte* to) {
           for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
             run.pack(d, tile, to);
             if (!sums) continue;
-            checksums[static_cast<size_t>(tile)] = crc32c({to, static_cast<size_t>(tile_bytes)});
+            checksums[static_cast<size_t>(geometry.slot(tile))] =
+                crc32c({to, static_cast<size_t>(tile_bytes)});
           }
         };
         writes[static_cast<size_t>(d)].push_back(

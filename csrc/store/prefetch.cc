@@ -25,6 +25,11 @@ void check_prefetch(const Cache& cache, const PrefetchArgs& args) {
 // The runs that were seen: rows share some.
 using Seen = std::set<std::pair<const Region*, int64_t>>;
 
+// The first token that an attention over `length` tokens of a row can see.
+int64_t first_seen(const RowTiles& row, int64_t length, int64_t window_tokens) {
+  return std::max(row.begin, window_tokens > 0 ? length - window_tokens : 0);
+}
+
 // A device that has nothing to do begins at once.
 void announce(Lane& lane, const Announced& announced) {
   lane.has_device_access();
@@ -59,7 +64,7 @@ DeviceReads CacheSet::next_reads(Cache& cache, const AttendArgs& args) {
   for (size_t b = 0; b < args.rows.size() && !list.full(); ++b) {
     if (args.length[b] == 0 || args.rows[b] >= geometry.shape().batch) continue;
     const Row& row = next->second.row(args.rows[b]);
-    const int64_t from = args.window > 0 ? std::max<int64_t>(0, row.length - args.window) : 0;
+    const int64_t from = first_seen(row, row.length, args.window);
     const int64_t stored = row.stored_tiles * geometry.tile_tokens();
     for (const TileSpan& span : row.spans(geometry.tile_tokens(), from, stored)) {
       if (seen.insert({span.region, span.begin}).second) list.add(geometry, span, row.stored_tiles);
@@ -87,6 +92,7 @@ void CacheSet::prefetch(int32_t cache, const PrefetchArgs& args) {
   }
   // in the order in which they are asked for: row by row, or chunk by chunk
   const int64_t chunk = found.fetched_tokens > 0 ? found.fetched_tokens : most_tokens;
+  const int64_t window = geometry.shape().window_tokens;
   Seen seen;
   for (int64_t begin = 0; begin < most_tokens && !list.full(); begin += chunk) {
     for (size_t b = 0; b < args.rows.size(); ++b) {
@@ -94,8 +100,9 @@ void CacheSet::prefetch(int32_t cache, const PrefetchArgs& args) {
       const Row& row = found.row(args.rows[b]);
       const int64_t stored = row.stored_tiles * tile_tokens;
       const int64_t end = std::min({int64_t{args.length[b]}, begin + chunk, stored});
-      if (begin >= end) continue;
-      for (const TileSpan& span : row.spans(tile_tokens, begin, end)) {
+      const int64_t from = std::max(begin, first_seen(row, args.length[b], window));
+      if (from >= end) continue;
+      for (const TileSpan& span : row.spans(tile_tokens, from, end)) {
         if (!seen.insert({span.region, span.begin}).second) continue;
         list.add(geometry, span, row.stored_tiles);
       }

@@ -13,6 +13,11 @@ int32_t CacheSet::share_prefix(int32_t cache, int32_t version, int64_t from,
   Cache& found = find_current(cache, version);
   const TileGeometry& geometry = found.geometry();
   const int64_t batch = geometry.shape().batch;
+  if (const int64_t window = geometry.shape().window_tokens; window > 0) {
+    fail(ErrorKind::kInvalidArgument, "share_prefix: the cache keeps the newest ", window,
+         " tokens of a row and writes over older ones, which rows can then not share; make it ",
+         "without window_tokens");
+  }
   check_row("share_prefix from", found, from);
   Row& source = found.row(from);
   if (n_tokens < 0 || n_tokens > source.length) {

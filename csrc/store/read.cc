@@ -3,6 +3,7 @@
 
 #include "format/pack.h"
 #include "store/cache_set.h"
+#include "store/window.h"
 
 namespace nspjax {
 
@@ -31,6 +32,7 @@ void CacheSet::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std:
     fail(ErrorKind::kInvalidArgument, "read of tokens ", begin, " to ", end, " of row ", row,
          ", which has ", state.length);
   }
+  if (begin < end) check_kept("read of", found, row, begin);
   drain();
   const TokenRun<std::byte> into{{k, v}, begin};
   const int64_t tile_tokens = geometry.tile_tokens();

@@ -7,15 +7,15 @@ namespace nspjax {
 std::vector<TileSpan> RowTiles::spans(int64_t tile_tokens, int64_t token_begin,
                                       int64_t token_end) const {
   const int64_t last = ceil_div(token_end, tile_tokens);
-  int64_t begin = token_begin / tile_tokens;
+  int64_t next = token_begin / tile_tokens;
   std::vector<TileSpan> spans;
   for (const Shared& run : shared) {
     const int64_t end = std::min(run.end, last);
-    if (begin >= end) continue;
-    spans.push_back({run.region.get(), begin, end});
-    begin = end;
+    if (next >= end) continue;
+    spans.push_back({run.region.get(), next, end});
+    next = end;
   }
-  if (begin < last) spans.push_back({own.get(), begin, last});
+  if (next < last) spans.push_back({own.get(), next, last});
   return spans;
 }
 
@@ -40,9 +40,9 @@ void Row::share_tiles(int64_t n_tiles) {
     shared.push_back({own, n_tiles});
     return;
   }
-  int64_t begin = 0;
-  for (auto span = shared.begin(); span != shared.end(); begin = span++->end) {
-    if (begin < n_tiles && n_tiles < span->end) {
+  int64_t first = 0;
+  for (auto span = shared.begin(); span != shared.end(); first = span++->end) {
+    if (first < n_tiles && n_tiles < span->end) {
       shared.insert(span, {span->region, n_tiles});
       return;
     }
@@ -50,8 +50,8 @@ void Row::share_tiles(int64_t n_tiles) {
 }
 
 void Row::cut_shared(int64_t n_tiles) {
-  const auto begin = [&](size_t i) { return i == 0 ? 0 : shared[i - 1].end; };
-  while (!shared.empty() && begin(shared.size() - 1) >= n_tiles) shared.pop_back();
+  const auto first = [&](size_t i) { return i == 0 ? 0 : shared[i - 1].end; };
+  while (!shared.empty() && first(shared.size() - 1) >= n_tiles) shared.pop_back();
   if (!shared.empty()) shared.back().end = std::min(shared.back().end, n_tiles);
 }
 

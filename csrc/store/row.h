@@ -1,6 +1,7 @@
 // The tokens of one row of a cache: where their tiles are, and those that no device has.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -20,6 +21,8 @@ using TailTile = std::shared_ptr<AlignedBuffer>;
 // ones, stored ones of the row's own, those in `tail`, of which the last may not be full.
 struct RowTiles {
   int64_t length = 0;
+  // Tokens before this one were dropped, or are about to be: a tile's first.
+  int64_t begin = 0;
   // Full tiles that other rows may have too: in token order, before those of `own`.
   struct Shared {
     std::shared_ptr<const Region> region;
@@ -40,6 +43,7 @@ struct RowTiles {
     return tail[static_cast<size_t>(tile - tail_begin)]->data();
   }
   int64_t tail_end() const { return tail_begin + std::ssize(tail); }
+  int64_t n_kept() const { return std::max<int64_t>(0, length - begin); }
   // The tiles that hold the tokens [token_begin, token_end), the tail included.
   std::vector<TileSpan> spans(int64_t tile_tokens, int64_t token_begin, int64_t token_end) const;
   // Those of these tokens that no device has go to `into`.

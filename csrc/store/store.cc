@@ -155,6 +155,12 @@ int64_t Store::tile_tokens(int32_t cache) const { return of(cache).tile_tokens(c
 
 std::vector<int64_t> Store::lengths(int32_t cache) const { return of(cache).lengths(cache); }
 
+std::vector<int64_t> Store::begins(int32_t cache) const { return of(cache).begins(cache); }
+
+bool Store::can_truncate(int32_t cache, std::span<const int32_t> lengths) const {
+  return of(cache).can_truncate(cache, lengths);
+}
+
 int32_t Store::truncate(int32_t cache, int32_t version, std::span<const int32_t> rows,
                         std::span<const int32_t> lengths) {
   return of(cache).truncate(cache, version, rows, lengths);

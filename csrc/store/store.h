@@ -48,7 +48,12 @@ class Store {
   int32_t version(int32_t cache) const;
   int64_t tile_tokens(int32_t cache) const;
   std::vector<int64_t> lengths(int32_t cache) const;
+  // The first token that each row still has: 0, but where it keeps a window.
+  std::vector<int64_t> begins(int32_t cache) const;
 
+  // Whether each row, cut back to so many tokens, has what attentions see: one with a window may
+  // have dropped some.
+  bool can_truncate(int32_t cache, std::span<const int32_t> lengths) const;
   // Cuts rows back to so many tokens; each at most what the row has. Returns the next version.
   int32_t truncate(int32_t cache, int32_t version, std::span<const int32_t> rows,
                    std::span<const int32_t> lengths);

@@ -60,8 +60,7 @@ void TileScan::visit_read(const Arrival& arrival, int64_t begin, int64_t end,
   for (int64_t t = begin; t < end; ++t) {
     const std::byte* tile = data + (t - arrival.begin) * tile_bytes;
     if (options_.verify) {
-      check_tile(device_, region.checksums[static_cast<size_t>(device_index_)], t,
-                 {tile_offset(geometry_, region, device_index_, t), tile_bytes}, tile);
+      check_tile(device_, device_index_, geometry_, region, t, tile);
     }
     visit_(arrival.span, t, tile);
   }

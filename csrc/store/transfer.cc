@@ -7,6 +7,7 @@
 #include "format/fingerprint.h"
 #include "format/pack.h"
 #include "store/cache_set.h"
+#include "store/window.h"
 
 namespace nspjax {
 namespace {
@@ -37,6 +38,7 @@ std::vector<uint8_t> CacheSet::export_tiles(int32_t cache, int32_t version, int6
     fail(ErrorKind::kInvalidArgument, "export of tiles ", begin, " to ", end, " of row ", row,
          ", which has ", state.length / tile_tokens, " full ones");
   }
+  if (begin < end) check_kept("export of tiles of", found, row, begin * tile_tokens);
   drain();
   write_held(found, row, end);
   std::vector<uint8_t> tiles(static_cast<size_t>(offset_of(geometry, begin, end, 0)));
@@ -95,6 +97,7 @@ void CacheSet::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t
     std::fill(to + heads.count * head_bytes, to + geometry.tile_bytes(row, device), std::byte{0});
   };
   Row& state = found.row(row);
+  make_room(found, row, end);
   const NewTiles run{*state.own, begin, end, pack};
   lane_.store_tiles(geometry, {&run, 1});
   state.store_before(end);

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "store/cache_set.h"
+#include "store/window.h"
 
 namespace nspjax {
 
@@ -20,6 +21,7 @@ int32_t CacheSet::truncate(int32_t cache, int32_t version, std::span<const int32
       fail(ErrorKind::kInvalidArgument, "truncate of row ", rows[i], " to ", lengths[i],
            " tokens: it has ", length);
     }
+    check_cut("truncate of", found, rows[i], lengths[i]);
   }
   for (size_t i = 0; i < rows.size(); ++i) cut_back(found, rows[i], lengths[i]);
   return ++found.version;
@@ -50,9 +52,16 @@ void CacheSet::cut_back(Cache& cache, int64_t row, int64_t length) {
 }
 
 void CacheSet::set_length(Cache& cache, int64_t row, int64_t length) {
-  int64_t& current = cache.row(row).length;
-  lane_.counters().kv_bytes_stored += (length - current) * cache.geometry().shape().token_bytes();
-  current = length;
+  set_extent(cache, row, length == 0 ? 0 : cache.row(row).begin, length);
+}
+
+void CacheSet::set_extent(Cache& cache, int64_t row, int64_t begin, int64_t length) {
+  Row& state = cache.row(row);
+  const int64_t before = state.n_kept();
+  state.begin = begin;
+  state.length = length;
+  lane_.counters().kv_bytes_stored +=
+      (state.n_kept() - before) * cache.geometry().shape().token_bytes();
 }
 
 // The row keeps n_tiles full tiles. Those of its own that other rows share stay theirs: what the

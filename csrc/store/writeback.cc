@@ -19,6 +19,7 @@ void CacheSet::write_held(Cache& cache, int64_t row, int64_t end) {
   Row& state = cache.row(row);
   if (end <= state.stored_tiles) return;
   const TileGeometry& geometry = cache.geometry();
+  make_room(cache, row, end);
   const NewTiles run{*state.own, state.stored_tiles, end,
                      [&](int64_t device, int64_t tile, std::byte* to) {
                        pack_tail_tile(geometry, row, device, tile, state.tail_tile(tile), to);
@@ -62,6 +63,7 @@ void CacheSet::queue_writeback(Cache& cache, std::vector<TilesToWrite> tiles, bo
   const auto write = writes_.post(lane_, cache.view, std::move(tiles), exclusive);
   for (const TilesToWrite& of_row : write->tiles) {
     Row& state = cache.row(of_row.row);
+    make_room(cache, of_row.row, of_row.begin + std::ssize(of_row.data));
     state.stored_tiles = state.due_tiles = of_row.begin + of_row.n_full;
     if (std::ssize(of_row.data) > of_row.n_full) state.tail_job = write->job;
     count_tail(cache, of_row.row);

@@ -57,6 +57,10 @@ const XLane::Known& XLane::find_or_make(int32_t cache, int64_t n_heads, int64_t 
     fail(ErrorKind::kInvalidArgument, "an X-cache has no X-cache of its own");
   }
   const CacheShape of = kv_.shape(cache);
+  if (of.window_tokens > 0) {
+    fail(ErrorKind::kInvalidArgument, "x_cache: cache ", cache, " keeps the newest ",
+         of.window_tokens, " tokens of a row, and X is kept of all; make it without window_tokens");
+  }
   const CacheShape shape{of.batch, of.capacity_tokens, n_heads, head_dim, of.dtype, of.dtype};
   auto known = known_.find(cache);
   if (known == known_.end()) {

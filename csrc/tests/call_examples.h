@@ -151,7 +151,7 @@ struct Fixture {
   std::unique_ptr<Example> fetch() const {
     auto made = std::make_unique<Example>(calls::kFetch, cache_now(), sizes);
     made->set<int32_t>("rows", {1, 0}).set<int32_t>("length", {3, 1});
-    made->attribute("n_tokens", kNewTokens);
+    made->attribute("n_tokens", kNewTokens).attribute("window", 0);
     return made;
   }
   std::unique_ptr<Example> x_cache() const {

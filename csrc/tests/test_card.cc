@@ -36,7 +36,7 @@ std::vector<float> random_floats(int64_t n, unsigned seed) {
 // A cache whose rows have the same tokens in every store.
 class Rows {
  public:
-  explicit Rows(const StoreOptions& options, DType stored = DType::kF32)
+  explicit Rows(const StoreOptions& options, DType stored = DType::kF32, int64_t window_tokens = 0)
       : store_(options),
         cache_(store_.create_caches(1,
                                     {.batch = kRows,
@@ -44,7 +44,8 @@ class Rows {
                                      .n_kv_heads = kHeads,
                                      .head_dim = kDim,
                                      .dtype = DType::kF32,
-                                     .stored = stored},
+                                     .stored = stored,
+                                     .window_tokens = window_tokens},
                                     kTileTokens)[0]) {}
 
   Store& store() { return store_; }
@@ -122,6 +123,18 @@ void test_as_in_memory(const std::vector<std::string>& devices, int64_t pinned_b
   check(on_cards.store().stats().bytes_read > 0, "tiles came from the drives");
 }
 
+// Tiles that take turns in the slots, through windows that begin anywhere.
+void test_a_window_as_in_memory(const std::vector<std::string>& devices) {
+  Rows on_cards(options(devices), DType::kF32, 80), in_memory(options({"memory:"}));
+  for (const int32_t n : {1, 31, 32, 150, 20, 20, 20, 20, 300}) {
+    on_cards.grow(n);
+    in_memory.grow(n);
+    check_same(on_cards.attend(1, 80), in_memory.attend(1, 80));
+    check_same(on_cards.attend(n > 30 ? 30 : 1, 50), in_memory.attend(n > 30 ? 30 : 1, 50));
+  }
+  check(on_cards.store().stats().bytes_read > 0, "tiles came from the drives");
+}
+
 void test_several_at_once(const std::vector<std::string>& devices) {
   Rows on_cards(options(devices)), in_memory(options({"memory:"}));
   on_cards.grow(500);
@@ -179,6 +192,7 @@ int main() {
     test_as_in_memory({card(0, a.path())}, 0, stored);
     test_as_in_memory(mixed, 30'000, stored);
   }
+  test_a_window_as_in_memory(mixed);
   test_several_at_once(mixed);
   for (const char* wrong : {"fails:1", "fails:9", "lost:1", "lost:12", "reset:7"}) {
     test_what_goes_wrong(a.path(), wrong);

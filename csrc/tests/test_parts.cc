@@ -11,6 +11,7 @@
 #include "base/crc32c.h"
 #include "check.h"
 #include "device/extents.h"
+#include "device/read_plan.h"
 #include "format/numbers.h"
 #include "format/plan.h"
 #include "store/budget.h"
@@ -95,6 +96,39 @@ void test_tiles_do_not_overlap() {
           end += geometry.capacity_tiles() * tile_bytes;
         }
         check(geometry.device_bytes(device) == end, "in the extent");
+      }
+    }
+  }
+}
+
+// A window's tiles take turns in the slots, and what is read at once follows each other there.
+void test_rings() {
+  for (const int64_t window : {1, 16, 17, 80, 1000}) {
+    const CacheShape shape{2, 300, 3, 24, DType::kF32, DType::kF32, window};
+    const TileGeometry geometry(shape, 2, 16, 30 << 10);
+    const int64_t room = std::min<int64_t>((window + 15) / 16 + 1, 19);
+    check(geometry.room_tiles() == room, "the window's tiles and one more");
+    check(
+        geometry.device_bytes(0) == room * (geometry.tile_bytes(0, 0) + geometry.tile_bytes(1, 0)),
+        "no room for others");
+    Region region;
+    region.row = 1;
+    region.offsets = {4096, 8192};
+    for (int64_t begin = 0; begin + room <= 19; ++begin) {
+      for (const int64_t read_bytes : {1, 20'000, 1 << 20}) {
+        int64_t next = begin;
+        for (const TileRead& read :
+             plan_reads(geometry, {&region, begin, begin + room}, 19, 1, read_bytes)) {
+          check(read.begin == next && read.end > read.begin, "in token order");
+          check(read.range.bytes == (read.end - read.begin) * geometry.tile_bytes(1, 1), "whole");
+          for (int64_t tile = read.begin; tile < read.end; ++tile) {
+            const int64_t offset =
+                read.range.offset + (tile - read.begin) * geometry.tile_bytes(1, 1);
+            check(offset == 8192 + tile % room * geometry.tile_bytes(1, 1), "its slot");
+          }
+          next = read.end;
+        }
+        check(next == begin + room, "all of them");
       }
     }
   }
@@ -189,6 +223,7 @@ int main() {
   test_f16();
   test_extents();
   test_tiles_do_not_overlap();
+  test_rings();
   test_every_head_is_on_one_device();
   test_plans_keep_to_the_budget();
   test_budget();

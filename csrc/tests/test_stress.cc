@@ -29,6 +29,7 @@ struct Call {
   int32_t cache;
   int32_t version = 0;
   int32_t length = 0;
+  int32_t window = 0;
 
   // All rows get n tokens whose V is their position.
   void append(int32_t n, int32_t from, bool hold = false) {
@@ -71,7 +72,7 @@ struct Call {
                    .position = query->position,
                    .length = query->lengths,
                    .scale = 1.0f,
-                   .window = 0,
+                   .window = window,
                    .softcap = 0.0f,
                    .out = query->out.data(),
                    .lse = query->lse.data(),
@@ -80,10 +81,12 @@ struct Call {
   }
 
   // Equal keys: the output is the mean of the positions seen.
-  static void check_mean(const std::vector<float>& out, int32_t length) {
+  void check_mean(const std::vector<float>& out, int32_t n_seen) const {
     for (size_t i = 0; i < out.size(); ++i) {
       const auto t = static_cast<int32_t>(i) / static_cast<int32_t>(2 * kHeads * kDim) % 2;
-      const auto mean = static_cast<float>(length - 2 + t) / 2.0f;
+      const int32_t last = n_seen - 2 + t;
+      const int32_t first = window > 0 ? std::max(0, last - window + 1) : 0;
+      const auto mean = static_cast<float>(first + last) / 2.0f;
       check(std::abs(out[i] - mean) < 1e-3f * mean + 1e-3f, "the mean of what is seen");
     }
   }
@@ -137,20 +140,25 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
   check(store->stats().kv_bytes_stored == 0, "all dropped");
 }
 
-// The same with attention in two calls, held tiles, writes behind, and what is read next announced.
-void test_many_in_flight(const std::vector<std::string>& devices, const std::string& io) {
+// The same with attention in two calls, held tiles, writes behind, and what is read next announced;
+// with a window, tiles take the places of others that attention is queued for.
+void test_many_in_flight(const std::vector<std::string>& devices, const std::string& io,
+                         int32_t window = 0) {
   const auto store = open_store(options(devices, io));
   const auto work = [&](unsigned seed) {
     std::mt19937 random(seed);
-    const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32};
-    Call call{*store, store->create_caches(1, shape, 16).front()};
+    const CacheShape shape{kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32, window};
+    Call call{*store, store->create_caches(1, shape, 16).front(), 0, 0, window};
     call.append(100, 0);
     std::deque<Call::Started> started;
     for (int i = 0; i < 60; ++i) {
       const auto n = static_cast<int32_t>(1 + random() % 20);
-      const int32_t cut = random() % 8 == 0 ? static_cast<int32_t>(random() % 50) : 0;
+      int32_t cut = random() % 8 == 0 ? static_cast<int32_t>(random() % 50) : 0;
+      const std::vector<int32_t> start(kRows, call.length - cut);
+      if (!store->can_truncate(call.cache, start)) cut = 0;
       const bool full = call.length - cut + n > kCapacity;
-      call.append(n, full ? 60 : call.length - cut, random() % 4 != 0);
+      const int32_t anew = window > 0 ? 0 : 60;
+      call.append(full && window > 0 ? 20 : n, full ? anew : call.length - cut, random() % 4 != 0);
       if (random() % 2 == 0) call.prefetch();
       started.push_back(call.start());
       if (random() % 3 == 0) {
@@ -252,6 +260,7 @@ int main() {
          {std::vector<std::string>{"memory:"}, {a.path()}, {a.path(), b.path(), "memory:"}}) {
       test_many_callers(devices, io);
       test_many_in_flight(devices, io);
+      test_many_in_flight(devices, io, 40);
       test_close_in_use(devices, io);
       test_close_with_jobs(devices, io);
     }

@@ -59,8 +59,10 @@ class ModelRunner:
         self._store = store
         self._share_prefixes = share_prefixes
         self._may_keep_x = pipeline is not None and pipeline.may_keep_x
+        # tiles that rows share, and X, are kept whole
+        may_drop = not share_prefixes and not self._may_keep_x
         self._new_caches = functools.partial(
-            _new_caches, model, store, n_rows, capacity_tokens, kv_format
+            _new_caches, model, store, n_rows, capacity_tokens, kv_format, may_drop
         )
         graph, self._weights = nnx.split(model)
 
@@ -104,14 +106,18 @@ class ModelRunner:
 
     def recover(self) -> bool:
         """After a call that failed: take the rows back to where they were before it, except those
-        that it began anew. False where that is impossible: in memory, or where rows may keep X."""
+        that it began anew. False where that is impossible: in memory, where rows may keep X, or
+        where a window has dropped what is seen from there."""
         if self._store is None or self._closed or self._may_keep_x:
             return False
-        now = map(self._store.current, self._caches)
-        self._caches = [
-            cache.with_lengths(jnp.minimum(cache.lengths, before.lengths))
+        now = [self._store.current(cache) for cache in self._caches]
+        lengths = [
+            jnp.minimum(cache.lengths, before.lengths)
             for cache, before in zip(now, self._caches, strict=True)
         ]
+        if not all(map(self._store.can_roll_back, now, lengths)):
+            return False
+        self._caches = [cache.with_lengths(n) for cache, n in zip(now, lengths, strict=True)]
         self._intact = True
         return True
 
@@ -173,6 +179,7 @@ def _new_caches(
     n_rows: int,
     capacity_tokens: int,
     kv_format: KVFormat,
+    may_drop: bool,
 ) -> list[Any]:
     dtype = kv_format.appended
     shapes = jax.eval_shape(lambda: model.init_caches(n_rows, capacity_tokens, dtype))
@@ -188,7 +195,16 @@ def _new_caches(
         dtype=shapes[0].k.dtype,
         kv_dtype=kv_format.stored,
         interval_tokens=kv_format.interval_tokens,
+        window_tokens=_window_tokens(model, capacity_tokens) if may_drop else None,
     )
+
+
+def _window_tokens(model: Decoder, capacity_tokens: int) -> int | None:
+    """How many of the newest tokens all layers see, if that is less than a row may have."""
+    config = model.config
+    windows = {config.layer_window_tokens(layer) for layer in range(config.n_layers)}
+    window = windows.pop()
+    return window if not windows and window is not None and window < capacity_tokens else None
 
 
 def _check_memory(shapes: list[Any], n_rows: int, capacity_tokens: int) -> None:

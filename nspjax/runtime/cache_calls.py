@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from nspjax.errors import InvalidArgumentError, StaleHandleError
 from nspjax.ops.cache import KVCache
@@ -35,6 +35,7 @@ class CacheCalls:
         dtype: DTypeLike = jnp.bfloat16,
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
+        window_tokens: int | None = None,
     ) -> list[StoredKVCache]:
         """Empty caches for all layers of a model, or none of them.
 
@@ -44,12 +45,19 @@ class CacheCalls:
             float dtype; None is `dtype`.
           interval_tokens: how many tokens a row gains between two writes to its device, a power of
             two up to 1024 (from 16 for int8 and int4); None chooses. A tile holds as many.
+          window_tokens: of a row at least so many of the newest tokens are kept, older ones are
+            dropped: room is for them and a tile or two more, whatever the capacity. Attentions
+            need a window of at most that. None: all are kept.
 
         Raises:
           StoreFullError: a device or the host-memory budget is too small; says what is needed,
             what there is, and how many rows would fit.
           InvalidArgumentError: a dtype or a size that the engine does not have.
         """
+        if window_tokens is not None and window_tokens < 1:
+            raise InvalidArgumentError(
+                f"window_tokens is {window_tokens}: it must be 1 or more, or None for none"
+            )
         shape = (batch, capacity_tokens, n_kv_heads, head_dim)
         ids = self._engine.create_caches(
             n_layers,
@@ -57,6 +65,7 @@ class CacheCalls:
             engine_dtype(dtype),
             tile_tokens=interval_tokens or 0,
             kv_dtype=engine_kv_dtype(kv_dtype),
+            window_tokens=window_tokens or 0,
         )
         return [
             StoredKVCache.new(self._engine.cache_handles(i, 0), shape, jnp.dtype(dtype))
@@ -73,6 +82,7 @@ class CacheCalls:
         dtype: DTypeLike = jnp.bfloat16,
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
+        window_tokens: int | None = None,
     ) -> StoredKVCache:
         """An empty cache of one layer, as `kv_caches` makes them."""
         return self.kv_caches(
@@ -84,6 +94,7 @@ class CacheCalls:
             dtype=dtype,
             kv_dtype=kv_dtype,
             interval_tokens=interval_tokens,
+            window_tokens=window_tokens,
         )[0]
 
     def kv_pair(
@@ -139,7 +150,8 @@ class CacheCalls:
         return made.with_handles(self._engine.cache_handles(cache_id, version), lengths)
 
     def fetch(self, cache: StoredKVCache) -> KVCache:
-        """An in-memory copy of a stored cache: k, v [S, C, Hkv, D], zero beyond each length.
+        """An in-memory copy of a stored cache: k, v [S, C, Hkv, D], zero where a row has nothing:
+        beyond its length, and before what a window keeps.
 
         Raises:
           StaleHandleError: the cache has been appended to since.
@@ -147,10 +159,11 @@ class CacheCalls:
         cache_id, _ = self._check_current(cache)
         shape, bits = cache.shape, np.uint32 if cache.dtype.itemsize == 4 else np.uint16
         k, v = np.zeros(shape, bits), np.zeros(shape, bits)
-        for row, n_tokens in enumerate(np.asarray(cache.lengths)):
-            if n_tokens:
-                read = self._engine.read(cache_id, row, 0, int(n_tokens))
-                k[row, :n_tokens], v[row, :n_tokens] = (part.view(bits) for part in read)
+        begins = self._engine.begins(cache_id)
+        for row, (begin, end) in enumerate(zip(begins, cache.lengths, strict=True)):
+            if begin < end:
+                read = self._engine.read(cache_id, row, begin, int(end))
+                k[row, begin:end], v[row, begin:end] = (part.view(bits) for part in read)
         keys, values = (jax.device_put(part.view(cache.dtype)) for part in (k, v))
         return KVCache(keys, values, jnp.array(cache.lengths, copy=True))
 
@@ -190,6 +203,12 @@ class CacheCalls:
         handles = self._engine.cache_handles(cache_id, self._engine.version(cache_id))
         return cache.with_handles(handles, np.array(self._engine.lengths(cache_id), np.int32))
 
+    def can_roll_back(self, cache: StoredKVCache, lengths: ArrayLike) -> bool:
+        """Whether each row, cut back to `lengths` [S], has all that an attention sees: one with a
+        window may have dropped some of it."""
+        cache_id, _ = self._read(cache)
+        return self._engine.can_truncate(cache_id, np.asarray(lengths, np.int32))
+
     def check_row(self, cache: StoredKVCache, row: int) -> None:
         """Read all that the engine has of a row, whatever version the handle is of.
 
@@ -199,7 +218,7 @@ class CacheCalls:
         """
         cache_id, _ = self._read(cache)
         n_tokens = self._engine.lengths(cache_id)[row]
-        for begin in range(0, n_tokens, _CHECKED_TOKENS):
+        for begin in range(self._engine.begins(cache_id)[row], n_tokens, _CHECKED_TOKENS):
             end = min(n_tokens, begin + _CHECKED_TOKENS)
             self._engine.read(cache_id, row, begin, end)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_decoder import TinyDecoder
+from tiny_decoder import TinyConfig, TinyDecoder
 
 import nspjax
 from nspjax.errors import (
@@ -18,6 +18,7 @@ from nspjax.errors import (
 from nspjax.generate import LLM, SamplingParams
 
 OPTIONS = {"max_num_seqs": 3, "prefill_budget_tokens": 32, "steps_per_call": 8}
+PAGE_BYTES = 4096
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 # more prompts than rows; the longest is prefilled in three pieces
 PROMPTS = [random.Random(n).choices(range(48), k=n) for n in (5, 70, 1, 16, 17, 33)]
@@ -46,6 +47,20 @@ def test_the_tokens_are_those_of_a_cache_in_memory(model, in_memory, store):
         assert llm.generate(PROMPTS, GREEDY) == in_memory
         assert store.stats().bytes_appended > 0
     assert store.stats().kv_bytes_stored == 0, "closing gives the room back"
+
+
+def test_a_model_with_a_window_has_room_for_no_more(store):
+    """Prompts longer than the window, in pieces, and answers that go on from them."""
+    model = TinyDecoder(TinyConfig(window_tokens=20))
+    with LLM(model, **OPTIONS) as llm:
+        expected = llm.generate(PROMPTS, GREEDY)
+    with LLM(model, store=store, interval_tokens=16, **OPTIONS) as llm:
+        assert llm.generate(PROMPTS, GREEDY) == expected
+        room = [store.devices()[0].reserved_bytes // PAGE_BYTES]
+    with LLM(model, store=store, interval_tokens=16, share_prefixes=True, **OPTIONS):
+        room.append(store.devices()[0].reserved_bytes // PAGE_BYTES)  # what is shared is whole
+    tile_pages = -(-2 * 16 * 2 * 8 * 4 // PAGE_BYTES)
+    assert room == [2 * 3 * n_tiles * tile_pages for n_tiles in (3, 8)]
 
 
 def test_no_room_for_all_rows_is_said_before_anything_runs(model, store):

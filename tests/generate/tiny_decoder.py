@@ -22,6 +22,10 @@ class TinyConfig:
     max_position_tokens: int = 128
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
+    window_tokens: int | None = None
+
+    def layer_window_tokens(self, _layer: int) -> int | None:
+        return self.window_tokens
 
 
 class TinyDecoder(nnx.Module):
@@ -65,6 +69,7 @@ class TinyDecoder(nnx.Module):
                 cache,
                 rows=rows,
                 n_new=n_new,
+                window=self.config.window_tokens,
             )
             x = x + jnp.tanh(out.reshape(b, t, -1) @ layer["o"][...])
             after.append(cache)

@@ -75,16 +75,17 @@ def fetch(
     *after: Array,
     shape: tuple[int, ...],
     dtype: DTypeLike,
+    window: int = 0,
     read_ahead: bool,
 ) -> tuple[Array, Array, Handles]:
     """Stands for an nsp.fetch: K and V from token `begin` on, as `shape` [B, n_tokens, H, D]."""
 
-    def stand_in(handle_k: Array, handle_v: Array, *_: Array, **__: bool) -> tuple[Array, ...]:
+    def stand_in(handle_k: Array, handle_v: Array, *_: Array, **__: int) -> tuple[Array, ...]:
         return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), handle_k, handle_v
 
     mark = lax.composite(stand_in, name=FETCH, version=1)
     operands = (*handles, rows, begin[None], length, *after)
-    k, v, *handles_after = mark(*operands, read_ahead=read_ahead)
+    k, v, *handles_after = mark(*operands, window=window, read_ahead=read_ahead)
     return k, v, (handles_after[0], handles_after[1])
 
 
@@ -95,12 +96,14 @@ def place_fetches(module: mlir.Module, cache_shape: tuple[int, ...], cache_dtype
         own: dict[str, Any] = {
             item.name: value for item, value in zip(nsp.FETCH.operands, mark.operands, strict=False)
         }
+        attributes = mlir.attributes_of(mark)
         made = nsp.FETCH.build(
             mlir.Builder(mark),
             **own,
             after=list(mark.operands)[n_own:],
             n_tokens=mlir.tensor(mark.results[0])[0][1],
-            read_ahead=bool(mlir.number(mlir.attributes_of(mark)["read_ahead"])),
+            window=int(mlir.number(attributes["window"])),
+            read_ahead=bool(mlir.number(attributes["read_ahead"])),
             cache_shape=cache_shape,
             cache_dtype=cache_dtype,
         )

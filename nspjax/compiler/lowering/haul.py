@@ -65,6 +65,7 @@ def haul(
             *after,
             shape=shape,
             dtype=mlir.dtype(settings.cache_dtype),
+            window=settings.window,
             read_ahead=settings.read_ahead,
         )
 

@@ -39,9 +39,10 @@ _WEIGHT = Tensor("weight", "4")
 _QUERY = (*_HANDLES, Tensor("q", "BTQD", _FLOATS), _ROWS, Tensor("position", "B"), _LENGTH)
 _PARTIAL = (Tensor("out", "BTQD", ("f32",)), Tensor("lse", "BTQ", ("f32",)))
 _READ_AHEAD = Attribute("read_ahead", bool, True)
+_WINDOW = Attribute("window", int, 0)  # 0: none
 _ATTENTION = (
     Attribute("scale", float),
-    Attribute("window", int, 0),  # 0: none
+    _WINDOW,
     Attribute("softcap", float, 0.0),  # 0: none
     _READ_AHEAD,
 )
@@ -137,13 +138,14 @@ FETCH = Op(
     "nsp.fetch",
     (*_HANDLES, _ROWS, Tensor("begin", "1"), _LENGTH),
     (Tensor("k", "BTHD", OF_CACHE), Tensor("v", "BTHD", OF_CACHE), *_HANDLES),
-    (Attribute("n_tokens", int, axis="T"), _READ_AHEAD, *_CACHE),
+    (Attribute("n_tokens", int, axis="T"), _WINDOW, _READ_AHEAD, *_CACHE),
     effect=Effect.READS,
     since=Stage.OFFLOADED,
     costs=traffic.fetched,
 )
-"""K and V [B, n_tokens, Hkv, D] of each row, from token `begin` on, to the compute device. It
-stands in the loop over the chunks of one attention."""
+"""K and V [B, n_tokens, Hkv, D] of each row, from token `begin` on, to the compute device; 0 past
+`length` and, with a window, for what lies further before it than that. It stands in the loop over
+the chunks of one attention."""
 
 X_CACHE = Op(
     "nsp.x_cache",
