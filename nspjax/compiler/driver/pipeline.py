@@ -15,7 +15,7 @@ from nspjax.compiler.driver.presets import PRESETS
 from nspjax.compiler.driver.properties import Properties
 from nspjax.compiler.nsp import Stage
 from nspjax.compiler.nsp.hazards import check_schedule
-from nspjax.compiler.nsp.verify import verify
+from nspjax.compiler.nsp.verify import Verifier
 from nspjax.compiler.passes import pass_names, registered_pass
 from nspjax.errors import CompilerError, PipelineError
 
@@ -134,14 +134,14 @@ class Pipeline:
         Raises:
           CompilerError: a pass refused the module, or left one that does not verify.
         """
-        stage = None
+        stage, verifier = None, Verifier()
         for index, step in enumerate(self.passes):
             begin = time.perf_counter()
             stage = Properties.of(step).stage or stage
             if stage is Stage.LOWERED:
                 check_schedule(module)
             module = step.run(module)
-            _verify(module, stage, step.name)
+            _verify(module, stage, verifier, step.name)
             report = PassReport(index, step.name, module, (time.perf_counter() - begin) * 1e6)
             for observe in observers:
                 observe(report)
@@ -222,13 +222,13 @@ def _check_order(passes: typing.Sequence[Pass]) -> None:
         brought = step
 
 
-def _verify(module: mlir.Module, stage: Stage | None, after: str) -> None:
+def _verify(module: mlir.Module, stage: Stage | None, verifier: Verifier, after: str) -> None:
     try:
         module.operation.verify()
     except Exception as error:  # MLIR's own error class is not public
         raise CompilerError(f"the module is invalid after {after}: {error}") from error
     try:
-        verify(module, stage)
+        verifier.module(module, stage)
     except CompilerError as error:
         raise CompilerError(f"the module is invalid after {after}: {error}") from error
 
