@@ -54,8 +54,9 @@ def test_text_to_passes_and_back():
         ("no-such-pass", "there is no pass 'no-such-pass'; there are: .*lower-to-ffi, offload-kv"),
         ("offload-kv{depth=1}", "offload-kv has no option 'depth'; it has: none"),
         ("probe{distance}", "cannot read the option 'distance'"),
-        ("probe{distance=far}", "distance must be a int, got 'far'"),
-        ("probe{eager=1}", "eager must be a bool, got '1'"),
+        ("probe{distance=far}", "distance must be a whole number, got 'far'"),
+        ("probe{max-share=all}", "max-share must be a number, got 'all'"),
+        ("probe{eager=1}", "eager must be true or false, got '1'"),
     ],
 )
 def test_bad_text_is_refused(text, message):

@@ -17,6 +17,7 @@ from nspjax.compiler.nsp import Stage
 from nspjax.compiler.nsp.hazards import check_schedule
 from nspjax.compiler.nsp.verify import Verifier
 from nspjax.compiler.passes import pass_names, registered_pass
+from nspjax.compiler.passes.options import option_name
 from nspjax.errors import CompilerError, PipelineError
 
 MOST_CHARACTERS = 10_000
@@ -151,7 +152,7 @@ class Pipeline:
 def pass_text(step: Pass) -> str:
     """A pass as `Pipeline.parse` reads it, with the options that differ from their defaults."""
     options = [
-        f"{field.name.replace('_', '-')}={_text(getattr(step, field.name))}"
+        f"{option_name(field.name)}={_text(getattr(step, field.name))}"
         for field in dataclasses.fields(step)  # pyright: ignore[reportArgumentType]
         if getattr(step, field.name) != field.default
     ]
@@ -195,10 +196,11 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
             return kind(text)
         except ValueError:
             pass
-    wanted = f"a {kind.__name__}"
     if issubclass(kind, enum.Enum):
         wanted = f"one of {', '.join(str(choice.value) for choice in kind)}"
-    raise PipelineError(f"{pass_name}: {option} must be {wanted}, got {text!r}")
+    else:
+        wanted = {bool: "true or false", int: "a whole number"}.get(kind, "a number")
+    raise PipelineError(f"{pass_name}: {option_name(option)} must be {wanted}, got {text!r}")
 
 
 def _check_order(passes: typing.Sequence[Pass]) -> None:
