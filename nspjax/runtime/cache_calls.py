@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import reprlib
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,20 @@ from nspjax.runtime.handle import StoredKVCache, handle_integers
 from nspjax.runtime.stored_array import StoredArray
 
 _CHECKED_TOKENS = 4096
+
+Calls, Options = TypeVar("Calls"), ParamSpec("Options")
+
+
+def _of_one_layer(
+    make: Callable[Concatenate[Calls, int, Options], list[StoredKVCache]],
+) -> Callable[Concatenate[Calls, Options], StoredKVCache]:
+    """`kv_caches` for one layer, with the same keywords."""
+
+    def kv_cache(self: Calls, *args: Options.args, **kwargs: Options.kwargs) -> StoredKVCache:
+        """An empty cache of one layer, as `kv_caches` makes them."""
+        return make(self, 1, *args, **kwargs)[0]
+
+    return kv_cache
 
 
 class CacheCalls:
@@ -72,30 +87,7 @@ class CacheCalls:
             for i in ids
         ]
 
-    def kv_cache(
-        self,
-        *,
-        batch: int,
-        capacity_tokens: int,
-        n_kv_heads: int,
-        head_dim: int,
-        dtype: DTypeLike = jnp.bfloat16,
-        kv_dtype: DTypeLike | None = None,
-        interval_tokens: int | None = None,
-        window_tokens: int | None = None,
-    ) -> StoredKVCache:
-        """An empty cache of one layer, as `kv_caches` makes them."""
-        return self.kv_caches(
-            1,
-            batch=batch,
-            capacity_tokens=capacity_tokens,
-            n_kv_heads=n_kv_heads,
-            head_dim=head_dim,
-            dtype=dtype,
-            kv_dtype=kv_dtype,
-            interval_tokens=interval_tokens,
-            window_tokens=window_tokens,
-        )[0]
+    kv_cache = _of_one_layer(kv_caches)
 
     def kv_pair(
         self, k: jax.Array | jax.ShapeDtypeStruct, v: jax.Array | jax.ShapeDtypeStruct
@@ -107,6 +99,11 @@ class CacheCalls:
           InvalidArgumentError: they are no such arrays, differ, or hold something already.
           StoreFullError: as `kv_caches`.
         """
+        for array in (k, v):
+            if not isinstance(array, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+                raise InvalidArgumentError(
+                    f"kv_pair needs arrays of keys and of values, got {reprlib.repr(array)}"
+                )
         if len(k.shape) != 4 or (k.shape, k.dtype) != (v.shape, v.dtype):
             raise InvalidArgumentError(
                 "kv_pair needs keys and values [B, C, Hkv, D] of one dtype, got "
@@ -133,6 +130,10 @@ class CacheCalls:
 
     def put(self, cache: KVCache) -> StoredKVCache:
         """A stored copy of an in-memory cache."""
+        if not isinstance(cache, KVCache):
+            raise InvalidArgumentError(
+                f"put stores a copy of a KVCache in memory, got {reprlib.repr(cache)}"
+            )
         batch, capacity, heads, head_dim = cache.k.shape
         made = self.kv_cache(
             batch=batch,
@@ -199,6 +200,7 @@ class CacheCalls:
         Its rows may hold more than before that call, and other layers' other numbers of tokens;
         what they held before is there, unless the call began rows anew: `with_lengths` cuts back.
         """
+        _check_cache(cache)
         cache_id, _ = self._read(cache)
         handles = self._engine.cache_handles(cache_id, self._engine.version(cache_id))
         return cache.with_handles(handles, np.array(self._engine.lengths(cache_id), np.int32))
@@ -234,10 +236,12 @@ class CacheCalls:
         """The engine's number of a cache of this store, and the version of the handle."""
         if isinstance(cache, StoredArray):
             return self._engine.read_cache_handle(handle_integers(cache.handle))
+        _check_cache(cache)
         return self._engine.read_cache_handles(handle_integers(cache.k), handle_integers(cache.v))
 
     def _check_current(self, cache: StoredKVCache) -> tuple[int, int]:
         """What `_read` gives, of a cache that has not been appended to since."""
+        _check_cache(cache)
         cache_id, version = self._read(cache)
         if version != self._engine.version(cache_id):
             raise StaleHandleError(
@@ -246,3 +250,28 @@ class CacheCalls:
                 "with_lengths rolls it back"
             )
         return cache_id, version
+
+    def _all_current(
+        self, caches: Sequence[StoredKVCache]
+    ) -> tuple[list[StoredKVCache], list[tuple[int, int]]]:
+        """The caches of all layers, and what `_check_current` gives of each."""
+        try:
+            given = list(caches)
+        except TypeError:
+            raise InvalidArgumentError(
+                f"caches are a list, one of each layer, got {reprlib.repr(caches)}"
+            ) from None
+        return given, list(map(self._check_current, given))
+
+
+def _check_cache(cache: Any) -> None:
+    """Refuse what is no cache in a store.
+
+    Raises:
+      InvalidArgumentError: says what it is.
+    """
+    if not isinstance(cache, StoredKVCache):
+        raise InvalidArgumentError(
+            f"a cache in a store is a StoredKVCache, got {reprlib.repr(cache)}: give it as the "
+            "store or the last call returned it"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import reprlib
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -125,8 +126,7 @@ class Store(CacheCalls):
         """
         from nspjax.runtime.saved_prefix import save_prefix  # loads the engine
 
-        caches = list(caches)
-        handles = list(map(self._check_current, caches))
+        caches, handles = self._all_current(caches)
         save_prefix(self._engine, path, caches, handles, row, n_tokens, model)
 
     def load_prefix(
@@ -152,8 +152,7 @@ class Store(CacheCalls):
         """
         from nspjax.runtime.saved_prefix import load_prefix
 
-        caches = list(caches)
-        handles = list(map(self._check_current, caches))
+        caches, handles = self._all_current(caches)
         return load_prefix(self._engine, path, caches, handles, row, model)
 
     # ---- weights --------------------------------------------------------------------------------
@@ -165,6 +164,8 @@ class Store(CacheCalls):
           StoreFullError: the directories, or host_memory, have too little room.
           InvalidArgumentError: an array of something else than numbers, or of less than bytes.
         """
+        if not isinstance(array, jax.Array | np.ndarray):
+            raise InvalidArgumentError(f"put_weight takes an array, got {reprlib.repr(array)}")
         number = self._engine.put_weight(weight_bytes(array))
         handle = own_buffer(self._engine.weight_handle(number))
         return StoredWeight(handle, tuple(array.shape), jnp.dtype(array.dtype))
@@ -178,6 +179,8 @@ class Store(CacheCalls):
 
     def drop_weight(self, weight: StoredWeight) -> None:
         """Give its room back; programs that load it are refused from now on."""
+        if not isinstance(weight, StoredWeight):
+            raise InvalidArgumentError(f"no weight in a store: {reprlib.repr(weight)}")
         self._engine.drop_weight(self._engine.read_weight_handle(handle_integers(weight.handle)))
 
     # ---- the store itself -----------------------------------------------------------------------

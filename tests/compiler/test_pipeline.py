@@ -1,6 +1,7 @@
 """The pass driver: text to passes and back, observers, and what it refuses."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,8 +54,9 @@ def test_text_to_passes_and_back():
         ("no-such-pass", "there is no pass 'no-such-pass'; there are: .*lower-to-ffi, offload-kv"),
         ("offload-kv{depth=1}", "offload-kv has no option 'depth'; it has: none"),
         ("probe{distance}", "cannot read the option 'distance'"),
-        ("probe{distance=far}", "distance must be a int, got 'far'"),
-        ("probe{eager=1}", "eager must be a bool, got '1'"),
+        ("probe{distance=far}", "distance must be a whole number, got 'far'"),
+        ("probe{max-share=all}", "max-share must be a number, got 'all'"),
+        ("probe{eager=1}", "eager must be true or false, got '1'"),
     ],
 )
 def test_bad_text_is_refused(text, message):
@@ -213,6 +215,72 @@ def test_what_a_module_may_hold_after_a_stage(stage, message):
         return
     with pytest.raises(CompilerError, match=f"invalid after says: .*{message}"):
         run(mlir.parse(START))
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoils:
+    """The last operation of a name, in one respect."""
+
+    op: str
+    how: Callable[[mlir.Operation], object]
+    name: ClassVar[str] = "spoils"
+
+    def run(self, module):
+        self.how([op for op in mlir.operations(module) if op.name == self.op][-1])
+        return module
+
+
+def set_type(value, shape, element):
+    value.set_type(mlir.tensor_type(shape, element, mlir.maker(value).context))
+
+
+TWO_LOADS = START.replace(
+    "  return", '  %1 = "nsp.load"(%w) : (tensor<4xi32>) -> tensor<8x8xf32>\n  return'
+)
+
+
+@pytest.mark.parametrize(
+    ("op", "how", "message"),
+    [
+        ("nsp.attend_start", {"scale": 1}, "has 'scale' as an attribute, a float, got 1"),
+        ("nsp.attend_start", {"cache_dtype": 16}, "'cache_dtype' as an attribute, a str, got 16"),
+        ("nsp.attend_start", {"depth": 2}, "has no attribute 'depth'"),
+        ("nsp.load", {"depth": 2}, "has no attribute 'depth'"),
+        (
+            "nsp.attend_wait",
+            lambda op: set_type(op.results[1], (2, 1, 4), "f16"),
+            "has 'lse' of f32, got tensor<2x1x4xf16>",
+        ),
+        (
+            "nsp.attend_start",
+            lambda op: set_type(op.results[0], (3,), "i32"),
+            r"has 'ticket' \[2\], got tensor<3xi32>",
+        ),
+        (
+            "nsp.attend_start",
+            lambda op: nsp.set_operand(op, "length", nsp.operand(op, "handle_k")),
+            r"has 'length' \[B = 2\], got tensor<4xi32>",
+        ),
+    ],
+)
+def test_what_was_right_is_checked_after_every_pass(op, how, message):
+    """Also where others of that name are still as they were."""
+
+    def set_attributes(op):
+        for name, value in how.items():
+            op.attributes[name] = mlir.attribute(value, op.context)
+
+    spoils = Spoils(op, set_attributes if isinstance(how, dict) else how)
+    with pytest.raises(CompilerError, match=f"invalid after spoils: {op} at .* {message}"):
+        Pipeline((Says(None), spoils, Says(None))).run(mlir.parse(TWO_LOADS))
+
+
+def test_an_operand_is_no_result():
+    """The same types, divided otherwise."""
+    wrong = '%1:2 = "nsp.load"() : () -> (tensor<4xi32>, tensor<8x8xf32>)'
+    text = START.replace("  return", f"  {wrong}\n  return")
+    with pytest.raises(CompilerError, match=r"invalid after says: nsp.load at .* got 0 and 2"):
+        Pipeline((Says(None),)).run(mlir.parse(text))
 
 
 def test_a_mark_that_is_left():

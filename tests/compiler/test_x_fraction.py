@@ -120,9 +120,3 @@ def test_a_number_may_be_given():
 def test_other_fractions_are_refused(options):
     with pytest.raises(PipelineError, match="auto or a number from 0 to 1"):
         Pipeline.parse(f"x-cache{{{options}}}")
-
-
-@pytest.mark.parametrize("text", ["x-cache{chunk-tokens=0}", "interleave{groups=0}"])
-def test_none_of_something_is_refused(text):
-    with pytest.raises(PipelineError, match="1 or more"):
-        Pipeline.parse(text)

@@ -15,8 +15,9 @@ from nspjax.compiler.driver.presets import PRESETS
 from nspjax.compiler.driver.properties import Properties
 from nspjax.compiler.nsp import Stage
 from nspjax.compiler.nsp.hazards import check_schedule
-from nspjax.compiler.nsp.verify import verify
+from nspjax.compiler.nsp.verify import Verifier
 from nspjax.compiler.passes import pass_names, registered_pass
+from nspjax.compiler.passes.options import option_name
 from nspjax.errors import CompilerError, PipelineError
 
 MOST_CHARACTERS = 10_000
@@ -134,14 +135,14 @@ class Pipeline:
         Raises:
           CompilerError: a pass refused the module, or left one that does not verify.
         """
-        stage = None
+        stage, verifier = None, Verifier()
         for index, step in enumerate(self.passes):
             begin = time.perf_counter()
             stage = Properties.of(step).stage or stage
             if stage is Stage.LOWERED:
                 check_schedule(module)
             module = step.run(module)
-            _verify(module, stage, step.name)
+            _verify(module, stage, verifier, step.name)
             report = PassReport(index, step.name, module, (time.perf_counter() - begin) * 1e6)
             for observe in observers:
                 observe(report)
@@ -151,7 +152,7 @@ class Pipeline:
 def pass_text(step: Pass) -> str:
     """A pass as `Pipeline.parse` reads it, with the options that differ from their defaults."""
     options = [
-        f"{field.name.replace('_', '-')}={_text(getattr(step, field.name))}"
+        f"{option_name(field.name)}={_text(getattr(step, field.name))}"
         for field in dataclasses.fields(step)  # pyright: ignore[reportArgumentType]
         if getattr(step, field.name) != field.default
     ]
@@ -195,10 +196,11 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
             return kind(text)
         except ValueError:
             pass
-    wanted = f"a {kind.__name__}"
     if issubclass(kind, enum.Enum):
         wanted = f"one of {', '.join(str(choice.value) for choice in kind)}"
-    raise PipelineError(f"{pass_name}: {option} must be {wanted}, got {text!r}")
+    else:
+        wanted = {bool: "true or false", int: "a whole number"}.get(kind, "a number")
+    raise PipelineError(f"{pass_name}: {option_name(option)} must be {wanted}, got {text!r}")
 
 
 def _check_order(passes: typing.Sequence[Pass]) -> None:
@@ -222,13 +224,13 @@ def _check_order(passes: typing.Sequence[Pass]) -> None:
         brought = step
 
 
-def _verify(module: mlir.Module, stage: Stage | None, after: str) -> None:
+def _verify(module: mlir.Module, stage: Stage | None, verifier: Verifier, after: str) -> None:
     try:
         module.operation.verify()
     except Exception as error:  # MLIR's own error class is not public
         raise CompilerError(f"the module is invalid after {after}: {error}") from error
     try:
-        verify(module, stage)
+        verifier.module(module, stage)
     except CompilerError as error:
         raise CompilerError(f"the module is invalid after {after}: {error}") from error
 

@@ -66,6 +66,7 @@ from nspjax.compiler.mlir.reading import tensor as tensor
 from nspjax.compiler.mlir.reading import tensor_bytes as tensor_bytes
 from nspjax.compiler.mlir.reading import tensor_of_type as tensor_of_type
 from nspjax.compiler.mlir.reading import terminator as terminator
+from nspjax.compiler.mlir.reading import types as types
 from nspjax.compiler.mlir.stablehlo_reading import comparison as comparison
 from nspjax.compiler.mlir.stablehlo_reading import constant_array as constant_array
 from nspjax.compiler.mlir.stablehlo_reading import definition as definition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ Type = ir.Type
 def operations(module: Module | Operation) -> Iterator[Operation]:
     """All operations in textual order, as they are at the time of the call."""
     found: list[Operation] = []
+    note, go_on = found.append, ir.WalkResult.ADVANCE  # looked up once: it is called often
 
     def visit(op: Operation) -> Any:
-        found.append(op)
-        return ir.WalkResult.ADVANCE
+        note(op)
+        return go_on
 
     module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
     return iter(found)
@@ -154,6 +155,10 @@ def tensor_of_type(kind: Type) -> tuple[tuple[int, ...], str]:
     """Shape and element type that a value of that type has."""
     ranked = ir.RankedTensorType(kind)
     return tuple(ranked.shape), str(ranked.element_type)
+
+
+def types(values: Iterable[Value]) -> tuple[Type, ...]:
+    return tuple([value.type for value in values])
 
 
 def is_tensor_type(kind: Type) -> bool:

@@ -8,42 +8,68 @@ from nspjax.errors import CompilerError
 from nspjax.ops.attention import CACHED_ATTENTION
 
 
-def verify(module: mlir.Module, stage: Stage | None) -> None:
-    """Refuse a module that holds what it may not.
+class Verifier:
+    """Checks modules of one context, operations that are alike only once.
 
-    - Operations of the dialect are those of `ops.py`, with the operands, results and attributes
-      that they have there. So are the engine's calls by name.
-    - Each may stand in a module from its stage on: nsp.attend when caches are offloaded,
-      nsp.prefetch when the module is scheduled.
-    - When caches are offloaded no mark of a cached attention is left.
-    - When it is lowered no operation of the dialect is left.
-
-    stage: None where no pass has said how far it brought the module.
-
-    Raises:
-      CompilerError: says which operation, and where.
+    What `Op.check` says follows from an operation's name, types and attributes. MLIR keeps equal
+    types and attributes once in a context, so a set of them costs little, and a decode step has
+    hardly more different operations than one of its layers.
     """
-    for op in mlir.operations(module):
-        if op.name == "stablehlo.custom_call":
-            nsp.call_kind(op)
-        elif op.name == "stablehlo.composite":
-            if stage is Stage.OFFLOADED or stage is Stage.SCHEDULED:
-                _check_no_mark(op, stage)
-        elif op.name.startswith(nsp.DIALECT):
-            _check_operation(op, stage)
+
+    def __init__(self) -> None:
+        self._right: set[tuple[object, ...]] = set()
+
+    def module(self, module: mlir.Module, stage: Stage | None) -> None:
+        """Refuse a module that holds what it may not.
+
+        - Operations of the dialect are those of `ops.py`, with the operands, results and attributes
+          that they have there. So are the engine's calls by name.
+        - Each may stand in a module from its stage on: nsp.attend when caches are offloaded,
+          nsp.prefetch when the module is scheduled.
+        - When caches are offloaded no mark of a cached attention is left.
+        - When it is lowered no operation of the dialect is left.
+
+        stage: None where no pass has said how far it brought the module.
+
+        Raises:
+          CompilerError: says which operation, and where.
+        """
+        for op in mlir.operations(module):
+            name = op.name
+            if name == "stablehlo.custom_call":
+                nsp.call_kind(op)
+            elif name == "stablehlo.composite":
+                if stage is Stage.OFFLOADED or stage is Stage.SCHEDULED:
+                    _check_no_mark(op, stage)
+            elif name.startswith(nsp.DIALECT):
+                self.operation(op)
+                _check_stage(op, stage)
+
+    def operation(self, op: mlir.Operation) -> None:
+        """Refuse an operation of the dialect that `Op.build` would not have made.
+
+        Raises:
+          CompilerError: says which, and where.
+        """
+        attributes = tuple(op.attributes.items())
+        alike = (op.name, mlir.types(op.operands), mlir.types(op.results), attributes)
+        if alike in self._right:
+            return
+        kind = nsp.call_kind(op)
+        assert kind is not None, "its name begins as ours do"
+        kind.check(op)
+        self._right.add(alike)
 
 
-def _check_operation(op: mlir.Operation, stage: Stage | None) -> None:
-    kind = nsp.call_kind(op)
-    assert kind is not None, "its name begins as ours do"
-    kind.check(op)
+def _check_stage(op: mlir.Operation, stage: Stage | None) -> None:
     if stage is None:
         return
     if stage is Stage.LOWERED:
         raise _refused(op, "is left in a module that is lowered")
-    if kind.since is not None and stage < kind.since:
+    since = nsp.OPS[op.name].since
+    if since is not None and stage < since:
         raise _refused(
-            op, f"is in a module that is {_text(stage)}: it may be once that is {_text(kind.since)}"
+            op, f"is in a module that is {_text(stage)}: it may be once that is {_text(since)}"
         )
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.machine.costs import capacity_tokens
 from nspjax.compiler.machine.rates import rates_of
 from nspjax.compiler.machine.timeline import Schedule
 from nspjax.compiler.passes import registered_pass
@@ -33,9 +32,10 @@ class AutoInterleave:
 
     def run(self, module: mlir.Module) -> mlir.Module:
         rates = rates_of(module)
-        if rates is None or not any(map(decodes_a_batch, mlir.operations(module))):
+        starts = list(filter(decodes_a_batch, mlir.operations(module)))
+        if rates is None or not starts:
             return module
-        context_tokens = (capacity_tokens(module) or 0) // 2
+        context_tokens = max(nsp.cache_shape(start)[1] for start in starts) // 2
         whole = Schedule.of(module, context_tokens)
         most_s = (1 - LEAST_GAIN) * whole.on(rates).end_s
         # two groups read the weights twice, and in no order is the busiest lane done sooner: what

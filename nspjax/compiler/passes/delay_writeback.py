@@ -9,7 +9,7 @@ from typing import ClassVar
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp import handles
 from nspjax.compiler.nsp.layer_blocks import layer_blocks, operations_of, reads_of, wait_of
-from nspjax.errors import PipelineError
+from nspjax.compiler.passes.options import check_whole
 
 After = dict[mlir.Operation, list[mlir.Value]]
 """operands that operations get at the end, when none is looked for any more"""
@@ -43,10 +43,7 @@ class DelayWriteback:
     last attention of the block"""
 
     def __post_init__(self) -> None:
-        if self.interval < 1:
-            raise PipelineError(
-                f"{self.name}: interval must be at least 1 token, got {self.interval}"
-            )
+        check_whole(self, "interval", least=1)
 
     @property
     def interval_tokens(self) -> int | None:

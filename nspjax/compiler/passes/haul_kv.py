@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.errors import PipelineError
+from nspjax.compiler.passes.options import check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,7 @@ class HaulKV:
     since a tile that two chunks have is read twice"""
 
     def __post_init__(self) -> None:
-        if self.chunk_tokens < 1:
-            raise PipelineError(f"haul-kv: chunk-tokens must be 1 or more, got {self.chunk_tokens}")
+        check_whole(self, "chunk_tokens", least=1)
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for op in mlir.operations(module):
@@ -34,7 +33,7 @@ class HaulKV:
                     mlir.Builder(op),
                     **nsp.operands(op),
                     **nsp.attributes(op),
-                    chunk_tokens=self.chunk_tokens,
+                    chunk_tokens=min(self.chunk_tokens, nsp.cache_shape(op)[1]),
                     after=nsp.after(op),
                 )
                 mlir.replace(op, list(haul.results))

@@ -7,7 +7,7 @@ import math
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.errors import PipelineError
+from nspjax.compiler.passes.options import check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,7 @@ class HostDot:
     """with more rows XLA's products are as fast"""
 
     def __post_init__(self) -> None:
-        if self.most_rows < 1:
-            raise PipelineError(f"host-dot: most-rows must be 1 or more, got {self.most_rows}")
+        check_whole(self, "most_rows", least=1)
 
     def run(self, module: mlir.Module) -> mlir.Module:
         from nspjax import _engine

@@ -9,7 +9,7 @@ from typing import ClassVar
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.batch.axis import Cloner, joined, rows_of_batch
 from nspjax.compiler.batch.rules import Part
-from nspjax.errors import PipelineError
+from nspjax.compiler.passes.options import check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,7 @@ class InterleaveBatch:
     after: ClassVar[tuple[str, ...]] = ("split-attention",)
 
     def __post_init__(self) -> None:
-        if self.groups < 1:
-            raise PipelineError(f"interleave: groups must be 1 or more, got {self.groups}")
+        check_whole(self, "groups", least=1)
 
     def run(self, module: mlir.Module) -> mlir.Module:
         if self.groups == 1 or not any(map(decodes_a_batch, mlir.operations(module))):

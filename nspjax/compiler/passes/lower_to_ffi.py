@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.lowering import EXPANSIONS
+from nspjax.compiler.nsp.verify import Verifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +30,16 @@ class LowerToFFI:
             EXPANSIONS[op.name](module, op)
         if expanded:
             mlir.remove_unused_functions(module)
+        verifier = Verifier()
         for op in mlir.operations(module):
             if (kind := nsp.kind(op)) is not None:
+                verifier.operation(op)
                 _lower(op, kind)
         return module
 
 
 def _lower(op: mlir.Operation, kind: nsp.Op) -> None:
     assert kind.target is not None, f"{op.name} has an expansion"
-    kind.check(op)
     given = nsp.attributes(op)
     config = {item.name: given.pop(item.name) for item in kind.attributes if item.for_engine}
     mlir.replace(op, mlir.custom_call(op, kind.target, config, notes=given))

@@ -8,6 +8,7 @@ from typing import ClassVar
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp.edges import CALL, LOOP, unchanged
 from nspjax.compiler.nsp.weight_block import WeightBlock
+from nspjax.compiler.passes.options import check_whole
 from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.runtime.handle import HANDLE_INTEGERS
 
@@ -33,6 +34,9 @@ class OffloadWeights:
     name: ClassVar[str] = "offload-weights"
     keep: int = 4
     """attentions that a loaded weight outlives; used again later than that, it is loaded again"""
+
+    def __post_init__(self) -> None:
+        check_whole(self, "keep", least=0)
 
     def run(self, module: mlir.Module) -> mlir.Module:
         weights = mlir.weight_arguments(module)

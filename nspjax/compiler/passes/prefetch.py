@@ -11,7 +11,7 @@ from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp import handles
 from nspjax.compiler.nsp.dependence import Dependence, members
 from nspjax.compiler.nsp.layer_blocks import layer_blocks
-from nspjax.errors import PipelineError
+from nspjax.compiler.passes.options import check_whole
 
 
 class Order(enum.StrEnum):
@@ -46,10 +46,8 @@ class Prefetch:
     every distance-th attention, the next `distance` layers, the furthest first"""
 
     def __post_init__(self) -> None:
-        if self.distance < 1:
-            raise PipelineError(f"{self.name}: distance must be at least 1, got {self.distance}")
-        if self.bytes < 0:
-            raise PipelineError(f"{self.name}: bytes must not be negative, got {self.bytes}")
+        check_whole(self, "distance", least=1)
+        check_whole(self, "bytes", least=0, most=2**63 - 1)
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for block in layer_blocks(module):

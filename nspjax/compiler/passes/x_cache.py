@@ -6,10 +6,10 @@ import dataclasses
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
+from nspjax.compiler.passes.options import check_whole
 from nspjax.compiler.x_cache.finding import is_of_a_layer, layers_of
 from nspjax.compiler.x_cache.fraction import AUTO, auto_share, checked_fraction, rows_with_x
 from nspjax.compiler.x_cache.rewriting import Layers
-from nspjax.errors import PipelineError
 from nspjax.ops.projection import PROJECT_KV
 
 
@@ -37,8 +37,7 @@ class XCache:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fraction", checked_fraction(self.fraction))
-        if self.chunk_tokens < 1:
-            raise PipelineError(f"x-cache: chunk-tokens must be 1 or more, got {self.chunk_tokens}")
+        check_whole(self, "chunk_tokens", least=1)
 
     @property
     def needs_rates(self) -> bool:

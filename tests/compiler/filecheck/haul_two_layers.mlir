@@ -7,7 +7,7 @@
 // CHECK: return %[[TWO]]#0, %[[ONE]]#1, %[[ONE]]#2, %[[TWO]]#1, %[[TWO]]#2
 // CHECK-LABEL: func.func private @layer
 // CHECK: call @nsp.haul_
-// CHECK: func.func private @nsp.haul_{{.*}}1024
+// CHECK: func.func private @nsp.haul_{{.*}}True_16
 // CHECK: @nspjax.fetch
 // CHECK-NOT: @nspjax.fetch
 // CHECK-NOT: @nspjax.attend
