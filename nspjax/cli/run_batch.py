@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nspjax.byte_size import parse_bytes
 from nspjax.cli.answer_settings import answer_settings
+from nspjax.cli.compilation_cache import compilation_cache
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
 from nspjax.cli.output_file import check_output
@@ -57,6 +58,7 @@ class RunBatch:
     interval_tokens: int | None = None
     errors: str | None = None
     limit: int | None = None
+    compilation_cache: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -176,6 +178,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
     import nspjax
 
     with contextlib.ExitStack() as opened:
+        opened.enter_context(compilation_cache(options.compilation_cache))
         store = None
         if options.store:
             memory: dict[str, Any] = _given(host_memory=options.host_memory)

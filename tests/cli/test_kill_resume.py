@@ -98,11 +98,7 @@ def test_with_a_model(tmp_path: Path, where: str, n_kills: int):
     if where == "storage":
         (tmp_path / "kv").mkdir()
         options += ["--store", str(tmp_path / "kv"), "--host-memory", "64MiB"]
-    compiled = {  # by the first run, for all others
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
-    }
-    job = Disturbed(["-m", "nspjax"], source, options, compiled)
+    job = Disturbed(["-m", "nspjax"], source, options, {})
     whole, n_bytes = job.undisturbed()
     for found in job.killed(n_kills, n_bytes, choose):
         assert found == whole

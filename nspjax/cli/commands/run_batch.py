@@ -153,6 +153,14 @@ def run_batch(
             help="Write what the store read, wrote and computed at the end, for ui.perfetto.dev.",
         ),
     ] = None,
+    compilation_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|none",
+            help="Keep compiled programs here for the next job; in the user's cache directory if "
+            "not given.",
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")
     ] = False,
@@ -200,6 +208,7 @@ def run_batch(
             interval_tokens,
             errors,
             limit,
+            compilation_cache,
         )
     )
     raise typer.Exit(code)
