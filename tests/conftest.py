@@ -12,11 +12,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 def _programs_are_compiled_once():
     """Many tests run programs that others ran: XLA compiles them once in each pytest process.
 
-    The processes that tests start compile for themselves: they are killed, and several write.
+    The commands that tests start share a cache of their own, not the user's.
     """
     import jax
 
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", os.path.join(directory, "of-commands"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         jax.config.update("jax_compilation_cache_dir", directory)

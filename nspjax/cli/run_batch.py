@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nspjax.byte_size import parse_bytes
 from nspjax.cli.answer_settings import answer_settings
+from nspjax.cli.compilation_cache import compilation_cache
 from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
 from nspjax.cli.output_file import check_output
@@ -55,6 +56,9 @@ class RunBatch:
     pipeline: str | None = None
     weights_resident: str | None = None
     interval_tokens: int | None = None
+    errors: str | None = None
+    limit: int | None = None
+    compilation_cache: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -93,6 +97,8 @@ class _Run:
         with BatchJob(
             options.input,
             options.output,
+            errors_path=options.errors,
+            limit=options.limit,
             model=served_name(options.model),
             seed=options.seed,
             settings=answer_settings(options),
@@ -130,6 +136,7 @@ class _Run:
                     stored,
                     seconds=time.monotonic() - self._started,
                     output=self._options.output,
+                    errors=self._options.errors,
                 )
             )
             if job.other_models:
@@ -155,13 +162,14 @@ class _Run:
         if not self.began or self._job is None or self._job.output_disturbed:
             return ""
         progress = self._job.progress()
+        kept_in = " and ".join(self._job.kept_in)
+        finished = f"{progress.finished} of {requests(progress.total)} are finished"
+        if self._options.output == "-":
+            return f"\n{finished}, and on standard output"
         if progress.finished == progress.total:
-            return f"\nall {requests(progress.total)} are finished in {self._options.output}"
+            return f"\nall {requests(progress.total)} are finished in {kept_in}"
         resume = "--resume instead of --overwrite" if self._options.overwrite else "--resume"
-        return (
-            f"\n{progress.finished} of {progress.total} requests are finished in "
-            f"{self._options.output}; the same command with {resume} answers the rest"
-        )
+        return f"\n{finished} in {kept_in}; the same command with {resume} answers the rest"
 
 
 @contextlib.contextmanager
@@ -170,6 +178,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
     import nspjax
 
     with contextlib.ExitStack() as opened:
+        opened.enter_context(compilation_cache(options.compilation_cache))
         store = None
         if options.store:
             memory: dict[str, Any] = _given(host_memory=options.host_memory)
@@ -242,7 +251,7 @@ def _check_trace(options: RunBatch) -> None:
         return
     if not options.store:
         raise InvalidArgumentError("--trace shows what a store does: it needs --store")
-    others = (options.input, options.output)
+    others = [options.input, options.output, *filter(None, [options.errors])]
     check_output("--trace", options.trace, other_than=others, ordinary=True)
 
 

@@ -21,10 +21,11 @@ def summary(
     *,
     seconds: float,
     output: str,
+    errors: str | None,
 ) -> str:
     """Requests, speeds, KV traffic and memory of this run. stored: None without a store."""
     lines = [
-        _requests(progress, seconds, output),
+        _requests(progress, seconds, output, errors),
         _speed("prefill", generated.prompt_tokens, generated.prefill_seconds)
         + _shared(generated.shared_prompt_tokens),
         _speed("decode", generated.generated_tokens, generated.decode_seconds),
@@ -64,12 +65,14 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _requests(progress: BatchProgress, seconds: float, output: str) -> str:
-    text = f"{requests(progress.finished - progress.before)} in {clock(seconds)} -> {output}"
+def _requests(progress: BatchProgress, seconds: float, output: str, errors: str | None) -> str:
+    where = "standard output" if output == "-" else output
+    text = f"{requests(progress.finished - progress.before)} in {clock(seconds)} -> {where}"
     if progress.before:
         text += f" ({progress.before} finished before)"
     if progress.refused:
-        text += f"; {progress.refused} could not be served: see their error lines"
+        where = "their error lines" if errors is None else errors
+        text += f"; {progress.refused} could not be served: see {where}"
     return text
 
 

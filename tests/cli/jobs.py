@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -22,12 +23,22 @@ def request_line(custom_id: str, **body: object) -> str:
 def results(output: Path) -> dict[str, dict]:
     """custom_id -> its result, without the time. Every id must be there once."""
     found = {}
-    for text in output.read_text().splitlines():
+    content = output.read_bytes()
+    content = gzip.decompress(content) if output.suffix == ".gz" else content
+    for text in content.splitlines():
         result = json.loads(text)
         assert result["custom_id"] not in found
         result["response"]["body"].pop("created", None)
         found[result["custom_id"]] = result
     return found
+
+
+def n_bytes_in(path: Path) -> int:
+    """-1 where there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 class Job:
@@ -42,6 +53,8 @@ class Job:
         env: Mapping[str, str] | None = None,
     ):
         self.output = output
+        self.lines = output if output.suffix == ".jsonl" else Path(f"{output}.partial.jsonl")
+        """the file that results are appended to"""
         self._log = output.with_suffix(".log")
         files = ["-i", str(source), "-o", str(output)]
         paths = [str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -53,9 +66,9 @@ class Job:
             )
 
     def wait_for_bytes(self, n_bytes: int, seconds: float = 240) -> bool:
-        """Until the output has grown to n_bytes. False: the process ended before."""
+        """Until the results have grown to n_bytes. False: the process ended before."""
         deadline = time.monotonic() + seconds
-        while not self.output.exists() or self.output.stat().st_size < n_bytes:
+        while n_bytes_in(self.lines) < n_bytes:
             if self.process.poll() is not None:
                 return False
             assert time.monotonic() < deadline, self.log()

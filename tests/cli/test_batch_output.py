@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from nspjax.errors import BatchFileError, NotFiniteError, RequestError, StorageIOError
 from nspjax.generate.batch.fields import FieldError
 from nspjax.generate.batch.fingerprint import Fingerprint
+from nspjax.generate.batch.finished import finished_ids
 from nspjax.generate.batch.input import BatchInput, InputEntry
+from nspjax.generate.batch.input_file import InputFile
 from nspjax.generate.batch.lines import parse_line
-from nspjax.generate.batch.output import finished_ids, open_output
+from nspjax.generate.batch.output import open_output
 from nspjax.generate.batch.results import error_line
 
 MADE_WITH = Fingerprint({"nspjax": "1", "dtype": "bfloat16", "seed": "0"})
@@ -29,8 +32,8 @@ def request(custom_id: str, prompt: str = "x"):
 def batch_of(*custom_ids: str) -> BatchInput:
     lines = map(request, custom_ids)
     return BatchInput(
-        "in.jsonl",
-        {n.custom_id: InputEntry(n.custom_id, i, 0, 0, n.digest) for i, n in enumerate(lines, 1)},
+        InputFile("in.jsonl"),
+        {n.custom_id: InputEntry(n.custom_id, i, 0, n.digest) for i, n in enumerate(lines, 1)},
     )
 
 
@@ -44,8 +47,8 @@ def path(tmp_path: Path) -> str:
 
 
 def resumed(path: str, batch: BatchInput) -> list[str]:
-    with open_output(path, keep=True, replace=False) as output:
-        return list(finished_ids(output, batch, "m", MADE_WITH))
+    with closing(open_output(path, keep=True, replace=False)) as output:
+        return list(finished_ids(output.earlier(), batch, "m", MADE_WITH))
 
 
 def resume_refused(path: str, batch: BatchInput) -> str:
@@ -71,7 +74,7 @@ def test_an_empty_file_is_a_fresh_one(path: str):
 
 def test_one_job_at_a_time(path: str):
     with (
-        open_output(path, keep=False, replace=False),
+        closing(open_output(path, keep=False, replace=False)),
         pytest.raises(BatchFileError, match="another job is writing"),
     ):
         open_output(path, keep=True, replace=False)
@@ -101,7 +104,7 @@ def test_a_failed_write_leaves_no_torn_line(path: str, monkeypatch: pytest.Monke
         return written
 
     monkeypatch.setattr(os, "write", nearly_full)
-    with open_output(path, keep=False, replace=False) as output:
+    with closing(open_output(path, keep=False, replace=False)) as output:
         output.append(result("a"))
         with pytest.raises(BatchFileError, match="No space left on device"):
             output.append(result("b"))
@@ -164,8 +167,8 @@ def test_the_answers_of_another_model(path: str):
 def test_lines_are_synced_now_and_then(path: str, monkeypatch: pytest.MonkeyPatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
-    monkeypatch.setattr("nspjax.generate.batch.output.SYNC_SECONDS", 0.0)
-    with open_output(path, keep=False, replace=False) as output:
+    monkeypatch.setattr("nspjax.generate.batch.result_file.SYNC_SECONDS", 0.0)
+    with closing(open_output(path, keep=False, replace=False)) as output:
         output.append(result("a"))
         assert synced == [len(result("a"))]
     assert synced == [len(result("a"))] * 2
@@ -229,7 +232,7 @@ def test_a_file_that_is_gone_is_noticed_and_its_results_kept(
     output.append(result("a"))
     disturb(path)
     if when == "in the middle":
-        monkeypatch.setattr("nspjax.generate.batch.output.SYNC_SECONDS", 0.0)
+        monkeypatch.setattr("nspjax.generate.batch.result_file.SYNC_SECONDS", 0.0)
         with pytest.raises(BatchFileError, match="removed or replaced while the job ran") as error:
             output.append(result("b"))
         output.close()  # says it once
@@ -240,12 +243,12 @@ def test_a_file_that_is_gone_is_noticed_and_its_results_kept(
     assert output.disturbed
     copy = str(error.value).partition(" are in ")[2].partition(": give it")[0]
     assert Path(copy).read_bytes() == result("a") + result("b")
-    with open_output(copy, keep=True, replace=False) as kept:
-        assert list(finished_ids(kept, batch_of("a", "b"), "m", MADE_WITH)) == ["a", "b"]
+    with closing(open_output(copy, keep=True, replace=False)) as kept:
+        assert list(finished_ids(kept.earlier(), batch_of("a", "b"), "m", MADE_WITH)) == ["a", "b"]
 
 
 def test_a_file_that_was_cut_is_not_written_on(path: str):
-    with open_output(path, keep=False, replace=False) as output:
+    with closing(open_output(path, keep=False, replace=False)) as output:
         output.append(result("a"))
         output.append(result("b"))
         os.truncate(path, len(result("a")) + 5)
@@ -278,7 +281,7 @@ def test_a_file_that_somebody_else_writes_over(path: str, resumes: bool, text: b
     if resumes:
         output.close()
         output = open_output(path, keep=True, replace=False)
-        assert list(finished_ids(output, batch, "m", MADE_WITH)) == ["a", "b", "c"]
+        assert list(finished_ids(output.earlier(), batch, "m", MADE_WITH)) == ["a", "b", "c"]
     with open(path, "r+b") as file:
         file.seek(len(lines[0]) + 20)
         file.write(text)
@@ -296,13 +299,13 @@ def test_a_file_that_somebody_else_writes_over(path: str, resumes: bool, text: b
 def test_content_that_is_not_thrown_away_yet_is_not_looked_at(path: str):
     """An --overwrite that ends before it begins leaves what there is, and says nothing of it."""
     Path(path).write_bytes(b"other things\n")
-    with open_output(path, keep=False, replace=True):
+    with closing(open_output(path, keep=False, replace=True)):
         Path(path).write_bytes(b"otherwise...\n")
     assert Path(path).read_bytes() == b"otherwise...\n"
 
 
 def test_a_file_that_was_moved_back_in_time_is_the_same(path: str):
-    with open_output(path, keep=False, replace=False) as output:
+    with closing(open_output(path, keep=False, replace=False)) as output:
         os.rename(path, path + ".moved")
         os.symlink(path + ".moved", path)
         output.append(result("a"))

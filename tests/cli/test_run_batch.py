@@ -265,7 +265,7 @@ def test_the_output_cannot_be_written(refused: Callable[..., str]):
     assert "there is no directory none" in refused("-o", "none/out.jsonl")
     assert "Is a directory" in refused("-o", "model")
     assert "same file" in refused("-o", "in.jsonl", "--overwrite")
-    with open_output("out.jsonl", keep=False, replace=False):
+    with contextlib.closing(open_output("out.jsonl", keep=False, replace=False)):
         assert "another job is writing" in refused("--resume")
 
 

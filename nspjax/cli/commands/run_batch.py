@@ -30,16 +30,39 @@ def _checked_kv_dtype(name: str | None) -> str | None:
 def run_batch(
     input: Annotated[
         str,
-        typer.Option("--input", "-i", metavar="FILE", help="Requests, one JSON object a line."),
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="Requests: lines of JSON, also compressed (gzip, zstd), or a Parquet table; - is "
+            "standard input.",
+        ),
     ],
     output: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="FILE", help="Results, in the order they finish."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Results, in the order they finish: lines of JSON, or what .gz, .zst or .parquet "
+            "says; - is standard output.",
+        ),
     ],
     model: Annotated[
         str,
         typer.Option(metavar="DIR|ID", help="A Hugging Face checkpoint directory, or a hub id."),
     ],
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Results of requests that got no answer; in the output if not given.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Answer the first N requests only."),
+    ] = None,
     store: Annotated[
         list[str] | None,
         typer.Option(
@@ -130,6 +153,14 @@ def run_batch(
             help="Write what the store read, wrote and computed at the end, for ui.perfetto.dev.",
         ),
     ] = None,
+    compilation_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|none",
+            help="Keep compiled programs here for the next job; in the user's cache directory if "
+            "not given.",
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")
     ] = False,
@@ -175,6 +206,9 @@ def run_batch(
             pipeline,
             weights_resident,
             interval_tokens,
+            errors,
+            limit,
+            compilation_cache,
         )
     )
     raise typer.Exit(code)

@@ -1,19 +1,17 @@
-"""The input file of a batch job: checked as a whole first, then read line by line.
+"""The input of a batch job: checked as a whole first, then read request by request.
 
 Long contexts make long lines, so only an index is kept in memory (who, where, digest), never the
-requests; a line is read again when its turn comes.
+requests; they are read again as their turns come.
 """
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
-import os
-import stat
 from collections.abc import Iterable, Iterator
 
 from nspjax.errors import BatchFileError
-from nspjax.generate.batch.lines import BatchLine, parse_line, shown
+from nspjax.generate.batch.input_file import InputFile, InputLine, open_input
+from nspjax.generate.batch.lines import BatchLine, shown
 
 _MOST_PROBLEMS = 5
 """Bad lines that one message names."""
@@ -25,102 +23,99 @@ class InputEntry:
 
     custom_id: str
     number: int
-    offset: int
-    size: int
+    n_bytes: int
     digest: str
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchInput:
-    """A checked input file. by_id: its entries, in the order of the file."""
+    """A checked input. by_id: its entries, in the order of the file, as many as were asked for."""
 
-    path: str
+    file: InputFile
     by_id: dict[str, InputEntry]
+    limit: int | None = None
+
+    @property
+    def among(self) -> str:
+        """For messages: what was read of the file, if it is not all."""
+        return "" if self.limit is None else f" among its first {self.limit} requests"
 
     def read(self, entries: Iterable[InputEntry]) -> Iterator[BatchLine]:
-        """The requests of `entries`, each read when it is asked for.
+        """The requests of `entries`, which are in the order of the file, each read when it is
+        asked for.
 
         Raises:
           BatchFileError: the file changed after it was checked.
         """
-        with open(self.path, "rb") as file:
-            for entry in entries:
-                file.seek(entry.offset)
-                line = _parse_again(file.read(entry.size))
-                if line is None or line.digest != entry.digest:
-                    raise BatchFileError(
-                        f"{self.path} changed while the job ran: line {entry.number} is another "
-                        "than when the job began"
-                    )
-                yield line
+        lines = self.file.lines()
+        for entry in entries:
+            line = next((line for line in lines if line.number >= entry.number), None)
+            request = None if line is None or line.number > entry.number else _parse_again(line)
+            if request is None or request.digest != entry.digest:
+                raise BatchFileError(
+                    f"{self.file} changed while the job ran: {self.file.unit} {entry.number} is "
+                    "another than when the job began"
+                )
+            yield request
+
+    def close(self) -> None:
+        """Throw the copy of standard input away, if there is one."""
+        self.file.close()
 
 
-def scan_input(path: str) -> BatchInput:
-    """Check every line of the file and index it. Blank lines, CRLF and a BOM are accepted.
+def scan_input(path: str, limit: int | None = None) -> BatchInput:
+    """Check every line of the file, or as many as have the first `limit` requests, and index it.
 
     Raises:
       BatchFileError: the file cannot be read, holds no request, or has bad lines or equal
         custom_ids; names up to five lines.
     """
+    file = open_input(path)
+    try:
+        return BatchInput(file, _index(file, limit), limit)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _index(file: InputFile, limit: int | None) -> dict[str, InputEntry]:
     by_id: dict[str, InputEntry] = {}
     problems: list[str] = []
-    try:
-        _check_regular(path)
-        with open(path, "rb") as file:
-            for number, offset, text in _lines(file):
-                try:
-                    line = parse_line(text)
-                    _check_new(line.custom_id, by_id)
-                except BatchFileError as error:
-                    problems.append(f"line {number}: {error}")
-                    continue
-                by_id[line.custom_id] = InputEntry(
-                    line.custom_id, number, offset, len(text), line.digest
-                )
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BatchFileError(f"cannot read the input {path}: {reason}") from error
-    if problems:
-        raise BatchFileError(f"the input {path} was refused:\n" + _listed(problems))
-    if not by_id:
-        raise BatchFileError(f"the input {path} holds no request: it is empty")
-    return BatchInput(path, by_id)
-
-
-def _check_regular(path: str) -> None:
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise BatchFileError(
-            f"the input {path} must be an ordinary file: it is read twice, to check it first"
+    for line in file.lines():
+        if len(by_id) == limit:
+            break
+        try:
+            request = line.parse()
+            _check_new(request.custom_id, by_id, file.unit)
+        except BatchFileError as error:
+            problems.append(f"{file.unit} {line.number}: {error}")
+            continue
+        by_id[request.custom_id] = InputEntry(
+            request.custom_id, line.number, line.n_bytes, request.digest
         )
+    if problems:
+        raise BatchFileError(f"the input {file} was refused:\n" + _listed(problems, file.unit))
+    if not by_id:
+        raise BatchFileError(f"the input {file} holds no request: it is empty")
+    return by_id
 
 
-def _lines(file: Iterable[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """(line number, offset, text) of the lines that are not blank."""
-    offset = 0
-    for number, raw in enumerate(file, 1):
-        start, offset = offset, offset + len(raw)
-        if number == 1 and raw.startswith(codecs.BOM_UTF8):
-            start, raw = start + len(codecs.BOM_UTF8), raw[len(codecs.BOM_UTF8) :]
-        if raw.strip():
-            yield number, start, raw.rstrip(b"\r\n")
-
-
-def _check_new(custom_id: str, by_id: dict[str, InputEntry]) -> None:
+def _check_new(custom_id: str, by_id: dict[str, InputEntry], unit: str) -> None:
     if custom_id in by_id:
         raise BatchFileError(
-            f"the custom_id {shown(custom_id)} is that of line {by_id[custom_id].number} too"
+            f"the custom_id {shown(custom_id)} is that of {unit} {by_id[custom_id].number} too"
         )
 
 
-def _listed(problems: list[str]) -> str:
+def _listed(problems: list[str], unit: str) -> str:
     lines = [f"  {problem}" for problem in problems[:_MOST_PROBLEMS]]
     if len(problems) > _MOST_PROBLEMS:
-        lines.append(f"  … and {len(problems) - _MOST_PROBLEMS} more lines")
+        lines.append(f"  … and {len(problems) - _MOST_PROBLEMS} more {unit}s")
     return "\n".join(lines)
 
 
-def _parse_again(text: bytes) -> BatchLine | None:
+def _parse_again(line: InputLine) -> BatchLine | None:
     try:
-        return parse_line(text)
+        return line.parse()
     except BatchFileError:
         return None

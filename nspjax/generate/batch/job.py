@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import time
 from collections import Counter
@@ -13,9 +15,10 @@ from typing import Any, Protocol
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.fingerprint import fingerprint
+from nspjax.generate.batch.finished import finished_ids
 from nspjax.generate.batch.input import BatchInput, scan_input
 from nspjax.generate.batch.lines import BatchLine
-from nspjax.generate.batch.output import BatchOutput, finished_ids, open_output
+from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, open_output
 from nspjax.generate.batch.results import answer_line, error_line
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
 
@@ -56,8 +59,11 @@ class BatchJob:
     """A checked input and a locked output; `run` answers what is missing. Close it after use.
 
     Args:
-      input_path: OpenAI batch lines.
-      output_path: result lines, in the order in which requests finish.
+      input_path: OpenAI batch lines, or a table of them; "-" is standard input.
+      output_path: result lines, in the order in which requests finish, or what its suffix says;
+        "-" is standard output.
+      errors_path: the results of requests that got no answer; None: in the output, too.
+      limit: how many of the input's requests are the job, the first ones; None: all.
       resume: keep the output's results and skip their requests.
       overwrite: throw the output's content away, once `run` begins.
       model: the name under which answers are given; a resumed output must be of the same.
@@ -73,6 +79,8 @@ class BatchJob:
         input_path: str,
         output_path: str,
         *,
+        errors_path: str | None = None,
+        limit: int | None = None,
         model: str,
         seed: int = 0,
         settings: Mapping[str, object] | None = None,
@@ -81,15 +89,21 @@ class BatchJob:
     ):
         if resume and overwrite:
             raise BatchFileError("resume and overwrite exclude each other")
-        if _same_file(input_path, output_path):
-            raise BatchFileError(f"the input and the output are the same file: {input_path}")
-        self._input: BatchInput = scan_input(input_path)
-        self._output: BatchOutput = open_output(output_path, keep=resume, replace=overwrite)
+        _check_distinct(input_path, output_path, errors_path)
+        self._input: BatchInput = scan_input(input_path, limit)
+        self._outputs: list[Output] = []
+        """of answers and, if they are apart, of errors"""
         try:
+            for path in (output_path, errors_path):
+                if path is not None:
+                    self._outputs.append(open_output(path, keep=resume, replace=overwrite))
             made_with = fingerprint({"seed": seed, **(settings or {})})
-            done = finished_ids(self._output, self._input, model, made_with) if resume else {}
+            earlier = itertools.chain.from_iterable(each.earlier() for each in self._outputs)
+            done = finished_ids(earlier, self._input, model, made_with) if resume else {}
         except BaseException:
-            self._output.close()
+            self._input.close()
+            for each in self._outputs:
+                each.close()
             raise
         self._model, self._seed, self._fingerprint = model, seed, made_with
         self._finished_before = done.keys()
@@ -105,8 +119,13 @@ class BatchJob:
 
     @property
     def output_disturbed(self) -> bool:
-        """Whether others removed, replaced or changed the output while the job ran."""
-        return self._output.disturbed
+        """Whether others removed, replaced or changed an output while the job ran."""
+        return any(each.disturbed for each in self._outputs)
+
+    @property
+    def kept_in(self) -> list[str]:
+        """The files that have the results of a job that is not complete."""
+        return [each.kept_in for each in self._outputs if each.kept_in is not None]
 
     def run(self, engine: Engine) -> BatchProgress:
         """Answer every request that has no result yet.
@@ -115,8 +134,8 @@ class BatchJob:
           BatchFileError: the output cannot be written, or the input changed meanwhile.
           NspjaxError: the engine failed. What had finished is in the output.
         """
-        if not self._finished_before:
-            self._output.truncate()
+        for each in self._outputs:
+            each.begin(keep=bool(self._finished_before))
         for output in engine.stream(self._requests(engine)):
             finished = self._collect(output)
             if finished is not None:
@@ -124,8 +143,17 @@ class BatchJob:
         return self.progress()
 
     def close(self) -> None:
-        """Sync the output and give up its lock."""
-        self._output.close()
+        """Sync the outputs and give up their locks; if the job is complete, write those that are
+        written as a whole.
+
+        Raises:
+          BatchFileError: one of them cannot be written, or is not what was written.
+        """
+        complete = self._progress.finished == self._progress.total
+        self._input.close()
+        with contextlib.ExitStack() as closing:
+            for each in self._outputs:
+                closing.callback(each.close, complete=complete)
 
     def __enter__(self) -> BatchJob:
         return self
@@ -181,7 +209,7 @@ class BatchJob:
         if error is not None:
             self._refuse(finished.line, error)
             return
-        self._output.append(
+        self._outputs[0].append(
             answer_line(
                 finished.line,
                 request,
@@ -194,12 +222,24 @@ class BatchJob:
         self._count(answered=self._progress.answered + 1)
 
     def _refuse(self, line: BatchLine, error: NspjaxError) -> None:
-        self._output.append(error_line(line, error))
+        self._outputs[-1].append(error_line(line, error))
         self._count(refused=self._progress.refused + 1)
 
     def _count(self, **counts: int) -> None:
         self._progress = dataclasses.replace(self._progress, **counts)
 
 
+def _check_distinct(input_path: str, output_path: str, errors_path: str | None) -> None:
+    if errors_path == STANDARD_OUTPUT:
+        raise BatchFileError("errors go to a file of their own, or to the output: give its name")
+    named = {"the input": input_path, "the output": output_path, "the errors": errors_path}
+    files = {what: path for what, path in named.items() if path not in (None, STANDARD_OUTPUT)}
+    for (what, path), (other_what, other) in itertools.combinations(files.items(), 2):
+        if _same_file(path, other):
+            raise BatchFileError(f"{what} and {other_what} are the same file: {path}")
+
+
 def _same_file(one: str, other: str) -> bool:
-    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)

@@ -72,6 +72,11 @@ def parse_line(text: bytes) -> BatchLine:
     return BatchLine(value["custom_id"], value["url"], value["body"], digest)
 
 
+def unreadable_line(custom_id: str, problem: str) -> BatchLine:
+    """A request that has a custom_id, and otherwise what cannot be read."""
+    return BatchLine(custom_id, "", {}, _hash(f"{custom_id}: {problem}".encode()), problem)
+
+
 def shown(value: object) -> str:
     """`value` as JSON, cut to a length that fits a message."""
     text = json.dumps(value, ensure_ascii=False)

@@ -1,180 +1,47 @@
-"""The output file of a batch job: append-only, so that a kill at any moment loses no answer.
-
-A result is one `write()` of one whole line to a file opened with O_APPEND. What the process wrote
-survives its death; against a power cut the file is synced at most once a second, and at the end.
-A sync also checks whether others have removed, replaced or changed the file.
-"""
+"""Where the results of a batch job go: a file of lines, a packed file, or standard output."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import shutil
-import stat
-import tempfile
-import time
-from types import TracebackType
-from typing import BinaryIO
-
-import orjson
+from collections.abc import Iterator
+from typing import Protocol
 
 from nspjax.errors import BatchFileError
-from nspjax.generate.batch.fingerprint import Fingerprint
-from nspjax.generate.batch.input import BatchInput
-from nspjax.generate.batch.lines import shown
-from nspjax.generate.batch.results import ID_PREFIX, LINE_BEGIN, MOST_MESSAGE, result_id
-from nspjax.generate.batch.written_lines import WrittenLines
-from nspjax.message_text import shortened
+from nspjax.generate.batch.earlier_result import EarlierResult
+from nspjax.generate.batch.packed_output import open_packed_output
+from nspjax.generate.batch.packing import packing_of
+from nspjax.generate.batch.result_file import open_result_file
+from nspjax.generate.batch.standard_output import StandardOutput
 
-SYNC_SECONDS = 1.0
-"""A line is synced to the disk with the first line written this long after the last sync."""
+STANDARD_OUTPUT = "-"
 
 
-class BatchOutput:
-    """The output file, locked for as long as it is open. Made by `open_output`."""
+class Output(Protocol):
+    """An output from its opening on. First `earlier`, if it is resumed; then `begin`; then
+    `append`. It may be closed at any time."""
 
-    def __init__(self, path: str, fd: int):
-        self.path = path
-        self.disturbed = False
-        """whether somebody else changed the file, so that it is not what was written"""
-        self.lines = WrittenLines()
-        """those that were written, and before them those that `finished_ids` found"""
-        self._fd = fd
-        self._size = os.fstat(fd).st_size
-        self._synced_at = time.monotonic()
+    @property
+    def path(self) -> str:
+        """As the user names it."""
+        ...
 
-    def reader(self) -> BinaryIO:
-        """The file from its beginning, whatever name it has now."""
-        file = os.fdopen(os.dup(self._fd), "rb")
-        file.seek(0)
-        return file
+    @property
+    def kept_in(self) -> str | None:
+        """The file that has the results before the output is closed, if there is one."""
+        ...
 
-    def truncate(self, size: int = 0) -> None:
-        """Cut the file after its first `size` bytes."""
-        os.ftruncate(self._fd, size)
-        self._size = size
+    @property
+    def disturbed(self) -> bool:
+        """Whether somebody else changed that file."""
+        ...
 
-    def append(self, line: bytes) -> None:
-        """Write one result line, all of it or, where that fails, nothing.
-
-        Raises:
-          BatchFileError: the write failed, for example because the disk is full, or somebody else
-            removed, replaced or changed the file.
-        """
-        self._check_size()
-        start = self._size
-        try:
-            written = os.write(self._fd, line)
-            while written < len(line):  # the disk is nearly full: the next write says so
-                written += os.write(self._fd, line[written:])
-            self._size += written
-            self.lines.add(line)
-            if time.monotonic() - self._synced_at >= SYNC_SECONDS:
-                self.sync()
-        except OSError as error:
-            self._size = start
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, start)
-            raise BatchFileError(
-                f"cannot write the output {self.path}: {error.strerror}"
-            ) from error
-
-    def sync(self) -> None:
-        """Wait until what was written is on the disk."""
-        os.fsync(self._fd)
-        self._synced_at = time.monotonic()
-        self._check_name()
-        self._check_size()
-
-    def close(self) -> None:
-        """Sync the file and give up its lock.
-
-        Raises:
-          BatchFileError: it cannot be synced, or is not what was written.
-        """
-        if self._fd < 0:
-            return
-        try:
-            if not self.disturbed:
-                self.sync()
-                self._check_lines()
-        except OSError as error:
-            raise BatchFileError(f"cannot sync {self.path}: {error.strerror}") from error
-        finally:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _check_name(self) -> None:
-        """Whether the path still leads to the file that is written."""
-        ours = os.fstat(self._fd)
-        with contextlib.suppress(OSError):
-            found = os.stat(self.path)
-            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
-                return
-        self.disturbed = True
-        copy = self._copy()
-        raise BatchFileError(
-            f"the output {self.path} was removed or replaced while the job ran. All results until "
-            f"now are in {copy}: give it the output's name, and --resume answers the rest"
-        )
-
-    def _check_size(self) -> None:
-        found = os.fstat(self._fd).st_size
-        if found == self._size:
-            return
-        self.disturbed = True
-        what = (
-            f"was cut from {self._size} to {found} bytes while the job ran: the results after that "
-            "are lost, and --resume answers them again"
-            if found < self._size
-            else f"has {found - self._size} bytes that somebody else appended while the job ran: "
-            f"cut it to {self._size} bytes, and --resume answers the rest"
-        )
-        raise BatchFileError(f"the output {self.path} {what}")
-
-    def _check_lines(self) -> None:
-        """Whether the file has what was written: somebody may have written over it."""
-        if self.lines.n_bytes != self._size:  # of a job that never began: others' content
-            return
-        with self.reader() as file:
-            changed = self.lines.changed(file)
-        if changed:
-            self.disturbed = True
-            numbers = shortened(", ".join(map(str, changed)), 100)
-            raise BatchFileError(
-                f"somebody else wrote over the output {self.path} while the job ran: of its "
-                f"{len(self.lines)} lines, {len(changed)} are not what was written: {numbers}. "
-                "Take them out, and --resume answers their requests again"
-            )
-
-    def _copy(self) -> str:
-        """What was written, in a new file beside the output or, if need be, elsewhere."""
-        folder = os.path.dirname(self.path)
-        for where in (folder if os.path.isdir(folder) else ".", tempfile.gettempdir()):
-            with contextlib.suppress(OSError):
-                fd, copy = tempfile.mkstemp(".jsonl", "nspjax-results-", where)
-                with os.fdopen(fd, "wb") as file, self.reader() as written:
-                    shutil.copyfileobj(written, file)
-                    file.flush()
-                    os.fsync(fd)
-                return copy
-        return f"/proc/{os.getpid()}/fd/{self._fd}, until this process ends"
-
-    def __enter__(self) -> BatchOutput:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def earlier(self) -> Iterator[EarlierResult]: ...
+    def begin(self, *, keep: bool) -> None: ...
+    def append(self, line: bytes) -> None: ...
+    def close(self, *, complete: bool = False) -> None: ...
 
 
-def open_output(path: str, *, keep: bool, replace: bool) -> BatchOutput:
-    """The output file, made if there is none, and locked. Its content is not yet touched.
+def open_output(path: str, *, keep: bool, replace: bool) -> Output:
+    """The output, made if there is none, and locked. Its content is not yet touched.
 
     keep, replace: which content is welcome: earlier results (--resume), or any (--overwrite).
 
@@ -182,139 +49,11 @@ def open_output(path: str, *, keep: bool, replace: bool) -> BatchOutput:
       BatchFileError: it cannot be written, another job writes it, or it holds something and
         neither `keep` nor `replace` is said.
     """
-    try:
-        _check_regular(path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        folder = os.path.dirname(path) or "."
-        reason = error.strerror
-        if not os.path.isdir(folder):
-            reason = f"there is no directory {folder}"
-        raise BatchFileError(f"cannot write the output {path}: {reason}") from error
-    try:
-        _check_fresh(path, fd, keep, replace)
-    except BaseException:
-        os.close(fd)
-        raise
-    return BatchOutput(path, fd)
-
-
-def _check_regular(path: str) -> None:
-    """Before it is opened, which by itself affects a FIFO or a device."""
-    with contextlib.suppress(FileNotFoundError):
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise BatchFileError(f"the output {path} must be an ordinary file")
-
-
-def _check_fresh(path: str, fd: int, keep: bool, replace: bool) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BatchFileError(f"another job is writing the output {path}") from error
-    except OSError as error:
-        raise BatchFileError(f"cannot lock the output {path}: {error.strerror}") from error
-    if os.fstat(fd).st_size and not (keep or replace):
-        raise BatchFileError(
-            f"the output {path} exists: --resume answers what is missing in it, "
-            "--overwrite begins anew"
-        )
-
-
-def finished_ids(
-    output: BatchOutput, batch: BatchInput, model: str, made_with: Fingerprint
-) -> dict[str, bool]:
-    """custom_id -> whether it was answered (False: an error line), of the results in `output`.
-
-    An answer that has no fingerprint of ours counts as finished: nobody can tell what made it.
-
-    A last line that a crash left torn is cut off.
-
-    Raises:
-      BatchFileError: the file holds other things than results of this input, by this model and
-        under these settings.
-    """
-    done: dict[str, bool] = {}
-    numbers: dict[str, int] = {}
-    offset = 0
-    with output.reader() as file:
-        total = os.fstat(file.fileno()).st_size
-        for number, raw in enumerate(file, 1):
-            where = f"line {number} of the output {output.path}"
-            result = _result(raw)
-            if result is None:
-                if offset + len(raw) < total or not _is_torn(raw):
-                    raise BatchFileError(f"{where} is no result line: is this another file?")
-                output.truncate(offset)
-                break
-            custom_id = result["custom_id"]
-            if custom_id in numbers:
-                raise BatchFileError(
-                    f"{where} answers {shown(custom_id)}, as line {numbers[custom_id]} did"
-                )
-            _check_same_request(result, batch, where)
-            _check_same_model(result, model, where)
-            _check_same_settings(result, made_with, where)
-            numbers[custom_id] = number
-            done[custom_id] = result.get("error") is None
-            output.lines.add(raw)
-            offset += len(raw)
-    return done
-
-
-def _result(raw: bytes) -> dict | None:
-    """The result in a line, None where it is no whole result line."""
-    if not raw.endswith(b"\n"):
-        return None
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    whole = isinstance(value, dict) and isinstance(value.get("custom_id"), str)
-    return value if whole and isinstance(value.get("response"), dict) else None
-
-
-def _is_torn(raw: bytes) -> bool:
-    """Whether a crash can have made `raw` of a result line; a stranger's text is left alone."""
-    begin = raw.rstrip(b"\0\n")[: len(LINE_BEGIN)]  # a power cut can leave zeros
-    return LINE_BEGIN.startswith(begin)
-
-
-def _check_same_request(result: dict, batch: BatchInput, where: str) -> None:
-    custom_id, found = result["custom_id"], result.get("id")
-    if custom_id not in batch.by_id:
-        raise BatchFileError(
-            f"{where} answers {shown(custom_id)}, which the input {batch.path} does not have: "
-            "is it the output of another input?"
-        )
-    entry = batch.by_id[custom_id]
-    ours = isinstance(found, str) and found.startswith(ID_PREFIX)
-    if ours and found != result_id(entry.digest):
-        raise BatchFileError(
-            f"{where} answers {shown(custom_id)} as it was before: line {entry.number} of "
-            f"{batch.path} has changed since. Give the request another custom_id, delete its "
-            "result line, or start again with --overwrite"
-        )
-
-
-def _check_same_model(result: dict, model: str, where: str) -> None:
-    body = result["response"].get("body")
-    answered_by = body.get("model", model) if isinstance(body, dict) else model
-    if answered_by != model:
-        raise BatchFileError(
-            f"{where} was answered by {shown(answered_by)}, and this job's model is "
-            f"{shown(model)}: choose another output, or --overwrite"
-        )
-
-
-def _check_same_settings(result: dict, made_with: Fingerprint, where: str) -> None:
-    body = result["response"].get("body")
-    before = Fingerprint.parse(body.get("system_fingerprint")) if isinstance(body, dict) else None
-    changed = before.differences(made_with) if before else {}
-    if changed:
-        said = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changed.items())
-        raise BatchFileError(
-            f"{where} was answered under other settings, under which answers may differ: "
-            f"{shortened(said, MOST_MESSAGE)}. Resume with the same ones, choose another output, "
-            "or --overwrite"
-        )
+    if path == STANDARD_OUTPUT:
+        if keep:
+            raise BatchFileError("standard output has no earlier results: --resume needs a file")
+        return StandardOutput()
+    packing = packing_of(path)
+    if packing is None:
+        return open_result_file(path, keep=keep, replace=replace)
+    return open_packed_output(path, packing, keep=keep, replace=replace)
