@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +24,13 @@ def _programs_are_compiled_once():
         jax.config.update("jax_compilation_cache_dir", directory)
         yield
         jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="session")
+def smollm() -> Path:
+    """SmolLM2-135M-Instruct, the real model of `make demo`."""
+    pytest.importorskip("gguf", reason="the extra gguf is not installed")
+    path = Path(__file__).parents[1] / "build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        pytest.skip("the real model is not here: `make smollm2` fetches it")
+    return path

@@ -202,10 +202,11 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
 
 
 def served_name(model: str) -> str:
-    """The name that results carry: a hub id as it is, a directory's own name, as UTF-8 has it."""
+    """The name that results carry: a hub id as it is, the own name of a directory or a GGUF file,
+    as UTF-8 has it."""
     path = os.path.expanduser(model)
-    name = os.path.basename(os.path.realpath(path)) if os.path.isdir(path) else model
-    return printable(name)
+    name = os.path.basename(os.path.realpath(path)) if os.path.exists(path) else model
+    return printable(name.removesuffix(".gguf"))
 
 
 def _check_options(options: RunBatch) -> None:
@@ -239,7 +240,13 @@ def _check_options(options: RunBatch) -> None:
     if os.path.isdir(path):
         return
     if os.path.exists(path):
-        raise CheckpointError(f"--model {options.model} is a file: give its directory")
+        if path.endswith(".gguf"):
+            return
+        raise CheckpointError(
+            f"--model {options.model} is a file: give its directory, or a .gguf file"
+        )
+    if path.endswith(".gguf"):
+        raise CheckpointError(f"--model {options.model}: there is no such file")
     if not _HUB_ID.fullmatch(options.model):
         raise CheckpointError(
             f"--model {options.model}: there is no such directory, and a hub id reads owner/name"

@@ -42,12 +42,12 @@ class LLM:
     else is asked: under greedy decoding, and with a seed, it can be repeated to the last token.
 
     Args:
-      model: a Hugging Face directory, a hub id, or a Decoder.
+      model: a Hugging Face directory, a GGUF file, a hub id, or a Decoder.
       store: where the KV cache lives; None: in JAX's default device's memory. It stays the
         caller's and is not closed.
       tokenizer: "auto" takes the checkpoint's, if it has one; another text or a Path: the directory
-        of one; or a tokenizer of transformers. Its chat template comes with it. None: token-id
-        prompts only.
+        or GGUF file of one; or a tokenizer of transformers. Its chat template comes with it. None:
+        token-id prompts only.
       dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
         keeps its own.
       weights_resident: in a store, how much of the weights stays in memory, such as "4GiB"; the

@@ -11,7 +11,8 @@ from typing import Any
 
 from nspjax.errors import CheckpointError, UnsupportedModelError
 from nspjax.models.json_file import read_json, shown
-from nspjax.models.safetensors_file import StoredTensor, shard_tensors
+from nspjax.models.safetensors_file import shard_tensors
+from nspjax.models.stored_tensor import StoredTensor
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -31,9 +32,7 @@ def read_configs(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         config = read_json(directory / CONFIG)
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{directory} has no {CONFIG}: is it a Hugging Face model directory?"
-        ) from error
+        raise CheckpointError(f"{directory} has no {CONFIG}: {_other_format(directory)}") from error
     try:
         return config, read_json(directory / GENERATION_CONFIG)
     except FileNotFoundError:
@@ -110,6 +109,13 @@ def _refuse_adapter(directory: Path) -> None:
         "merge_and_unload() and save_pretrained(), and give the result. If the weights here are "
         f"merged already, remove {ADAPTER_CONFIG}"
     )
+
+
+def _other_format(directory: Path) -> str:
+    files = sorted(path.name for path in directory.glob("*.gguf"))
+    if files:
+        return f"of GGUF, give the file: {_some(files)}"
+    return "is it a Hugging Face model directory?"
 
 
 def _no_weights(directory: Path) -> str:

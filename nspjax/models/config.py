@@ -33,6 +33,17 @@ class Llama3RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeFactors:
+    """Each rotary frequency divided by a factor of its own, head_dim / 2 of them: what GGUF files
+    hold in place of Llama 3.1's settings."""
+
+    factors: tuple[float, ...]
+
+
+RopeScaling = LinearRopeScaling | Llama3RopeScaling | RopeFactors
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The settings of `Decoder`. What has a default is as in Llama.
 
@@ -57,7 +68,7 @@ class ModelConfig:
     # ---- positions and what a token may see
     positions: Literal["rotary", "learned"] = "rotary"
     rope_theta: float = 10_000.0
-    rope_scaling: LinearRopeScaling | Llama3RopeScaling | None = None
+    rope_scaling: RopeScaling | None = None
     position_offset: int = 0
     """Learned positions: the embedding row of position 0 (2 in OPT)."""
     window_tokens: int | None = None
@@ -92,7 +103,7 @@ class ModelConfig:
     family: str = "llama"
     """The `model_type` of config.json."""
     checkpoint_dtype: str | None = None
-    """The dtype that config.json names, e.g. "bfloat16"."""
+    """The dtype that the checkpoint names, e.g. "bfloat16"."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nspjax.errors import CheckpointError
-from nspjax.models.safetensors_file import StoredTensor
+from nspjax.models.stored_tensor import StoredTensor
 from nspjax.models.weight_table import Source
 
 CHUNK_VALUES = 256 * 1024  # and their bits with them stay in a core's cache

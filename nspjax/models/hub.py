@@ -1,4 +1,4 @@
-"""From what a user calls a model to a directory on this machine."""
+"""From what a user calls a model to a directory or a file on this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from nspjax.errors import CheckpointError
+from nspjax.models.gguf import is_gguf
 from nspjax.models.model_file import check_directory, unreadable
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -26,17 +27,20 @@ WANTED_FILES = (
 
 
 def resolve_checkpoint(model: str | Path) -> Path:
-    """The directory of a checkpoint: `model` itself, or what the hub has under that id.
+    """The directory of a checkpoint, or a GGUF file: `model` itself, or what the hub has under that
+    id.
 
-    A str of the form "name" or "owner/name" that is no directory here is taken for a hub id.
+    A str of the form "name" or "owner/name" that is not there is taken for a hub id, unless it
+    ends in ".gguf".
 
     Raises:
-      CheckpointError: there is no such directory, something in it is no plain file, or the hub
-        cannot be asked or refuses.
+      CheckpointError: there is no such directory or file, something in it is no plain file, or the
+        hub cannot be asked or refuses.
     """
-    directory = _resolved(model)
-    check_directory(directory)
-    return directory
+    path = _resolved(model)
+    if not is_gguf(path):
+        check_directory(path)
+    return path
 
 
 def _resolved(model: str | Path) -> Path:
@@ -45,11 +49,18 @@ def _resolved(model: str | Path) -> Path:
         if path.is_dir():
             return path
         if path.exists():
-            raise CheckpointError(f"{path} is a file: give the directory of the checkpoint")
+            if is_gguf(path):
+                return path
+            raise CheckpointError(
+                f"{path} is a file: give the directory of the checkpoint, or a GGUF file, whose "
+                "name ends in .gguf"
+            )
     except (OSError, ValueError) as error:
         raise unreadable(Path(model), error) from error
     except RuntimeError as error:  # "~nobody"
         raise CheckpointError(f"there is no directory {model}: {error}") from error
+    if is_gguf(path):
+        raise CheckpointError(f"there is no file {path}")
     if isinstance(model, Path) or not HUB_ID.fullmatch(model):
         raise CheckpointError(f"there is no directory {path}")
     return _download(model)

@@ -6,8 +6,9 @@ import re
 import warnings
 
 from nspjax.errors import UnsupportedModelError
-from nspjax.models.safetensors_file import DTYPES, StoredTensor
+from nspjax.models.safetensors_file import DTYPES
 from nspjax.models.settings import Settings
+from nspjax.models.stored_tensor import StoredTensor
 
 PACKED = re.compile(r"\.(qweight|weight_packed)$")
 """Weights of GPTQ, AWQ, compressed-tensors."""

@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 from jax import numpy as jnp
 
-from nspjax.models.config import LinearRopeScaling, Llama3RopeScaling, ModelConfig
+from nspjax.models.config import LinearRopeScaling, Llama3RopeScaling, ModelConfig, RopeFactors
 
 
 def inverse_frequencies(config: ModelConfig) -> np.ndarray:
@@ -22,6 +22,8 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
             return frequencies
         case LinearRopeScaling(factor):
             return frequencies / np.float32(factor)
+        case RopeFactors(factors):
+            return frequencies / np.array(factors, np.float32)
         case Llama3RopeScaling() as scaling:
             return _llama3(frequencies, scaling)
 

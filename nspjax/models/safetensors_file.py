@@ -17,6 +17,7 @@ import numpy as np
 
 from nspjax.errors import CheckpointError
 from nspjax.models.model_file import ModelFile, opened
+from nspjax.models.stored_tensor import StoredTensor
 
 DTYPES = {
     "F32": np.dtype(np.float32),
@@ -30,24 +31,14 @@ _MOST_SHOWN = 300
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """One tensor of a shard, not read yet. dtype as safetensors spells it, e.g. "BF16".
+class SafetensorsTensor(StoredTensor):
+    """One tensor of a shard. dtype as safetensors spells it."""
 
-    version: the shard's, when its header was read.
-    """
-
-    name: str
-    shard: Path
-    shape: tuple[int, ...]
-    dtype: str
-    version: tuple[int, ...]
+    @property
+    def readable(self) -> tuple[str, ...]:
+        return tuple(DTYPES)
 
     def read(self) -> np.ndarray:
-        """The values, in a buffer of their own.
-
-        Raises:
-          CheckpointError: the file cannot be read any more, or is another one by now.
-        """
         # The shard is opened anew for each tensor, so that its pages are given back with it.
         try:
             with opened(self.shard) as file:
@@ -68,12 +59,12 @@ def shard_tensors(path: Path) -> dict[str, StoredTensor]:
       FileNotFoundError: there is no such file.
       CheckpointError: it is truncated or damaged, or no safetensors file.
     """
-    found = {}
+    found: dict[str, StoredTensor] = {}
     with opened(path) as file, _mapped(file) as tensors:
         for name in tensors.keys():  # noqa: SIM118 (it is no dict)
             view = tensors.get_slice(name)
             shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
-            found[name] = StoredTensor(name, path, shape, dtype, file.version)
+            found[name] = SafetensorsTensor(name, path, shape, dtype, file.version)
     return found
 
 

@@ -11,13 +11,15 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nspjax.errors import CheckpointError, UnsupportedModelError
+from nspjax.models.config import ModelConfig
 from nspjax.models.json_file import shown
-from nspjax.models.safetensors_file import DTYPES, StoredTensor
+from nspjax.models.stored_tensor import StoredTensor
 
 MOST_MISSING = 10_000
 """Names of missing tensors are not made beyond these: config.json may ask for any number."""
@@ -42,6 +44,23 @@ Table = Mapping[str, Target]
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredWeights:
+    """What the checkpoint at `path` holds, and where it goes.
+
+    ignored: names of tensors that are no weights. described_by: what messages call the place that
+    the configuration is from; doubt: what they ask where the two do not fit.
+    """
+
+    path: Path
+    config: ModelConfig
+    tensors: Mapping[str, StoredTensor]
+    table: Table
+    ignored: re.Pattern[str]
+    described_by: str
+    doubt: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A stored tensor and the region of a weight that it fills."""
 
@@ -49,9 +68,10 @@ class Source:
     region: tuple[Any, ...]
     transposed: bool
 
-    def read(self) -> np.ndarray:
-        """The tensor's values as they lie in the weight (a view of what was read)."""
-        return self._turned(self.tensor.read())
+    def read(self, dtype: np.dtype) -> np.ndarray:
+        """The tensor's values as they lie in the weight (a view of what was read). dtype: the
+        weight's, for `StoredTensor.read_as`."""
+        return self._turned(self.tensor.read_as(dtype))
 
     def of_weight(self, weight: np.ndarray) -> np.ndarray:
         """The part of the weight that it fills, with the tensor's axes (a view)."""
@@ -65,25 +85,19 @@ Plan = dict[str, list[Source]]
 """Weight -> its sources, which fill it completely and once."""
 
 
-def plan_weights(
-    table: Table,
-    weights: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, StoredTensor],
-    ignored: re.Pattern[str],
-) -> Plan:
+def plan_weights(stored: StoredWeights, weights: Mapping[str, tuple[int, ...]]) -> Plan:
     """Match all stored tensors with all weights, {dotted path: shape}.
-
-    ignored: names in the checkpoint that are no weights.
 
     Raises:
       CheckpointError: a tensor is missing, surplus or misshapen; names it.
       UnsupportedModelError: a tensor is quantised.
     """
+    table = stored.table
     spellings_of = {_PLACEHOLDER.sub("{}", spelling): spelling for spelling in table}
     plan: Plan = {weight: [] for weight in weights}
     surplus, spellings = [], set()
-    for name, tensor in tensors.items():
-        if ignored.search(name):
+    for name, tensor in stored.tensors.items():
+        if stored.ignored.search(name):
             continue
         spelling, numbers = _look_up(name, spellings_of)
         weight = table[spelling].path.format(**numbers) if spelling else ""
@@ -91,9 +105,9 @@ def plan_weights(
             surplus.append(name)
             continue
         spellings.add(spelling)
-        source = _source(tensor, table[spelling], weights[weight], numbers.get("expert"))
+        source = _source(stored, tensor, table[spelling], weights[weight], numbers.get("expert"))
         plan[weight].append(source)
-    _check_complete(table, weights, plan, surplus, spellings)
+    _check_complete(stored, weights, plan, surplus, spellings)
     return plan
 
 
@@ -116,12 +130,16 @@ def _pattern(place: str) -> re.Pattern[str]:
 
 
 def _source(
-    tensor: StoredTensor, target: Target, weight_shape: tuple[int, ...], expert: int | None
+    stored: StoredWeights,
+    tensor: StoredTensor,
+    target: Target,
+    weight_shape: tuple[int, ...],
+    expert: int | None,
 ) -> Source:
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in tensor.readable:
         raise UnsupportedModelError(
             f"{tensor.name} in {tensor.shard} has dtype {tensor.dtype}: quantised checkpoints are "
-            f"not supported, only {', '.join(DTYPES)}"
+            f"not supported, only {', '.join(tensor.readable)}"
         )
     i, n = target.part
     size = weight_shape[-1] // n
@@ -130,22 +148,22 @@ def _source(
     if expert is not None:
         if expert >= weight_shape[0]:
             raise CheckpointError(
-                f"the checkpoint has a surplus tensor {tensor.name}: config.json says "
-                f"{weight_shape[0]} experts"
+                f"the checkpoint has a surplus tensor {tensor.name}: "
+                f"{stored.described_by} says {weight_shape[0]} experts"
             )
         region, shape = (expert, *region), shape[1:]
     if target.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
     if tensor.shape != shape:
         raise CheckpointError(
-            f"{tensor.name} in {tensor.shard} has shape {list(tensor.shape)}, but config.json "
-            f"makes it {list(shape)}"
+            f"{tensor.name} in {tensor.shard} has shape {list(tensor.shape)}, but "
+            f"{stored.described_by} makes it {list(shape)}"
         )
     return Source(tensor, region, target.transposed)
 
 
 def _check_complete(
-    table: Table,
+    stored: StoredWeights,
     weights: Mapping[str, tuple[int, ...]],
     plan: Plan,
     surplus: list[str],
@@ -161,7 +179,7 @@ def _check_complete(
                 f"{', '.join(map(shown, names))} are the same weight: the checkpoint has it twice"
             )
         if filled < size and len(missing) < MOST_MISSING:
-            wanted = _names(table, weight, weights[weight], spellings)
+            wanted = _names(stored.table, weight, weights[weight], spellings)
             missing += [name for name in wanted if name not in names]
     faults = [
         f"{len(names)}{' or more' if len(names) >= MOST_MISSING else ''} {kind} "
@@ -171,8 +189,8 @@ def _check_complete(
     ]
     if faults:
         raise CheckpointError(
-            f"the checkpoint does not fit its config.json: {' and '.join(faults)}. Is the download "
-            "complete, and does config.json belong to it?"
+            f"the checkpoint does not fit {stored.described_by}: {' and '.join(faults)}. "
+            f"{stored.doubt}"
         )
 
 

@@ -273,6 +273,7 @@ def test_models_that_are_not_there(refused: Callable[..., str]):
     for model in ("none", "./none", "/none/at/all", "a/b/c"):
         assert f"--model {model}: there is no such directory" in refused("--model", model)
     assert "--model in.jsonl is a file" in refused("--model", "in.jsonl")
+    assert "--model a/b.gguf: there is no such file" in refused("--model", "a/b.gguf")
 
 
 def test_bad_options(refused: Callable[..., str]):

@@ -67,15 +67,22 @@ def answers(
     dtype: torch.dtype = torch.float32,
     forced: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What transformers says to three prompts, each run alone and without padding.
+    """What transformers says to three prompts with a checkpoint; see `answers_of`."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, attn_implementation="eager"
+    ).eval()
+    return answers_of(model, seed, forced)
+
+
+def answers_of(
+    model: torch.nn.Module, seed: int, forced: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """What a model says to three prompts, each run alone and without padding.
 
     prompt: int32 [3, T], padded with 0; n_tokens: int32 [3]; prefill_logits: float32 [3, T, V],
     0 in the padding; greedy: int32 [3, 16]; decode_logits: float32 [3, 16, V], after each of them.
     forced: int32 [3, 16], tokens to go on with instead of the greedy ones.
     """
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=dtype, attn_implementation="eager"
-    ).eval()
     vocab_size = model.config.vocab_size
     rng = np.random.default_rng(seed)
     n, longest = len(PROMPT_TOKENS), max(PROMPT_TOKENS)

@@ -14,7 +14,7 @@ from refusal import SHARD, refusal
 from safetensors.numpy import save_file
 
 from nspjax.models import model_file
-from nspjax.models.safetensors_file import StoredTensor
+from nspjax.models.safetensors_file import SafetensorsTensor
 
 
 def shard(header: object, values: bytes = b"", length: int | None = None) -> bytes:
@@ -131,25 +131,25 @@ def test_values_are_those_that_safetensors_writes(tmp_path: Path) -> None:
 
 def test_a_shard_that_is_cut_between_tensors(tmp_path: Path, monkeypatch) -> None:
     path = tiny_checkpoint.write(tmp_path) / SHARD
-    read = StoredTensor.read
+    read = SafetensorsTensor.read
 
     def cut_then_read(self):
         os.truncate(path, 100)
         return read(self)
 
-    monkeypatch.setattr(StoredTensor, "read", cut_then_read)
+    monkeypatch.setattr(SafetensorsTensor, "read", cut_then_read)
     assert f"{path} was changed while it was loaded (100 bytes now)" in refusal(tmp_path)
 
 
 def test_a_shard_that_is_removed(tmp_path: Path, monkeypatch) -> None:
     path = tiny_checkpoint.write(tmp_path) / SHARD
-    read = StoredTensor.read
+    read = SafetensorsTensor.read
 
     def remove_then_read(self):
         path.unlink(missing_ok=True)
         return read(self)
 
-    monkeypatch.setattr(StoredTensor, "read", remove_then_read)
+    monkeypatch.setattr(SafetensorsTensor, "read", remove_then_read)
     assert f"{path} was removed while it was loaded" in refusal(tmp_path)
 
 

@@ -403,12 +403,12 @@ def test_experts_in_both_spellings_at_once(tmp_path: Path) -> None:
 
 
 def test_no_weight_is_read_from_a_checkpoint_that_does_not_fit(tmp_path: Path, monkeypatch) -> None:
-    from nspjax.models.checkpoint import StoredTensor
+    from nspjax.models.safetensors_file import SafetensorsTensor
 
     def read(self):
         raise AssertionError(f"{self.name} was read")
 
-    monkeypatch.setattr(StoredTensor, "read", read)
+    monkeypatch.setattr(SafetensorsTensor, "read", read)
     with pytest.raises(CheckpointError, match=r"missing tensor \(model.norm.weight\)"):
         load_decoder(tiny_checkpoint.write(tmp_path, without("model.norm.weight")))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_checkpoint
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 LAYERS, E, F, V, KV = 16, 512, 1024, 2048, 256
 PROGRAM = r"""
@@ -64,10 +64,23 @@ def write(directory: Path) -> int:
 
 
 @pytest.mark.slow
-def test_peak_memory_of_loading(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["safetensors", "F32", "Q4_0"])
+def test_peak_memory_of_loading(tmp_path: Path, form: str) -> None:
     n_bytes = write(tmp_path)
+    checkpoint = tmp_path if form == "safetensors" else as_gguf(tmp_path, form)
     out = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, checkpoint], capture_output=True, text=True, check=True
     )
     peak = int(json.loads(out.stdout))
     assert n_bytes * 0.9 < peak < n_bytes * 1.25
+
+
+def as_gguf(directory: Path, form: str) -> Path:
+    """The checkpoint as a GGUF file."""
+    gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
+    from gguf_files import write_gguf
+
+    shards = [load_file(shard) for shard in sorted(directory.glob("*.safetensors"))]
+    save_file({n: w for shard in shards for n, w in shard.items()}, directory / "model.safetensors")
+    write_gguf(directory / "x.gguf", directory, gguf.GGMLQuantizationType[form])
+    return directory / "x.gguf"

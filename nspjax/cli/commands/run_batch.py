@@ -50,7 +50,10 @@ def run_batch(
     ],
     model: Annotated[
         str,
-        typer.Option(metavar="DIR|ID", help="A Hugging Face checkpoint directory, or a hub id."),
+        typer.Option(
+            metavar="DIR|FILE|ID",
+            help="A Hugging Face checkpoint directory, a GGUF file, or a hub id.",
+        ),
     ],
     errors: Annotated[
         str | None,

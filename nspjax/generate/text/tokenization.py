@@ -11,12 +11,18 @@ import itertools
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nspjax.errors import CheckpointError, InvalidArgumentError
+from nspjax.generate.text.gguf_tokenizer import (
+    gguf_tokenizer,
+    has_tokenizer,
+    warn_of_unknown_split,
+)
 from nspjax.generate.text.library_errors import failures_are_the_requests, is_failure, told
+from nspjax.models.gguf import GgufHeader, is_gguf, read_header
 from nspjax.models.model_file import check_texts
 
 if TYPE_CHECKING:
@@ -35,41 +41,72 @@ _SETTINGS = (
 )
 
 
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a checkpoint directory; None: it has none, or transformers is missing.
+def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint, a directory or a GGUF file; None: it has none, or transformers
+    is missing.
 
-    Only files of the directory are read: nothing is fetched, and no code of a checkpoint runs.
+    Only files of the checkpoint are read: nothing is fetched, and no code of a checkpoint runs.
 
     Raises:
       CheckpointError: its files cannot be read as a tokenizer; names the one at fault.
     """
-    files = _tokenizer_files(directory)
+    if is_gguf(checkpoint):
+        return _of_gguf(read_header(checkpoint))
+    files = _tokenizer_files(checkpoint)
     check_texts(files)
-    if not _has_vocabulary(directory):
+    if not _has_vocabulary(checkpoint):
         return None
+
+    def load() -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(
+            checkpoint, trust_remote_code=False, local_files_only=True
+        )
+
+    return _loaded(load, lambda: _culprit(checkpoint, files))
+
+
+def _of_gguf(header: GgufHeader) -> PreTrainedTokenizerBase | None:
+    if not has_tokenizer(header):
+        return None
+    tokenizer = _loaded(lambda: gguf_tokenizer(header), lambda: str(header.path))
+    if tokenizer is not None:
+        warn_of_unknown_split(header)
+    return tokenizer
+
+
+def _loaded(
+    load: Callable[[], PreTrainedTokenizerBase], culprit: Callable[[], str]
+) -> PreTrainedTokenizerBase | None:
+    """What `load` gives, once it was tried; None: transformers is missing.
+
+    Raises:
+      CheckpointError: it fails; names the `culprit`.
+    """
     with _quiet():
         try:
-            from transformers import AutoTokenizer
+            import transformers  # noqa: F401
         except ImportError:
             return None
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                directory, trust_remote_code=False, local_files_only=True
-            )
+            tokenizer = load()
             _check(tokenizer)
         except BaseException as error:
             if not is_failure(error):
                 raise
             raise CheckpointError(
-                f"{_culprit(directory, files)} cannot be read as a tokenizer by transformers: "
-                f"{told(error)}"
+                f"{culprit()} cannot be read as a tokenizer by transformers: {told(error)}"
             ) from error
     return tokenizer
 
 
-def why_missing(directory: Path | None) -> str:
+def why_missing(checkpoint: Path | None) -> str:
     """Why `load_tokenizer` gave None, and what to do about it."""
-    if directory is not None and _has_vocabulary(directory):
+    in_gguf = checkpoint is not None and is_gguf(checkpoint)
+    if in_gguf and not has_tokenizer(read_header(checkpoint)):
+        return f"{checkpoint} holds no tokenizer: give token ids"
+    if in_gguf or (checkpoint is not None and _has_vocabulary(checkpoint)):
         return "text needs the package transformers: pip install 'nspjax[hf]', or give token ids"
     return "the model has no tokenizer.json: give token ids"
 
@@ -93,12 +130,13 @@ def chosen_tokenizer(
             if checkpoint is None or (checkpoint / "tokenizer.json").exists():
                 raise
             # other files often need packages that are not there, and token ids need none of them
-            return None, f"{error}. Add a tokenizer.json, or give token ids"
+            remedy = "Give" if is_gguf(checkpoint) else "Add a tokenizer.json, or give"
+            return None, f"{error}. {remedy} token ids"
         return tokenizer, why_missing(checkpoint)
     if isinstance(asked, str | Path):
         tokenizer = load_tokenizer(Path(asked))
         if tokenizer is None:
-            raise CheckpointError(f"there is no {asked}/tokenizer.json: {why_missing(Path(asked))}")
+            raise CheckpointError(f"{asked} is no tokenizer: {why_missing(Path(asked))}")
         return tokenizer, ""
     if not hasattr(asked, "apply_chat_template"):
         raise InvalidArgumentError(
