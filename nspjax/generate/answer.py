@@ -6,8 +6,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nspjax.errors import NspjaxError, RequestError
 from nspjax.generate.outputs import CompletionOutput
+from nspjax.generate.sampling.token_mask import NewMask
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.text.stop_texts import StopTexts, StopWatch
 from nspjax.generate.text.tokenization import answer_text
@@ -21,7 +24,8 @@ class Answer:
 
     prompt: its token ids; max_tokens: what params and the context allow; end_tokens: the model's;
     seed: of the request, to which the index is added. tokenizer: None gives answers without text.
-    stops: the request's stop texts, None where it has none.
+    stops: the request's stop texts, None where it has none. new_mask: makes what says, token by
+    token, which may come next; None: all may.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Answer:
         end_tokens: Sequence[int],
         tokenizer: PreTrainedTokenizerBase | None,
         stops: StopTexts | None = None,
+        new_mask: NewMask | None = None,
     ) -> None:
         self.prompt = prompt
         self.params = params
@@ -47,6 +52,9 @@ class Answer:
         self._tokenizer = tokenizer
         self._stops = stops
         self._watch: StopWatch | None = None
+        self._new_mask = new_mask
+        self._mask = new_mask() if new_mask else None
+        self._ended_by_token = False
         self._text_before_stop: str | None = None
         self._finish_reason = ""
         self._stop_reason: int | str | None = None
@@ -66,16 +74,31 @@ class Answer:
     def finished(self) -> bool:
         return bool(self._finish_reason)
 
+    @property
+    def mask_changes(self) -> bool:
+        """Whether `allowed` depends on the tokens so far."""
+        return self._mask is not None
+
+    def allowed(self) -> np.ndarray | None:
+        """The tokens that may come next, packed (see `token_mask`); None: all."""
+        try:
+            return None if self._mask is None else self._mask.allowed()
+        except RequestError as error:
+            self.fail(error)
+            return None
+
     def accept(self, token: int) -> bool:
         """Append the next token. Returns whether the answer has ended with it."""
+        if self.finished:  # its mask failed
+            return True
         self.token_ids.append(token)
         if token in self._end_tokens:
-            self._finish("stop", None)
+            self._end_with_token(None)
         elif token in self.params.stop_token_ids:
-            self._finish("stop", token)
+            self._end_with_token(token)
         elif token in self._texts_that_are_tokens:
-            self._finish("stop", self._texts_that_are_tokens[token])
-        elif self._completes_stop_text():
+            self._end_with_token(self._texts_that_are_tokens[token])
+        elif self._completes_stop_text() or self._completes_mask(token):
             pass
         elif len(self.token_ids) >= self.max_tokens:
             self._finish("length", None)
@@ -90,6 +113,7 @@ class Answer:
         """Forget the tokens: the same ones come again."""
         self.token_ids.clear()
         self._watch = None
+        self._mask = self._new_mask() if self._new_mask else None
 
     def output(self) -> CompletionOutput:
         """The finished answer.
@@ -125,6 +149,21 @@ class Answer:
         self._finish("stop", stop_text)
         return True
 
+    def _completes_mask(self, token: int) -> bool:
+        if self._mask is None:
+            return False
+        try:
+            self._mask.accept(token)
+            if self._mask.finished:
+                self._finish("stop", None)
+        except RequestError as error:
+            self.fail(error)
+        return self.finished
+
+    def _end_with_token(self, stop_reason: int | str | None) -> None:
+        self._ended_by_token = True
+        self._finish("stop", stop_reason)
+
     def _finish(self, reason: str, stop_reason: int | str | None) -> None:
         self._finish_reason, self._stop_reason = reason, stop_reason
 
@@ -133,10 +172,8 @@ class Answer:
             return ""
         if self._text_before_stop is not None:
             return self._text_before_stop
-        by_token = self._finish_reason == "stop"
-        return answer_text(
-            self._tokenizer, self.prompt, self.token_ids[:-1] if by_token else self.token_ids
-        )
+        tokens = self.token_ids[:-1] if self._ended_by_token else self.token_ids
+        return answer_text(self._tokenizer, self.prompt, tokens)
 
 
 def draw_seed() -> int:

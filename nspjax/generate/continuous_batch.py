@@ -7,15 +7,15 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 
-from nspjax.errors import NotFiniteError, StoreError, StoreFullError
+from nspjax.errors import NotFiniteError, NspjaxError, RequestError, StoreError, StoreFullError
 from nspjax.generate.answer import Answer
 from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
 from nspjax.generate.jax_settings import pinned_settings
 from nspjax.generate.model_runner import ModelRunner
-from nspjax.generate.operands import decode_rows, prefill_rows
+from nspjax.generate.operands import decode_rows, first_asked, prefill_rows
 from nspjax.generate.outputs import GenerationStats
 from nspjax.generate.prefill_plan import Group, PrefillPlan
-from nspjax.generate.sampler import NOT_FINITE
+from nspjax.generate.sampling.choice import NOT_FINITE
 from nspjax.generate.shared_prefixes import plan_rounds
 from nspjax.generate.slots import Slots
 
@@ -122,7 +122,9 @@ class ContinuousBatch:
     def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
         began = time.perf_counter()
         self._in_call = [piece.row for piece in group.pieces]
-        tokens = self._runner.prefill(prefill_rows(group, admitted))
+        tokens = self._runner.prefill(
+            prefill_rows(group, admitted), first_asked(group, admitted, self._runner.vocab_size)
+        )
         self._progress.add(
             prefill_seconds=time.perf_counter() - began,
             prefill_calls=1,
@@ -138,9 +140,14 @@ class ContinuousBatch:
         """Run the compiled loop once and hand its tokens to the answers."""
         began = time.perf_counter()
         self._in_call, self._borrowers = list(self._slots.running), set()
-        tokens, counts = self._runner.decode(
-            decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
+        operands = decode_rows(
+            self._slots.running,
+            self._plan.n_rows,
+            self._leave_at(),
+            self._n_steps,
+            self._runner.vocab_size,
         )
+        tokens, counts = self._runner.decode(operands)
         seconds = time.perf_counter() - began
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
         self._progress.add(decode_seconds=seconds, decode_calls=1)
@@ -163,8 +170,8 @@ class ContinuousBatch:
         """Give an answer its next tokens, up to the one with which it ends."""
         before = len(answer.token_ids)
         for token in tokens:
-            if token == NOT_FINITE:
-                answer.fail(no_logits(answer))
+            if token < 0:
+                answer.fail(no_logits(answer) if token == NOT_FINITE else nothing_allowed(answer))
             elif not answer.accept(token):
                 continue
             break
@@ -210,15 +217,27 @@ class ContinuousBatch:
         answer.restart()
 
 
-def no_logits(answer: Answer) -> NotFiniteError:
+def no_logits(answer: Answer) -> NspjaxError:
     """Why there is no next token."""
-    done = len(answer.token_ids)
-    tokens = f"{done} token" if done == 1 else f"{done} tokens"
     return NotFiniteError(
         f"the model's logits are not finite after a prompt of {len(answer.prompt)} tokens and "
-        f"{tokens} of the answer: some number on the way was too large for its type, or NaN. Try "
-        "wider types of weights and KV cache, such as bfloat16 or float32 in the place of float16"
+        f"{_so_far(answer)} of the answer: some number on the way was too large for its type, or "
+        "NaN. Try wider types of weights and KV cache, such as bfloat16 or float32 in the place of "
+        "float16"
     )
+
+
+def nothing_allowed(answer: Answer) -> NspjaxError:
+    """Why there is no next token, where the request asked for it."""
+    return RequestError(
+        f"no token may come after {_so_far(answer)} of the answer: what the request allows and "
+        "what it bars leave none"
+    )
+
+
+def _so_far(answer: Answer) -> str:
+    done = len(answer.token_ids)
+    return f"{done} token" if done == 1 else f"{done} tokens"
 
 
 def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int:

@@ -27,7 +27,14 @@ from nspjax.errors import (
     engine_errors,
 )
 from nspjax.generate.kv_format import KVFormat
-from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
+from nspjax.generate.model_steps import (
+    DecodeRows,
+    PrefillRows,
+    decode,
+    first_tokens,
+    prefill,
+)
+from nspjax.generate.sampling.choice import Asked
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline
@@ -58,6 +65,7 @@ class ModelRunner:
     ) -> None:
         self._store = store
         self._share_prefixes = share_prefixes
+        self.vocab_size = model.config.vocab_size
         self._may_keep_x = pipeline is not None and pipeline.may_keep_x
         # tiles that rows share, and X, are kept whole
         may_drop = not share_prefixes and not self._may_keep_x
@@ -74,19 +82,20 @@ class ModelRunner:
 
         self._prefill = _compiled(prefill_call, store, pipeline)
         self._decode = _compiled(decode_call, store, pipeline)
+        self._first_tokens = jax.jit(first_tokens)
         self._caches: list[Any] = self._new_caches()
         self._intact = True
         self._closed = False
 
-    def prefill(self, batch: PrefillRows) -> np.ndarray:
+    def prefill(self, batch: PrefillRows, asked: Asked) -> np.ndarray:
         """The token after each row's piece, int32 [G]. See `model_steps.prefill`."""
-        (token,) = self._run(self._prefill, batch)
-        return token
+        (logits,) = self._run(self._prefill, batch)
+        return np.asarray(self._first_tokens(logits, asked))
 
     def decode(self, batch: DecodeRows) -> tuple[np.ndarray, np.ndarray]:
         """New tokens int32 [S, steps] and their counts int32 [S]. See `model_steps.decode`."""
         tokens, counts = self._run(self._decode, batch)
-        return tokens, counts
+        return np.asarray(tokens), np.asarray(counts)
 
     def may_share(self, from_row: int, row: int) -> bool:
         """Whether a row may begin with another's tokens: in a store, if their heads lie alike."""
@@ -139,14 +148,14 @@ class ModelRunner:
         with contextlib.suppress(StoreClosedError):  # which gave their room back
             self._drop_caches()
 
-    def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[np.ndarray]:
+    def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[Any]:
         self._check_usable()
         self._intact = False  # until the call has returned: it consumes the caches
         with engine_errors():
             caches, *results = call(self._weights, self._caches, batch)
-            arrays = [np.asarray(result) for result in results]
+            jax.block_until_ready(results)
         self._caches, self._intact = caches, True
-        return arrays
+        return results
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -1,6 +1,6 @@
-"""The two compiled functions of generation, prefill and the decode loop, and their operands.
+"""The compiled functions of generation, prefill and the decode loop, and their operands.
 
-Both are pure JAX over ordinary KVCaches; where the caches live is the runner's choice.
+All are pure JAX over ordinary KVCaches; where the caches live is the runner's choice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from nspjax.generate.sampler import NOT_FINITE, Sampling, sample
+from nspjax.generate.sampling.choice import Asked, choose
 from nspjax.ops import KVCache
 
 Caches = list[KVCache]
@@ -31,7 +31,6 @@ class PrefillRows:
     rows: Array
     start: Array
     n_new: Array
-    sampling: Sampling
 
 
 @jax.tree_util.register_dataclass
@@ -52,15 +51,15 @@ class DecodeRows:
     stop_tokens: Array
     leave_at: Array
     n_steps: Array
-    sampling: Sampling
+    asked: Asked
 
 
 def prefill(model: Any, caches: Caches, batch: PrefillRows) -> tuple[Caches, Array]:
-    """Append pieces of prompts to their rows and choose the token after each.
+    """Append pieces of prompts to their rows.
 
     A row begins at `start` whatever it held before: that is how a finished row is used again.
-    Returns the caches and int32 [G], NOT_FINITE for a row whose logits are not; the token of an
-    unfinished prompt or idle row means nothing.
+    Returns the caches and the logits after each piece, float32 [G, V]; those of an unfinished
+    prompt or idle row mean nothing.
     """
     rows, idle = batch.rows, batch.n_new == 0
     caches = [
@@ -71,8 +70,13 @@ def prefill(model: Any, caches: Caches, batch: PrefillRows) -> tuple[Caches, Arr
     ]
     hidden, caches = model(batch.tokens, caches, rows=rows, n_new=batch.n_new)
     last = jnp.take_along_axis(hidden, jnp.maximum(batch.n_new - 1, 0)[:, None, None], axis=1)
-    logits = model.logits(last[:, 0])
-    return caches, sample(logits, batch.sampling, jnp.zeros_like(rows))
+    return caches, model.logits(last[:, 0])
+
+
+def first_tokens(logits: Array, asked: Asked) -> Array:
+    """The first token of each answer, int32 [G], from the logits after its prompt. A program of
+    its own: what rows ask for is no reason to compile prefill again."""
+    return choose(logits, asked, jnp.zeros(logits.shape[0], jnp.int32))
 
 
 def decode(
@@ -80,9 +84,9 @@ def decode(
 ) -> tuple[Caches, Array, Array]:
     """Generate up to `n_steps` tokens, at most max_steps, in every active row.
 
-    A row goes on until a stop token, its max_tokens or, in the place of a token, NOT_FINITE: its
-    logits are not finite. The loop ends early when no row is active,
-    or `leave_at` rows have finished. Returns the caches, tokens int32 [S, max_steps], and
+    A row goes on until a stop token, its max_tokens or, in the place of a token, a number below 0:
+    there is none to choose (see `choose`). The loop ends early when no row is active, or `leave_at`
+    rows have finished. Returns the caches, tokens int32 [S, max_steps], and
     int32 [S], how many of them each row generated.
     """
     n_rows = batch.last_token.shape[0]
@@ -99,10 +103,10 @@ def decode(
         step, caches, last, active, n_new, tokens = carry
         n_generated = batch.n_generated + n_new
         hidden, caches = model(last[:, None], caches, n_new=active.astype(jnp.int32))
-        token = sample(model.logits(hidden[:, 0]), batch.sampling, n_generated)
+        token = choose(model.logits(hidden[:, 0]), batch.asked, n_generated)
         token = jnp.where(active, token, last)
         tokens = tokens.at[:, step].set(token)
-        ends = (token[:, None] == batch.stop_tokens).any(-1) | (token == NOT_FINITE)
+        ends = (token[:, None] == batch.stop_tokens).any(-1) | (token < 0)
         ends |= n_generated + 1 >= batch.max_tokens
         return step + 1, caches, token, active & ~ends, n_new + active.astype(jnp.int32), tokens
 

@@ -10,7 +10,10 @@ import numpy as np
 from nspjax.generate.answer import Answer
 from nspjax.generate.model_steps import DecodeRows, PrefillRows
 from nspjax.generate.prefill_plan import Group
-from nspjax.generate.sampler import Sampling
+from nspjax.generate.sampling.choice import Asked
+from nspjax.generate.sampling.logit_terms import LogitTerms
+from nspjax.generate.sampling.sampler import Sampling
+from nspjax.generate.sampling.token_mask import packed_all
 
 STOP_TABLE_TOKENS = 8
 """Stop tokens of a row that the compiled loop knows. A row with more may run on until the call
@@ -29,20 +32,27 @@ def prefill_rows(group: Group, answers: Mapping[int, Answer]) -> PrefillRows:
         prompt = answers[piece.row].prompt
         tokens[i, : piece.n_tokens] = prompt[piece.start : piece.start + piece.n_tokens]
         start[i], n_new[i] = piece.start, piece.n_tokens
-    settings = [answers[piece.row] for piece in group.pieces]
     return PrefillRows(
         tokens=jnp.asarray(tokens),
         rows=jnp.asarray(rows, jnp.int32),
         start=jnp.asarray(start),
         n_new=jnp.asarray(n_new),
-        sampling=_sampling(enumerate(settings), len(rows)),
     )
 
 
+def first_asked(group: Group, answers: Mapping[int, Answer], vocab_size: int) -> Asked:
+    """What the rows of a prefill call ask of their first tokens."""
+    asking = {i: answers[piece.row] for i, piece in enumerate(group.pieces) if piece.last}
+    return _asked(asking, len(group.pieces) + len(group.idle_rows), vocab_size)
+
+
 def decode_rows(
-    running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int
+    running: Mapping[int, Answer], n_rows: int, leave_at: int, n_steps: int, vocab_size: int
 ) -> DecodeRows:
-    """The operands of a decode call; rows that are not `running` are idle."""
+    """The operands of a decode call; rows that are not `running` are idle. It has one step while a
+    row's mask may change with its token."""
+    if any(answer.mask_changes for answer in running.values()):
+        n_steps = 1
     last, generated, limit = (np.zeros(n_rows, np.int32) for _ in range(3))
     active = np.zeros(n_rows, np.bool_)
     stop_tokens = np.full((n_rows, STOP_TABLE_TOKENS), -1, np.int32)
@@ -59,8 +69,24 @@ def decode_rows(
         stop_tokens=jnp.asarray(stop_tokens),
         leave_at=jnp.int32(leave_at),
         n_steps=jnp.int32(n_steps),
-        sampling=_sampling(running.items(), n_rows),
+        asked=_asked(running, n_rows, vocab_size),
     )
+
+
+def _asked(answers: Mapping[int, Answer], n_rows: int, vocab_size: int) -> Asked:
+    """What n_rows rows ask for; those not named ask for nothing."""
+    return Asked(_sampling(answers.items(), n_rows), _terms(answers, n_rows, vocab_size))
+
+
+def _terms(answers: Mapping[int, Answer], n_rows: int, vocab_size: int) -> LogitTerms | None:
+    masks = {row: answer.allowed() for row, answer in answers.items()}
+    if all(mask is None for mask in masks.values()):
+        return None
+    allowed = np.tile(packed_all(vocab_size), (n_rows, 1))
+    for row, mask in masks.items():
+        if mask is not None:
+            allowed[row] = mask
+    return LogitTerms(allowed=jnp.asarray(allowed))
 
 
 def _sampling(answers: Iterable[tuple[int, Answer]], n_rows: int) -> Sampling:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nspjax.errors import RequestError
 from nspjax.generate.answer import Answer, draw_seed
 from nspjax.generate.outputs import CompletionOutput, Request, RequestOutput
+from nspjax.generate.sampling.token_mask import AllOf, NewMask
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.text import tokenization
 from nspjax.generate.text.stop_texts import StopTexts
@@ -26,6 +27,7 @@ class PreparedRequest:
     text: str | None
     token_ids: tuple[int, ...]
     stops: StopTexts | None
+    new_mask: NewMask | None = None
 
     def output(self, answers: Sequence[Answer]) -> RequestOutput:
         """What its finished answers make."""
@@ -75,7 +77,8 @@ class RequestReader:
                     raise RequestError(
                         f"{name} holds {token}: the model's tokens are 0 to {self.vocab_size - 1}"
                     )
-        return PreparedRequest(request, text, token_ids, self._stops(request.params.stop_texts))
+        stops = self._stops(request.params.stop_texts)
+        return PreparedRequest(request, text, token_ids, stops, self._new_mask(request.params))
 
     def answers(self, prepared: PreparedRequest) -> list[Answer]:
         """The answers to run, `params.n` of them."""
@@ -92,6 +95,7 @@ class RequestReader:
                 end_tokens=self.end_tokens,
                 tokenizer=self.tokenizer,
                 stops=prepared.stops,
+                new_mask=prepared.new_mask,
             )
             for index in range(params.n)
         ]
@@ -118,6 +122,16 @@ class RequestReader:
         if self.tokenizer is None:
             raise RequestError(f'{self.no_tokenizer}, {{"prompt_token_ids": [...]}}')
         return tokenization.encode(self.tokenizer, text, special_tokens=True)
+
+    def _new_mask(self, params: SamplingParams) -> NewMask | None:
+        """Makes what bars tokens one by one, in each answer; None: nothing does."""
+        makers = self._mask_makers(params)
+        if len(makers) < 2:
+            return makers[0] if makers else None
+        return lambda: AllOf([make() for make in makers])
+
+    def _mask_makers(self, params: SamplingParams) -> list[NewMask]:
+        return []
 
     def _stops(self, texts: Sequence[str]) -> StopTexts | None:
         if not texts:

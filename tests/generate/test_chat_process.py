@@ -12,7 +12,8 @@ import pytest
 from byte_tokenizer import byte_tokenizer
 
 from nspjax.errors import NspjaxError, RequestError
-from nspjax.generate.text import chat_process, chat_worker
+from nspjax.generate.limited_process import child, parent
+from nspjax.generate.text import chat_process
 from nspjax.generate.text.chat_process import ChatProcess
 from nspjax.generate.text.chat_template import ChatTemplate
 
@@ -99,13 +100,13 @@ def test_a_conversation_that_kills_the_process_is_named(shared, monkeypatch):
     killed = []
 
     def send_and_kill(connection, content):
-        chat_worker.send(connection, content)
+        child.send(connection, content)
         for worker in workers():
             worker.kill()
             killed.append(worker)
 
     with monkeypatch.context() as patch:
-        patch.setattr(chat_process, "send", send_and_kill)
+        patch.setattr(parent, "send", send_and_kill)
         with pytest.raises(RequestError, match=r"ended its process.*SIGKILL.*1024 MiB"):
             render(shared, ENDLESS)
     assert len(killed) == 2
@@ -119,7 +120,7 @@ def test_an_interrupt_while_it_renders_leaves_no_answer_behind(shared, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(chat_process, "receive", interrupted)
+        patch.setattr(parent, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             render(shared, GOOD, "old")
     assert render(shared, GOOD, "new") == "new"

@@ -8,7 +8,7 @@ from tiny_decoder import ScriptedDecoder, TinyConfig, TinyDecoder, greedy_by_han
 import nspjax
 from nspjax.errors import NotFiniteError
 from nspjax.generate import LLM, SamplingParams
-from nspjax.generate.sampler import NOT_FINITE, sample
+from nspjax.generate.sampling.choice import NOT_FINITE, Asked, choose
 
 HUGE = 7  # the token whose numbers overflow
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -97,7 +97,8 @@ def test_one_number_anywhere_is_seen_and_stays_with_its_row(value, at):
     draw = np.random.default_rng(0).normal(size=(4, 1031)).astype(np.float32)
     rows = settings_of(4, temperature=[0.0, 0.7, 0.0, 1.3], top_p=[1, 0.9, 1, 1], seed=range(4))
     index = jnp.zeros(4, jnp.int32)
-    whole = np.asarray(sample(jnp.asarray(draw), rows, index))
+    asked = Asked(rows, None)
+    whole = np.asarray(choose(jnp.asarray(draw), asked, index))
     draw[0, at] = draw[1, at] = value
-    tokens = np.asarray(sample(jnp.asarray(draw), rows, index))
+    tokens = np.asarray(choose(jnp.asarray(draw), asked, index))
     assert tokens.tolist() == [NOT_FINITE, NOT_FINITE, *whole[2:]]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nspjax.generate.sampler import Sampling, _gumbel, allowed_logits, sample
+from nspjax.generate.sampling.sampler import Sampling, _gumbel, allowed_logits, sample
 
 VOCABULARY = 40
 ROWS = 3

@@ -18,9 +18,6 @@ from jax.extend.random import threefry2x32_p
 
 from nspjax.generate.sampling_params import GREEDY_BELOW
 
-NOT_FINITE = -1
-"""In the place of a token: the row's logits were not all finite, so there is nothing to choose."""
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +36,19 @@ class Sampling:
 
 
 def sample(logits: Array, sampling: Sampling, token_index: Array) -> Array:
-    """The next token of each row, or NOT_FINITE.
+    """A token of each row: the most likely one, or one that is drawn.
 
-    logits: float32 [B, V]; token_index: int32 [B], how many tokens the row has generated before.
-    Returns int32 [B].
+    logits: float32 [B, V], one of a row finite and none above; token_index: int32 [B], how many
+    tokens the row has generated before. Returns int32 [B].
     """
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     random = sampling.temperature >= GREEDY_BELOW
-    token = lax.cond(
+    return lax.cond(
         random.any(),
         lambda: jnp.where(random, _draw(allowed_logits(logits, sampling), sampling, token_index),
                           greedy),
         lambda: greedy,
     )  # fmt: skip
-    # asked of each logit: XLA folds sums and products that would tell, such as (50 x) * 0
-    return jnp.where(jnp.isfinite(logits).all(-1), token, jnp.int32(NOT_FINITE))
 
 
 def allowed_logits(logits: Array, sampling: Sampling) -> Array:
