@@ -200,7 +200,9 @@ void test_announced_reads() {
 void test_read_list() {
   Trace trace(0);
   std::vector<std::string> warnings;
-  const StoreOptions store{.devices = {"memory:", "memory:"}, .host_memory_bytes = 1 << 20};
+  StoreOptions store;
+  store.devices = {"memory:", "memory:"};
+  store.host_memory_bytes = 1 << 20;
   const Lane lane(store,
                   {.devices = store.devices,
                    .file_name = "",
@@ -212,8 +214,10 @@ void test_read_list() {
                               lane.memory().slot_bytes);
   const int64_t tile_bytes = geometry.tile_bytes(0, 0);
   check(tile_bytes == lane.memory().slot_bytes, "a tile is a read");
-  const auto region = [](int64_t row) { return Region{.row = row, .offsets = {0, 0}}; };
-  const Region even = region(0), odd = region(1);
+  Region even, odd;
+  even.row = 0;
+  odd.row = 1;
+  even.offsets = odd.offsets = {0, 0};
 
   ReadList few(lane, 3);
   few.add(geometry, {&even, 0, 2}, 4);
