@@ -14,7 +14,9 @@
 #include "device/read_plan.h"
 #include "format/numbers.h"
 #include "format/plan.h"
+#include "store/announced.h"
 #include "store/budget.h"
+#include "store/read_ahead.h"
 #include "store/row.h"
 
 namespace nspjax::testing {
@@ -213,6 +215,65 @@ void test_rows() {
   check(row.own_begin() == 1, "cut");
 }
 
+// More than a device has buffers for is not handed to it.
+void test_announced_reads() {
+  AnnouncedReads announced(2, 3);
+  const TileRange a{0, 1}, b{1, 1}, c{2, 1}, d{3, 1};
+  announced.add({.cache = 0, .rows = {0}, .ranges = {{a, b}, {a}}});
+  announced.add({.cache = 1, .rows = {0}, .ranges = {{c, d}, {b, c}}});
+  check(announced.reads() == DeviceReads{{a, b, c}, {a, b, c}},
+        "in order, as far as there is room");
+  const std::vector<int32_t> others{1, 2}, rows{2, 0};
+  announced.take(0, others);
+  announced.take(0, rows);
+  check(announced.reads() == DeviceReads{{c, d}, {b, c}}, "what is attended over is left out");
+  announced.drop(1);
+  check(announced.reads() == DeviceReads{{}, {}}, "so is what there is no more");
+}
+
+void test_read_list() {
+  Trace trace(0);
+  std::vector<std::string> warnings;
+  StoreOptions store;
+  store.devices = {"memory:", "memory:"};
+  store.host_memory_bytes = 1 << 20;
+  const Lane lane(store,
+                  {.devices = store.devices,
+                   .file_name = "",
+                   .host_memory_bytes = store.host_memory_bytes,
+                   .pinned_bytes = 0},
+                  trace, warnings);
+  // rows take turns between the devices
+  const TileGeometry geometry({4, 128, 1, 64, DType::kF32, DType::kF32}, 2, 32,
+                              lane.memory().slot_bytes);
+  const int64_t tile_bytes = geometry.tile_bytes(0, 0);
+  check(tile_bytes == lane.memory().slot_bytes, "a tile is a read");
+  Region even, odd;
+  even.row = 0;
+  odd.row = 1;
+  even.offsets = odd.offsets = {0, 0};
+
+  ReadList few(lane, 3);
+  few.add(geometry, {&even, 0, 2}, 4);
+  check(!few.full() && few.bytes() == 2 * tile_bytes, "two");
+  few.add(geometry, {&even, 2, 4}, 4);
+  few.add(geometry, {&even, 0, 4}, 4);
+  check(!few.full() && few.bytes() == 3 * tile_bytes, "one device has its three");
+  few.add(geometry, {&odd, 0, 4}, 2);
+  check(!few.full() && few.bytes() == 5 * tile_bytes, "two are stored");
+  few.add(geometry, {&odd, 2, 4}, 4);
+  check(few.full() && few.bytes() == 6 * tile_bytes, "both have");
+  const DeviceReads reads = few.take();
+  check(reads[0].size() == 3 && reads[1].size() == 3, "each three");
+  check(reads[0][2] == TileRange{2 * tile_bytes, tile_bytes}, "the first ones");
+
+  ReadList small(lane, ReadList::kNoLimit, 2 * tile_bytes + 1);
+  small.add(geometry, {&even, 0, 4}, 4);
+  check(small.bytes() == 2 * tile_bytes && !small.full(), "what fits");
+  small.add(geometry, {&odd, 0, 4}, 4);
+  check(small.bytes() == 4 * tile_bytes && small.full(), "on each device");
+}
+
 }  // namespace
 }  // namespace nspjax::testing
 
@@ -228,4 +289,6 @@ int main() {
   test_plans_keep_to_the_budget();
   test_budget();
   test_rows();
+  test_announced_reads();
+  test_read_list();
 }

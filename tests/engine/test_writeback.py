@@ -101,6 +101,23 @@ def test_held_tiles_are_as_appended(open_store, kv_dtype):
     assert_same(store.read(cache, 1, 0, 100), written.read(at_once, 1, 0, 100))
 
 
+def test_a_pinned_tile_counts_when_it_is_full(open_store):
+    """Until then it is in the tail, whatever the interval: it is neither written nor pinned."""
+    store = open_store(**KINDS["pinned"])  # three tiles a row
+    cache = one_cache(store)
+    k, v = contents()
+    version = 0
+    for end in (5, TILE - 1, TILE, TILE + 1, 3 * TILE - 1, 3 * TILE):
+        start = int(store.lengths(cache)[0])
+        version = hold(store, cache, version, k, v, start, end - start)
+        store.writeback(cache, 1)
+        assert n_written(store) == 0
+        assert store.stats()["pinned_bytes"] == ROWS * (end // TILE) * TILE_BYTES
+    hold(store, cache, version, k, v, 3 * TILE, 1)
+    store.writeback(cache, 1)
+    assert n_written(store) == ROWS * TILE_BYTES
+
+
 @pytest.mark.parametrize("n_directories", [0, 1])
 def test_what_is_written_and_when(open_store, n_directories):
     store = open_store(n_directories)
