@@ -47,11 +47,12 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
 }
 
 CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
-                       const std::string& dtype, const std::string& kv_dtype,
-                       int64_t window_tokens) {
+                       const std::string& dtype, const std::string& kv_dtype, int64_t window_tokens,
+                       bool k_by_channel) {
   const DType appended = parse_dtype(dtype);
   const DType stored = kv_dtype.empty() ? appended : parse_kv_dtype(kv_dtype);
-  return {batch, capacity_tokens, n_kv_heads, head_dim, appended, stored, window_tokens};
+  return {batch,    capacity_tokens, n_kv_heads,    head_dim,
+          appended, stored,          window_tokens, k_by_channel};
 }
 
 nb::dict registrations() {
@@ -152,26 +153,27 @@ NB_MODULE(_engine, m) {
           "create_caches",
           [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
              int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
-             const std::string& kv_dtype, int64_t window_tokens) {
+             const std::string& kv_dtype, int64_t window_tokens, bool k_by_channel) {
             return store.create_caches(n_layers,
                                        cache_shape(batch, capacity_tokens, n_kv_heads, head_dim,
-                                                   dtype, kv_dtype, window_tokens),
+                                                   dtype, kv_dtype, window_tokens, k_by_channel),
                                        tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, release_gil)
+          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, "k_by_channel"_a = false,
+          release_gil)
       .def(
           "cache_needs",
           [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
              int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
-             const std::string& kv_dtype, int64_t window_tokens) {
+             const std::string& kv_dtype, int64_t window_tokens, bool k_by_channel) {
             return cache_needs(store, n_layers,
                                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype,
-                                           kv_dtype, window_tokens),
+                                           kv_dtype, window_tokens, k_by_channel),
                                tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0)
+          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, "k_by_channel"_a = false)
       .def("cache_handles", &cache_handles, "cache"_a, "version"_a,
            "The handles of its keys and of its values, int32 [4] each.")
       .def("read_cache_handles", &read_cache_handles, "keys"_a, "values"_a, "-> cache, version.")
@@ -210,6 +212,8 @@ NB_MODULE(_engine, m) {
           "Queues the writes of what was held back.")
       .def("read", &read, "cache"_a, "row"_a, "begin"_a, "end"_a,
            "Tokens of a row: k, v [end - begin, H, D].")
+      .def("read_keys_by_channel", &read_keys_by_channel, "cache"_a, "row"_a, "begin"_a, "end"_a,
+           "The keys of tokens, from the plane k_by_channel: k [end - begin, H, D].")
       .def("fetch", &fetch, "cache"_a, "version"_a, "rows"_a, "begin"_a, "length"_a, "n_tokens"_a,
            "read_ahead"_a = false, "window"_a = 0,
            "Tokens from begin on of several rows, 0 past their lengths and before the window that "

@@ -45,6 +45,18 @@ nb::tuple read_as(Store& store, int32_t cache, const CacheShape& shape, int64_t 
 }
 
 template <typename T>
+nb::object keys_as(Store& store, int32_t cache, const CacheShape& shape, int64_t row, int64_t begin,
+                   int64_t end) {
+  const auto n = static_cast<size_t>(std::max<int64_t>(0, end - begin));
+  const auto h = static_cast<size_t>(shape.n_kv_heads), d = static_cast<size_t>(shape.head_dim);
+  std::vector<T> k(n * h * d);
+  without_gil([&] {
+    store.read_keys_by_channel(cache, row, begin, end, reinterpret_cast<std::byte*>(k.data()));
+  });
+  return new_array(std::move(k), {n, h, d});
+}
+
+template <typename T>
 nb::tuple fetch_as(ArrayCall& call, std::string_view type, const std::vector<int64_t>& sizes) {
   std::vector<T> k = call.result<T>("k", type, sizes), v = call.result<T>("v", type, sizes);
   call.run();
@@ -127,6 +139,13 @@ nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t
   ArrayCall call(calls::kXCache, {store, cache, 0});
   const Handle handle = call.attribute("n_heads", n_heads).attribute("head_dim", head_dim).run("x");
   return nb::make_tuple(handle.cache, handle.version);
+}
+
+nb::object read_keys_by_channel(Store& store, int32_t cache, int64_t row, int64_t begin,
+                                int64_t end) {
+  const CacheShape shape = shape_of(store, cache);
+  return shape.dtype == DType::kF32 ? keys_as<float>(store, cache, shape, row, begin, end)
+                                    : keys_as<uint16_t>(store, cache, shape, row, begin, end);
 }
 
 nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end) {

@@ -37,6 +37,10 @@ nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int
 // The number and version of the cache that keeps X.
 nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim);
 
+// Keys of a row, out of the plane by channel: k [end - begin, H, D].
+nb::object read_keys_by_channel(Store& store, int32_t cache, int64_t row, int64_t begin,
+                                int64_t end);
+
 // Tokens of a row: k, v [end - begin, H, D].
 nb::tuple read(Store& store, int32_t cache, int64_t row, int64_t begin, int64_t end);
 

@@ -98,9 +98,15 @@ struct CacheShape {
   DType stored;  // of full tiles
   // Of a row at least so many of the newest are kept, and no attention sees more; 0: all.
   int64_t window_tokens = 0;
+  // K is kept once more, by channel, in a run of its own.
+  bool k_by_channel = false;
 
   PageRun run() const { return keys_and_values(n_kv_heads, head_dim, stored); }
-  CacheFormat format() const { return {batch, capacity_tokens, dtype, {run()}, window_tokens}; }
+  CacheFormat format() const {
+    CacheFormat format{batch, capacity_tokens, dtype, {run()}, window_tokens};
+    if (k_by_channel) format.runs.push_back(keys_by_channel(n_kv_heads, head_dim, stored, 0));
+    return format;
+  }
   int64_t vector_bytes() const { return head_dim * size_bytes(dtype); }
   // All of one token, as appended.
   int64_t token_bytes() const { return run().token_elements() * size_bytes(dtype); }

@@ -1,4 +1,5 @@
-// The tiles of one row, wherever they are. Rows that share a prefix refer to the same region.
+// The tiles of one row, wherever they are: of the cache's first page run, and of the others. Rows
+// that share a prefix refer to the same region.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,10 @@ struct Region {
   int64_t pinned_tiles = 0;                      // of a ring of slots all or none
   int64_t n_pinned = 0;                          // slots of pinned tiles that have been written
   std::vector<std::vector<uint32_t>> checksums;  // [device][slot], of tiles that were stored
+  std::vector<Region> more;  // the same of the cache's further page runs, of which none is pinned
+
+  const Region& of_run(size_t run) const { return run == 0 ? *this : more[run - 1]; }
+  Region& of_run(size_t run) { return run == 0 ? *this : more[run - 1]; }
 };
 
 // Tiles [begin, end) of a row, all in one region.

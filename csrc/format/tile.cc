@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace nspjax {
 
 namespace {
@@ -59,6 +61,19 @@ int64_t TileGeometry::pinned_offset(int64_t row, int64_t device) const {
   int64_t offset = 0;
   for (int64_t d = 0; d < device; ++d) offset += tile_bytes(row, d);
   return offset;
+}
+
+std::vector<TileGeometry> geometries_of(const CacheFormat& format, int64_t n_devices,
+                                        int64_t tile_tokens, int64_t segment_bytes) {
+  std::vector<TileGeometry> runs;
+  for (const PageRun& run : format.runs) {
+    runs.emplace_back(format, run, n_devices, tile_tokens, segment_bytes);
+    if (runs.back().tile_tokens() == runs.front().tile_tokens()) continue;
+    fail(ErrorKind::kInvalidArgument, "the plane ", run.plane[0].name, " has tiles of ",
+         runs.back().tile_tokens(), " tokens, and those it is written with have ",
+         runs.front().tile_tokens(), ": they must be the same");
+  }
+  return runs;
 }
 
 int64_t largest_tile_bytes(const PageRun& run, int64_t n_devices, int64_t tile_tokens) {

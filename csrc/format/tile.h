@@ -98,6 +98,11 @@ class TileGeometry {
   std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end
 };
 
+// Of all page runs of a cache, in their order. Throws InvalidArgument where tiles of one cannot be
+// written with those of the first, which they are derived from.
+std::vector<TileGeometry> geometries_of(const CacheFormat& format, int64_t n_devices,
+                                        int64_t tile_tokens, int64_t segment_bytes);
+
 // The largest tile of any row and device; tile_tokens: of the cache.
 int64_t largest_tile_bytes(const PageRun& run, int64_t n_devices, int64_t tile_tokens);
 

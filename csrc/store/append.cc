@@ -179,7 +179,7 @@ void CacheSet::write_full_tiles(Cache& cache, const AppendArgs& args) {
     make_room(cache, row, end / tile_tokens);
     filled.push_back({*state.own, state.stored_tiles, end / tile_tokens, pack});
   }
-  lane_.store_tiles(geometry, filled);
+  lane_.store_tiles(*cache.view.runs, filled);
 }
 
 }  // namespace nspjax

@@ -97,7 +97,7 @@ std::vector<const std::byte*> tail_of(const RowTiles& row, const TileSpan& span)
 
 void AttendJob::own_arguments() {
   const int64_t n_vectors = std::ssize(args.rows) * args.n_tokens * args.n_q_heads;
-  const int64_t head_dim = cache.geometry->shape().head_dim;
+  const int64_t head_dim = cache.geometry().shape().head_dim;
   const auto* q = static_cast<const std::byte*>(args.q);
   owned.q.assign(q, q + n_vectors * head_dim * size_bytes(args.q_dtype));
   args.q = owned.q.data();
@@ -127,7 +127,7 @@ void AttendJob::release() {
 AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& trace, bool verify,
                        int64_t read_bytes, std::span<float> max, std::span<float> sum) {
   const AttendArgs& args = job.args;
-  const TileGeometry& geometry = *job.cache.geometry;
+  const TileGeometry& geometry = job.cache.geometry();
   const CacheShape& shape = geometry.shape();
   const int64_t group = args.n_q_heads / shape.n_kv_heads;
   const int64_t padded_dim = round_up(shape.head_dim, kPadFloats);

@@ -21,7 +21,7 @@ void attend_now(Lane& lane, AttendJob& job) REQUIRES(lane.device_access) {
       }
     }
   }
-  const int64_t head_dim = job.cache.geometry->shape().head_dim;
+  const int64_t head_dim = job.cache.geometry().shape().head_dim;
   const int64_t n_results = std::ssize(args.rows) * args.n_tokens * args.n_q_heads;
   std::fill_n(args.out, n_results * head_dim, 0.0f);
   std::vector<float> max(static_cast<size_t>(n_results), kMinusInfinity);

@@ -15,13 +15,15 @@ namespace nspjax {
 // What a job holds of a cache, whatever becomes of the cache itself.
 struct CacheView {
   int32_t id;
-  std::shared_ptr<const TileGeometry> geometry;
-  std::shared_ptr<const MappedRegion> pinned;  // where regions have their first tiles
+  std::shared_ptr<const std::vector<TileGeometry>> runs;  // K and V first
+  std::shared_ptr<const MappedRegion> pinned;             // where regions have their first tiles
+
+  const TileGeometry& geometry() const { return runs->front(); }
 };
 
 struct Cache {
   CacheView view;
-  std::vector<Extent> extents = {};  // [device]
+  std::vector<Extent> extents = {};  // [device], of all runs one after another
   std::vector<Row> rows;
   std::vector<std::shared_ptr<Region>> regions = {};   // one that is only here is free
   std::vector<std::vector<Extent>> more_extents = {};  // of regions beyond one a row
@@ -32,7 +34,7 @@ struct Cache {
   int64_t fetched_tokens = 0;  // at a time, by the last fetch; 0: it was attended over
 
   int32_t id() const { return view.id; }
-  const TileGeometry& geometry() const { return *view.geometry; }
+  const TileGeometry& geometry() const { return view.geometry(); }
   Row& row(int64_t i) { return rows[static_cast<size_t>(i)]; }
   const Row& row(int64_t i) const { return rows[static_cast<size_t>(i)]; }
 };

@@ -57,6 +57,7 @@ class CacheSet {
   void prefetch(int32_t cache, const PrefetchArgs& args);
   void writeback(int32_t cache, int32_t version, int64_t interval_tokens, bool exclusive);
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
+  void read_keys_by_channel(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k);
   void fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& args_for);
   TileLayout tile_layout(int32_t cache) const;
   std::vector<uint8_t> export_tiles(int32_t cache, int32_t version, int64_t row, int64_t begin,
@@ -130,6 +131,13 @@ class CacheSet {
       REQUIRES(lane_.mutex, lane_.device_access);
   // It follows the one before, this time.
   void note_attended(const Cache& cache) REQUIRES(lane_.mutex);
+  struct TokenSpan {
+    int64_t begin;
+    int64_t end;
+  };
+  // What a page run has of tokens, and the tail of those that it has not.
+  void read_run(const Cache& cache, size_t run, int64_t row, TokenSpan tokens,
+                const TokenRun<std::byte>& into) REQUIRES(lane_.mutex);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail)
       REQUIRES(lane_.device_access);
 

@@ -34,6 +34,36 @@ void check_shape(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens)
   }
 }
 
+using Runs = std::span<const TileGeometry>;
+
+int64_t device_bytes(Runs runs, int64_t device) {
+  int64_t bytes = 0;
+  for (const TileGeometry& geometry : runs) bytes += geometry.device_bytes(device);
+  return bytes;
+}
+
+int64_t row_bytes(Runs runs, int64_t row, int64_t device) {
+  int64_t bytes = 0;
+  for (const TileGeometry& geometry : runs) bytes += geometry.row_bytes(row, device);
+  return bytes;
+}
+
+// offset_of(run, device): of a run's part for the row.
+template <class OffsetOf>
+std::shared_ptr<Region> new_region(Runs runs, int64_t row, const OffsetOf& offset_of) {
+  const auto region = std::make_shared<Region>();
+  region->more.resize(runs.size() - 1);
+  for (size_t run = 0; run < runs.size(); ++run) {
+    Region& of_run = region->of_run(run);
+    of_run.row = row;
+    of_run.checksums.resize(static_cast<size_t>(runs[run].n_devices()));
+    for (int64_t d = 0; d < runs[run].n_devices(); ++d) {
+      of_run.offsets.push_back(offset_of(run, d));
+    }
+  }
+  return region;
+}
+
 }  // namespace
 
 CacheNeeds CacheSet::plan(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const {
@@ -100,10 +130,10 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
          report.available_bytes[d], " (", bytes_text(report.available_bytes[d]), ") free", fitting);
   }
 
-  const auto geometry = std::make_shared<const TileGeometry>(
-      shape, lane_.n_devices(), report.needs.tile_tokens, kSegmentBytes);
-  for (int64_t d = 0; d < lane_.n_devices(); ++d) lane_.device(d).check_cache(*geometry);
-  const int64_t pinned_tiles = pinned_tiles_for(*geometry, n_layers, report.needs.tail_bytes);
+  const auto runs = std::make_shared<const std::vector<TileGeometry>>(
+      geometries_of(shape.format(), lane_.n_devices(), report.needs.tile_tokens, kSegmentBytes));
+  for (int64_t d = 0; d < lane_.n_devices(); ++d) lane_.device(d).check_cache(runs->front());
+  const int64_t pinned_tiles = pinned_tiles_for(runs->front(), n_layers, report.needs.tail_bytes);
 
   std::vector<int32_t> ids;
   try {
@@ -111,14 +141,14 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
       const int32_t id = next_cache_++;
       Cache& cache =
           caches_
-              .emplace(id, Cache{.view = {id, geometry, nullptr},
+              .emplace(id, Cache{.view = {id, runs, nullptr},
                                  .rows = std::vector<Row>(static_cast<size_t>(shape.batch))})
               .first->second;
       ids.push_back(id);
       cache.tail_bytes = report.needs.tail_bytes / n_layers;
       budget_.promise(cache.tail_bytes, 0);
       for (int64_t d = 0; d < lane_.n_devices(); ++d) {
-        cache.extents.push_back(lane_.reserve(d, geometry->device_bytes(d)));
+        cache.extents.push_back(lane_.reserve(d, device_bytes(*runs, d)));
       }
       make_regions(cache, pinned_tiles);
     }
@@ -164,18 +194,17 @@ void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
     pinned = mapped->data();
     cache.view.pinned = mapped;
   }
+  const Runs runs = *cache.view.runs;
   for (size_t row = 0; row < cache.rows.size(); ++row) {
-    const auto region = std::make_shared<Region>();
-    region->row = static_cast<int64_t>(row);
+    const auto number = static_cast<int64_t>(row);
+    const auto region = new_region(runs, number, [&](size_t run, int64_t d) {
+      return cache.extents[static_cast<size_t>(d)].offset + device_bytes(runs.first(run), d) +
+             runs[run].row_offset(number, d);
+    });
     region->pinned_tiles =
         pinned_tiles == geometry.room_tiles() ? geometry.capacity_tiles() : pinned_tiles;
     region->pinned = pinned;
     if (pinned) pinned += pinned_tiles * tile_bytes(row);
-    region->checksums.resize(cache.extents.size());
-    for (size_t d = 0; d < cache.extents.size(); ++d) {
-      region->offsets.push_back(cache.extents[d].offset +
-                                geometry.row_offset(region->row, static_cast<int64_t>(d)));
-    }
     cache.regions.push_back(region);
     cache.rows[row].own = region;
   }
@@ -188,8 +217,9 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row) {
     if (region.use_count() == 1 && geometry.same_places(region->row, row)) return region;
   }
   // All devices are asked before any gives room: a call that is refused again and again takes none.
+  const Runs runs = *cache.view.runs;
   for (int64_t d = 0; d < lane_.n_devices(); ++d) {
-    const int64_t bytes = geometry.row_bytes(row, d);
+    const int64_t bytes = row_bytes(runs, row, d);
     const int64_t available = lane_.device(d).available_bytes();
     if (bytes > available) {
       fail(ErrorKind::kStoreFull, "row ", row, " needs ", bytes_text(bytes), " on ",
@@ -198,14 +228,13 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row) {
            ": drop caches, or share fewer prefixes");
     }
   }
-  const auto region = std::make_shared<Region>();
-  region->row = row;
-  region->checksums.resize(cache.extents.size());
   std::vector<Extent>& extents = cache.more_extents.emplace_back();
   for (int64_t d = 0; d < lane_.n_devices(); ++d) {
-    extents.push_back(lane_.reserve(d, geometry.row_bytes(row, d)));
-    region->offsets.push_back(extents.back().offset);
+    extents.push_back(lane_.reserve(d, row_bytes(runs, row, d)));
   }
+  const auto region = new_region(runs, row, [&](size_t run, int64_t d) {
+    return extents[static_cast<size_t>(d)].offset + row_bytes(runs.first(run), row, d);
+  });
   cache.regions.push_back(region);
   return region;
 }

@@ -105,14 +105,18 @@ class Lane {
   AnnouncedReads& announced() REQUIRES(device_access) { return announced_; }
   // Runs fn(device, its number) for all devices at once.
   void on_all_devices(const std::function<void(Device&, int64_t)>& fn) REQUIRES(device_access);
-  // The first tiles of a region go to host memory, the others in runs to the devices.
-  void store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles)
+  // Of a cache's page runs: tiles of K and V, and what the other runs derive from them. The first
+  // tiles of a region go to host memory, the others to the devices.
+  void store_tiles(std::span<const TileGeometry> runs, std::span<const NewTiles> tiles)
       REQUIRES(device_access);
   void read_tiles(const TileGeometry& geometry, const TilesToRead& tiles) REQUIRES(device_access);
   // After stop(). Throws what a device met, once all are closed.
   void close();
 
  private:
+  void store_run(const TileGeometry& geometry, std::span<const NewTiles> tiles)
+      REQUIRES(device_access);
+
   Trace& trace_;
   const KernelSet kernels_;
   const bool checksums_;  // are made

@@ -2,12 +2,40 @@
 #include <algorithm>
 
 #include "base/crc32c.h"
+#include "format/derive.h"
 #include "store/lane.h"
 #include "store/tile_scan.h"
 
 namespace nspjax {
+namespace {
 
-void Lane::store_tiles(const TileGeometry& geometry, std::span<const NewTiles> tiles) {
+// The same tiles of a run that is derived from the first.
+NewTiles derived(std::span<const TileGeometry> runs, size_t run, const NewTiles& tiles) {
+  return {tiles.region.of_run(run), tiles.begin, tiles.end,
+          [runs, run, &tiles](int64_t device, int64_t tile, std::byte* to) {
+            const int64_t row = tiles.region.row;
+            thread_local AlignedBuffer scratch;
+            if (const int64_t bytes = runs[0].tile_bytes(row, device);
+                scratch.size_bytes() < bytes) {
+              scratch = AlignedBuffer(bytes);
+            }
+            tiles.pack(device, tile, scratch.data());
+            derive_tile(runs[0], runs[run], row, device, scratch.data(), to);
+          }};
+}
+
+}  // namespace
+
+void Lane::store_tiles(std::span<const TileGeometry> runs, std::span<const NewTiles> tiles) {
+  store_run(runs.front(), tiles);
+  for (size_t run = 1; run < runs.size(); ++run) {
+    std::vector<NewTiles> of_run;
+    for (const NewTiles& each : tiles) of_run.push_back(derived(runs, run, each));
+    store_run(runs[run], of_run);
+  }
+}
+
+void Lane::store_run(const TileGeometry& geometry, std::span<const NewTiles> tiles) {
   std::vector<std::vector<TileWrite>> writes(devices_.size());
   TaskGroup pinning(*workers_);
   int64_t padding_bytes = 0;

@@ -189,6 +189,11 @@ void Store::read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::by
   of(cache).read(cache, row, begin, end, k, v);
 }
 
+void Store::read_keys_by_channel(int32_t cache, int64_t row, int64_t begin, int64_t end,
+                                 std::byte* k) {
+  of(cache).read_keys_by_channel(cache, row, begin, end, k);
+}
+
 void Store::fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& args_for) {
   of(cache).fetch(cache, version, args_for);
 }

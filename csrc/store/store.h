@@ -88,6 +88,8 @@ class Store {
   void writeback(int32_t cache, int32_t version, int64_t interval_tokens, bool exclusive);
   // Tokens [begin, end) of a row as [end - begin, n_kv_heads, head_dim].
   void read(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k, std::byte* v);
+  // The keys alone, out of the run that a cache with k_by_channel keeps of them.
+  void read_keys_by_channel(int32_t cache, int64_t row, int64_t begin, int64_t end, std::byte* k);
   // Tokens of several rows for the host to attend over. Those after them that `length`
   // tells are read meanwhile.
   void fetch(int32_t cache, int32_t version, const ArgsFor<FetchArgs>& args_for);

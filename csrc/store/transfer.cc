@@ -99,7 +99,7 @@ void CacheSet::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t
   Row& state = found.row(row);
   make_room(found, row, end);
   const NewTiles run{*state.own, begin, end, pack};
-  lane_.store_tiles(geometry, {&run, 1});
+  lane_.store_tiles(*found.view.runs, {&run, 1});
   state.store_before(end);
   count_tail(found, row);
   set_length(found, row, end * tile_tokens);

@@ -10,7 +10,7 @@ namespace {
 
 void run_writeback(Lane& lane, Writeback& write, bool exclusive) {
   lane.has_device_access();
-  const TileGeometry& geometry = *write.cache.geometry;
+  const TileGeometry& geometry = write.cache.geometry();
   try {
     std::vector<NewTiles> runs;
     for (const TilesToWrite& tiles : write.tiles) {
@@ -20,7 +20,7 @@ void run_writeback(Lane& lane, Writeback& write, bool exclusive) {
                         pack_tail_tile(geometry, tiles.row, device, tile, data->data(), to);
                       }});
     }
-    lane.store_tiles(geometry, runs);
+    lane.store_tiles(*write.cache.runs, runs);
     if (exclusive) lane.on_all_devices([](Device& device, int64_t) { device.finish_writes(); });
   } catch (...) {
     write.error = std::current_exception();

@@ -24,7 +24,7 @@ void CacheSet::write_held(Cache& cache, int64_t row, int64_t end) {
                      [&](int64_t device, int64_t tile, std::byte* to) {
                        pack_tail_tile(geometry, row, device, tile, state.tail_tile(tile), to);
                      }};
-  lane_.store_tiles(geometry, {&run, 1});
+  lane_.store_tiles(*cache.view.runs, {&run, 1});
   state.store_before(end);
   count_tail(cache, row);
 }

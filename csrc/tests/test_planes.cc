@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "check.h"
+#include "format/derive.h"
 #include "format/fingerprint.h"
 #include "format/numbers.h"
 #include "format/pack.h"
@@ -287,6 +288,51 @@ void test_rows_on_devices() {
   }
 }
 
+// Keys by channel that are made of a stored tile of K and V are those that are made of the tokens.
+void test_derived_tiles() {
+  for (const int64_t width : {1, 5, 64, 130}) {
+    for (const int64_t tile_tokens : {16, 64, 256}) {
+      for (const DType stored :
+           {DType::kBF16, DType::kF16, DType::kF32, DType::kInt8, DType::kInt4}) {
+        const CacheShape shape{2, 512, 3, width, DType::kBF16, stored, 0, true};
+        const auto runs = geometries_of(shape.format(), 2, tile_tokens, 1 << 20);
+        check(runs.size() == 2 && runs[1].tile_tokens() == tile_tokens, "two runs of like tiles");
+        const Values tokens =
+            random_values(keys_and_values(3, 3 * width, stored), DType::kBF16, tile_tokens);
+        for (int64_t row = 0; row < 2; ++row) {
+          for (int64_t device = 0; device < 2; ++device) {
+            const HeadSet heads = runs[0].heads(row, device);
+            const auto size = [&](size_t run) { return runs[run].tile_bytes(row, device); };
+            AlignedBuffer kv(size(0)), derived(size(1)), keys(size(1));
+            pack_tile(runs[0], heads, nullptr, {{tokens[0].data(), tokens[1].data()}, 0}, 0,
+                      size(0), kv.data());
+            std::fill(derived.data(), derived.data() + size(1), std::byte{0xee});
+            derive_tile(runs[0], runs[1], row, device, kv.data(), derived.data());
+            pack_tile(runs[1], heads, nullptr, {{tokens[0].data()}, 0}, 0, size(1), keys.data());
+            for (int64_t i = 0; i < heads.count; ++i) {
+              const std::byte* got = derived.data() + i * runs[1].stored().bytes();
+              const std::byte* want = keys.data() + i * runs[1].stored().bytes();
+              const PlaneTile& plane = runs[1].stored().planes()[0];
+              check(std::equal(got, got + 4 * plane.channel_words() * tile_tokens, want), "words");
+              check(!is_quantised(stored) || std::equal(got + plane.scales_offset,
+                                                        got + plane.scales_offset + 4 * plane.width,
+                                                        want + plane.scales_offset),
+                    "scales");
+            }
+            const int64_t end = heads.count * runs[1].stored().bytes();
+            check(std::all_of(derived.data() + end, derived.data() + size(1),
+                              [](std::byte b) { return b == std::byte{0}; }),
+                  "padding");
+          }
+        }
+      }
+    }
+  }
+  CacheFormat format = CacheShape{2, 512, 3, 64, DType::kBF16, DType::kBF16, 0, true}.format();
+  format.runs[1].tile_tokens = 128;
+  check_throws(ErrorKind::kInvalidArgument, [&] { geometries_of(format, 1, 64, 1 << 20); });
+}
+
 // Runs add up: the room of each, and the tails of those that have tokens of their own.
 void test_plans() {
   const HostBudget budget = split_host_memory(64 << 20, 2, 2 << 20);
@@ -346,6 +392,7 @@ int main() {
   test_not_finite();
   test_channels_of_a_page();
   test_rows_on_devices();
+  test_derived_tiles();
   test_plans();
   test_fingerprints();
 }
