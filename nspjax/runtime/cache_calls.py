@@ -19,7 +19,8 @@ from nspjax.runtime.stored_array import StoredArray
 
 _CHECKED_TOKENS = 4096
 
-Calls, Options = TypeVar("Calls"), ParamSpec("Options")
+Calls = TypeVar("Calls")
+Options = ParamSpec("Options")
 
 
 def _of_one_layer(
