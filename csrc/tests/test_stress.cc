@@ -137,7 +137,8 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
   check(store->stats().kv_bytes_stored == 0, "all dropped");
 }
 
-// The same with attention in two calls, held tiles, writes behind, and what is read next announced.
+// The same with attention in two calls, held tiles, delayed writes, and what is read next
+// announced.
 void test_many_in_flight(const std::vector<std::string>& devices, const std::string& io) {
   const auto store = open_store(options(devices, io));
   const auto work = [&](unsigned seed) {
