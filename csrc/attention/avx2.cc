@@ -63,7 +63,7 @@ struct Avx2 {
   static Words load_words(const uint32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-  // The first n, without touching what lies behind them; 0 for the others.
+  // The first n, without touching what lies beyond them; 0 for the others.
   static Words load_words(const uint32_t* p, int n) {
     return _mm256_maskload_epi32(reinterpret_cast<const int*>(p),
                                  _mm256_castps_si256(lanes_below(n)));

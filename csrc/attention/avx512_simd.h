@@ -51,7 +51,7 @@ struct Avx512 {
   static Words zero_words() { return _mm512_setzero_si512(); }
   static Words set_words(int32_t x) { return _mm512_set1_epi32(x); }
   static Words load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
-  // The first n, without touching what lies behind them; 0 for the others.
+  // The first n, without touching what lies beyond them; 0 for the others.
   static Words load_words(const uint32_t* p, int n) {
     return _mm512_maskz_loadu_epi32(lanes_below(n), p);
   }

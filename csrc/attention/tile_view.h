@@ -31,7 +31,7 @@ struct TileView {
   int lanes;
 };
 
-// Memory is read in the order in which it lies, tile after tile, so what lies this far behind a
+// Memory is read in the order in which it lies, tile after tile, so what lies this far beyond a
 // word that is read now will be read soon. It is fetched into the second-level cache. How far ahead
 // was measured (bench/kernel.py): one query leaves a word quickly, several stay with it.
 template <int QB>

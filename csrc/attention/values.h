@@ -34,7 +34,7 @@ class FloatValues {
   // acc[i] = acc[i] * correction[i] + sum over the t that i sees of weights[i, t] v_t
   //
   // A weight of 0 does not make nothing of a V that is not finite. So tokens that only some of the
-  // queries see are added for those alone, before and behind the ones that all see.
+  // queries see are added for those alone, before and after the ones that all see.
   template <int QB>
   static void run(const TileAttention& a, const TileView& tile, int query, const Block& block,
                   const Seen* seen, const float* weights, const float* correction) {

@@ -1,6 +1,6 @@
 // CRC-32C by carry-less products of 512 bits, after Gopal et al., "Fast CRC Computation for Generic
 // Polynomials Using PCLMULQDQ Instruction" (Intel, 2009): what was read so far is folded onto the
-// bytes kFoldBytes behind it, which leaves the remainder as it is.
+// bytes kFoldBytes further on, which leaves the remainder as it is.
 #include <immintrin.h>
 
 #include <array>

@@ -9,7 +9,7 @@
 
 namespace nspjax {
 
-// kAttend is an attention at work; kAttendStart and kAttendWait are calls, as all behind them.
+// kAttend is an attention at work; kAttendStart and kAttendWait are calls, as are all after them.
 enum class TraceKind : uint8_t {
   kAttend,
   kAppend,

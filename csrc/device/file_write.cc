@@ -1,5 +1,5 @@
-// The file device's writes: taken over at once, written behind the caller's back, read from memory
-// until the medium has them.
+// The file device's writes: the call returns at once, and until the medium has the bytes they are
+// read from memory.
 #include <algorithm>
 
 #include "base/scoped_timer.h"

@@ -184,7 +184,7 @@ void test_errors_are_drained(const char* fault, ErrorKind kind, const char* io) 
   const auto device = open_device(directory, with_fault(make_io_queue(io, 16), fault));
   const auto ranges = ranges_of(device->reserve(kRanges * kRangeBytes));
   int failures = 0;
-  for (int i = 0; i < 3; ++i) {  // a write that fails behind the call is tried once more by flush
+  for (int i = 0; i < 3; ++i) {  // a write that fails later is tried once more by flush
     try {
       write_all(*device, ranges);
       device->flush();

@@ -140,8 +140,8 @@ void test_many_callers(const std::vector<std::string>& devices, const std::strin
   check(store->stats().kv_bytes_stored == 0, "all dropped");
 }
 
-// The same with attention in two calls, held tiles, writes behind, and what is read next announced;
-// with a window, tiles take the places of others that attention is queued for.
+// The same with attention in two calls, held tiles, delayed writes, and what is read next
+// announced; with a window, tiles take the places of others that attention is queued for.
 void test_many_in_flight(const std::vector<std::string>& devices, const std::string& io,
                          int32_t window = 0) {
   const auto store = open_store(options(devices, io));

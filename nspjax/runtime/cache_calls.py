@@ -19,7 +19,8 @@ from nspjax.runtime.stored_array import StoredArray
 
 _CHECKED_TOKENS = 4096
 
-Calls, Options = TypeVar("Calls"), ParamSpec("Options")
+Calls = TypeVar("Calls")
+Options = ParamSpec("Options")
 
 
 def _of_one_layer(
@@ -115,14 +116,7 @@ class CacheCalls:
                 "kv_pair makes an empty cache, but these arrays hold tokens: begin with zeros, and "
                 "run the prompt through the near_storage function"
             )
-        batch, capacity, heads, head_dim = k.shape
-        made = self.kv_cache(
-            batch=batch,
-            capacity_tokens=capacity,
-            n_kv_heads=heads,
-            head_dim=head_dim,
-            dtype=k.dtype,
-        )
+        made = self._like(k)
         return (
             StoredArray(made.k, made.shape, made.dtype),
             StoredArray(made.v, made.shape, made.dtype),
@@ -134,16 +128,9 @@ class CacheCalls:
             raise InvalidArgumentError(
                 f"put stores a copy of a KVCache in memory, got {reprlib.repr(cache)}"
             )
-        batch, capacity, heads, head_dim = cache.k.shape
-        made = self.kv_cache(
-            batch=batch,
-            capacity_tokens=capacity,
-            n_kv_heads=heads,
-            head_dim=head_dim,
-            dtype=cache.k.dtype,
-        )
+        made = self._like(cache.k)
         lengths = np.asarray(cache.lengths, np.int32)
-        rows, start = np.arange(batch, dtype=np.int32), np.zeros(batch, np.int32)
+        rows, start = np.arange(made.batch, dtype=np.int32), np.zeros(made.batch, np.int32)
         cache_id, version = self._read(made)
         version = self._engine.append(
             cache_id, version, raw_elements(cache.k), raw_elements(cache.v), rows, start, lengths
@@ -231,6 +218,17 @@ class CacheCalls:
           InvalidArgumentError: the cache is another store's.
         """
         self._engine.drop_cache(self._read(cache)[0])
+
+    def _like(self, array: jax.Array | jax.ShapeDtypeStruct) -> StoredKVCache:
+        """An empty cache for keys and values [B, C, Hkv, D] like these."""
+        batch, capacity_tokens, n_kv_heads, head_dim = array.shape
+        return self.kv_cache(
+            batch=batch,
+            capacity_tokens=capacity_tokens,
+            n_kv_heads=n_kv_heads,
+            head_dim=head_dim,
+            dtype=array.dtype,
+        )
 
     def _read(self, cache: StoredKVCache | StoredArray) -> tuple[int, int]:
         """The engine's number of a cache of this store, and the version of the handle."""

@@ -1,6 +1,5 @@
 """`near_storage` on ordinary JAX functions, against the same functions in memory."""
 
-import dataclasses
 import functools
 import os
 import subprocess
@@ -11,61 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from layered_decode import GROUP, HKV, ROWS, SIZES, D, in_memory, prompt, step, stored, weights
 
 from nspjax import KVCache, Store, cached_attention, near_storage
 from nspjax.errors import (
-    InvalidArgumentError,
-    OffloadError,
     PipelineError,
-    StaleHandleError,
-    StoreClosedError,
-    engine_errors,
 )
-
-LAYERS, ROWS, CAPACITY, HKV, GROUP, D = 2, 3, 64, 2, 2, 16
-SIZES = {"batch": ROWS, "capacity_tokens": CAPACITY, "n_kv_heads": HKV, "head_dim": D}
-
-
-@pytest.fixture(params=["memory", "file"])
-def store(request, tmp_path):
-    device = "memory:" if request.param == "memory" else tmp_path
-    with Store(device, host_memory="16MiB") as store:
-        yield store
-
-
-def weights(seed=0):
-    shape = (LAYERS, HKV * GROUP * D, (HKV * GROUP + 2 * HKV) * D)
-    return jax.random.normal(jax.random.key(seed), shape) * 0.1
-
-
-def step(w, x, caches, n_new=None, **options):
-    """A little decoder: x [B, T, E] -> x, caches."""
-    b, t, e = x.shape
-    after = []
-    for layer, cache in zip(w, caches, strict=True):
-        q, k, v = jnp.split(x @ layer, [e, e + HKV * D], axis=-1)
-        out, cache = cached_attention(
-            q.reshape(b, t, HKV * GROUP, D),
-            k.reshape(b, t, HKV, D).astype(cache.k.dtype),
-            v.reshape(b, t, HKV, D).astype(cache.k.dtype),
-            cache,
-            n_new=n_new,
-            **options,
-        )
-        x, after = x + out.reshape(b, t, e), [*after, cache]
-    return x, after
-
-
-def prompt(n_tokens, seed=1):
-    return jax.random.normal(jax.random.key(seed), (ROWS, n_tokens, HKV * GROUP * D))
-
-
-def in_memory(dtype=jnp.float32):
-    return [KVCache.zeros(*SIZES.values(), dtype) for _ in range(LAYERS)]
-
-
-def stored(store, dtype=jnp.float32):
-    return store.kv_caches(LAYERS, **SIZES, dtype=dtype)
 
 
 def generate_while(w, x, caches, n_steps):
@@ -210,56 +160,6 @@ def test_put_and_fetch(store):
     np.testing.assert_array_equal(back.lengths, caches[0].lengths)
 
 
-def test_a_handle_used_twice_is_refused(store):
-    near, caches = near_storage(step, store=store), stored(store)
-    _, after = near(weights(), prompt(1), caches)
-    with pytest.raises(StaleHandleError, match="used twice"):
-        near(weights(), prompt(1), caches)
-    with pytest.raises(StaleHandleError), engine_errors():
-        jax.block_until_ready(jax.jit(near)(weights(), prompt(1), caches))
-    with pytest.raises(StaleHandleError):
-        store.fetch(caches[0])
-    near(weights(), prompt(1), after)  # the store goes on
-
-
-def test_mixed_handles_are_refused(store):
-    near, caches = near_storage(step, store=store), stored(store)
-    mixed = [dataclasses.replace(caches[0], v=caches[1].v), caches[1]]
-    with pytest.raises(InvalidArgumentError, match="mixed"):
-        near(weights(), prompt(1), mixed)
-
-
-def test_a_full_row_is_refused(store):
-    near, caches = near_storage(step, store=store), stored(store)
-    _, caches = near(weights(), prompt(CAPACITY), caches)
-    with pytest.raises(InvalidArgumentError, match=f"do not fit its capacity of {CAPACITY}"):
-        near(weights(), prompt(1), caches)
-
-
-def test_another_use_of_the_cache_names_the_line(store):
-    def peeks(x, cache):
-        out, cache = cached_attention(x, x, x, cache)
-        return out + cache.k[:, :1], cache  # the line that the error must name
-
-    line = peeks.__code__.co_firstlineno + 2
-    cache = store.kv_cache(**SIZES, dtype=jnp.float32)
-    x = jnp.ones((ROWS, 1, HKV, D))
-    with pytest.raises(OffloadError, match=rf"stablehlo.slice at .*test_near_storage.py:{line};"):
-        near_storage(peeks, store=store)(x, cache)
-
-
-def test_in_memory_caches_and_closed_stores_are_refused(tmp_path):
-    store = Store(tmp_path, host_memory="16MiB")
-    near, caches = near_storage(step, store=store), stored(store)
-    with pytest.raises(InvalidArgumentError, match="in-memory KVCache"):
-        near(weights(), prompt(1), in_memory())
-    with pytest.raises(InvalidArgumentError, match="needs a KVCache, got StoredKVCache"):
-        step(weights(), prompt(1), caches)
-    store.close()
-    with pytest.raises(StoreClosedError):
-        near(weights(), prompt(1), caches)
-
-
 def test_caches_that_are_only_passed_on(store):
     """Unused, returned as it came, carried idle through a loop; typed keys beside them."""
 
@@ -282,31 +182,6 @@ def test_caches_that_are_only_passed_on(store):
     assert jax.random.key_data(near_key).tolist() == jax.random.key_data(next_key).tolist()
     assert store.fetch(used).lengths.tolist() == [3] * ROWS
     assert store.fetch(idle).lengths.tolist() == [0] * ROWS
-
-
-def test_another_stores_cache_is_refused(store):
-    with Store("memory:") as other:
-        with pytest.raises(InvalidArgumentError, match="another Store"):
-            near_storage(step, store=store)(weights(), prompt(1), stored(other))
-        with pytest.raises(InvalidArgumentError, match="another Store"):
-            store.drop(other.kv_cache(**SIZES))
-
-
-def test_a_line_inside_a_nested_function_is_found(store):
-    def chooses(x, a, b):
-        out, a = cached_attention(x, x, x, a)
-        return out, jnp.where(x[0, 0, 0, 0] > 0, a.k, b.k)  # the line to name
-
-    line = chooses.__code__.co_firstlineno + 2
-    a, b = store.kv_caches(2, **SIZES, dtype=jnp.float32)
-    with pytest.raises(OffloadError, match=rf"test_near_storage.py:{line};"):
-        near_storage(chooses, store=store)(jnp.ones((ROWS, 1, HKV, D)), a, b)
-
-
-@pytest.mark.parametrize("pipeline", ["", "offload-kv", "lower-to-ffi"])
-def test_a_pipeline_that_leaves_work_undone_is_refused(pipeline):
-    with Store("memory:") as store, pytest.raises(PipelineError, match="needs offload-kv"):
-        near_storage(step, store=store, pipeline=pipeline)(weights(), prompt(1), stored(store))
 
 
 def test_pipelines_and_dumps(tmp_path, capsys):

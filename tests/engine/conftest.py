@@ -3,6 +3,7 @@
 import pytest
 
 from nspjax import _engine
+from nspjax.runtime import prefix_file
 
 HOST_MEMORY = 8 << 20
 
@@ -28,3 +29,9 @@ def open_store(tmp_path):
     yield open_one
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Several chunks of tiles for each layer, also of prefixes that are short."""
+    monkeypatch.setattr(prefix_file, "CHUNK_BYTES", 50_000)

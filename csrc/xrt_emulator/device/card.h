@@ -19,7 +19,7 @@ namespace nspjax::xrt_emulator {
 class Card {
  public:
   // strict_sync: ordinary buffers have a copy in the host and one here. die_at_next_write is called
-  // at the begin of a run that shall not end.
+  // at the start of a run that shall not end.
   Card(const EventLog& log, Faults& faults, bool strict_sync,
        std::function<void()> die_at_next_write);
 

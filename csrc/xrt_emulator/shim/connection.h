@@ -18,7 +18,7 @@ namespace nspjax::xrt_emulator {
 
 class Connection {
  public:
-  // The socket stays its owner's; -1: there is no process from the begin.
+  // The socket stays its owner's; -1: there is no process from the start.
   Connection(int socket, pid_t process);
 
   // What the shim writes: a header in one piece, then its body in one. `kind` is that of the buffer

@@ -1,6 +1,6 @@
 """What passes and their options say of themselves; as a script, it writes docs/passes.md.
 
-A pass's docstring is its text; the string behind a field is the text of that option:
+A pass's docstring is its text; the string after a field is the text of that option:
 
     @dataclasses.dataclass(frozen=True)
     class Prefetch:
@@ -93,7 +93,7 @@ def _section(doc: PassDoc) -> str:
 
 
 def _field_texts(cls: Any) -> dict[str, str]:
-    """The strings that stand behind fields, those of base classes too."""
+    """The strings that stand after fields, those of base classes too."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:

@@ -20,7 +20,7 @@ class Lane(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Something going on, in seconds from the begin of the execution."""
+    """Something going on, in seconds from the start of the execution."""
 
     lane: Lane
     label: str

@@ -64,7 +64,7 @@ def update_function_types(module: Module) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Builder:
-    """Inserts operations before `anchor`, at its source location; or each right behind it."""
+    """Inserts operations before `anchor`, at its source location; or each right after it."""
 
     anchor: Operation
     behind: bool = False

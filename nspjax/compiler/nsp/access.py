@@ -128,12 +128,12 @@ def cache_attributes(op: mlir.Operation) -> dict[str, Any]:
 
 
 def cache_shape(op: mlir.Operation) -> tuple[int, int, int, int]:
-    """(S, C, Hkv, D) of the cache behind the handles."""
+    """(S, C, Hkv, D) of the cache that the handles stand for."""
     return attribute(op, CACHE_SHAPE)
 
 
 def cache_dtype(op: mlir.Operation) -> str:
-    """The element type of the cache behind the handles: "bf16"."""
+    """The element type of the cache that the handles stand for: "bf16"."""
     return attribute(op, CACHE_DTYPE)
 
 

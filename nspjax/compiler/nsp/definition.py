@@ -86,7 +86,7 @@ class Attribute:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Op:
-    """One operation. Behind its own operands it may have others, of any type, which are not read:
+    """One operation. After its own operands it may have others, of any type, which are not read:
     they say what must have happened before."""
 
     name: str

@@ -15,7 +15,7 @@ from nspjax.compiler.nsp.edges import BARRIER, CALL, LOOP, Edges
 
 @dataclasses.dataclass(frozen=True)
 class CacheType:
-    """What is behind a handle. Shape: [S, C, Hkv, D]."""
+    """What a handle stands for. Shape: [S, C, Hkv, D]."""
 
     n_rows: int
     capacity_tokens: int

@@ -93,7 +93,7 @@ def _check_waited_once(start: mlir.Operation) -> None:
 
 
 def _check_reads(ops: list[mlir.Operation]) -> None:
-    """A decode step's attention counts the token of its own append: it must come behind it."""
+    """A decode step's attention counts the token of its own append: it must come after it."""
     appends: dict[tuple[mlir.Value, mlir.Value], list[mlir.Operation]] = {}
     for op in ops:
         if nsp.kind(op) is nsp.APPEND and mlir.tensor(nsp.operand(op, "k"))[0][1] == 1:

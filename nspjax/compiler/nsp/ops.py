@@ -3,7 +3,7 @@
 A handle is int32 [4], of K or of V, and opaque: see `nspjax.runtime.handle`. An operation has both,
 since a model has K and V apart, and the engine checks that they are of one cache and version;
 `nsp.handle` and `nsp.next_handle` are the pair. What uses a handle up is its only user. A result
-`done` is int32 [1] and means nothing but that the operation was: others take it behind their own
+`done` is int32 [1] and means nothing but that the operation was: others take it after their own
 operands to come after it.
 
 To add an operation: its entry here, a pass that makes it, a handler of the engine of the same name

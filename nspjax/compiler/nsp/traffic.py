@@ -120,6 +120,6 @@ def attended_tokens(step: Step, context_tokens: int | None) -> int:
 
 def _unknown_cache(step: Step) -> CompilerError:
     return CompilerError(
-        f"{step.op.name} at {mlir.source_line(step.op)} does not say what cache is behind its "
-        "handles: a pass that makes it puts nsp.cache_attributes(...) of another on it"
+        f"{step.op.name} at {mlir.source_line(step.op)} does not say which cache its "
+        "handles stand for: a pass that makes it gives it nsp.cache_attributes(...) of another"
     )

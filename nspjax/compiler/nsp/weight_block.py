@@ -78,7 +78,7 @@ class WeightBlock:
             op.operands[index] = load.value
 
     def _needed_by(self, op: mlir.Operation) -> list[mlir.Value]:
-        """The operand that is computed last, none where all are there from the begin."""
+        """The operand that is computed last, none where all are there from the start."""
         number, last = max(
             ((self._computed.get(hash(operand), 0), i) for i, operand in enumerate(op.operands)),
             default=(0, 0),

@@ -37,9 +37,9 @@ class DelayWriteback:
     """tokens; 1 writes every token when it comes, a page for each, as a store without the delay
     does; 16 is the paper's best"""
     placement: Placement = Placement.ANYWHERE
-    """`anywhere`: right behind the append, beside whatever is being read; `outside-scan`: behind
+    """`anywhere`: right after the append, beside whatever is being read; `outside-scan`: after
     the attention of its layer, and no scan begins before the bytes are on the medium, since a
-    drive that writes reads much slower; `step-end`: the same, for all layers at once behind the
+    drive that writes reads much slower; `step-end`: the same, for all layers at once after the
     last attention of the block"""
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class DelayWriteback:
             self._write(append, anchor, after)
 
     def _write(self, append: mlir.Operation, anchor: mlir.Operation, after: After) -> mlir.Value:
-        """Write the cache of `append` right behind `anchor`, and before it gets a newer version."""
+        """Write the cache of `append` right after `anchor`, and before it gets a newer version."""
         current = _newest_behind(append, anchor)
         order = () if handles.maker(current) == anchor else anchor.results[:1]
         writeback = nsp.WRITEBACK.build(
@@ -110,7 +110,7 @@ def _is_decode_append(op: mlir.Operation) -> bool:
 
 
 def _newest_behind(append: mlir.Operation, anchor: mlir.Operation) -> nsp.Handle:
-    """The newest handle of the cache, right behind `anchor`, which is `append` or behind it."""
+    """The newest handle of the cache, right after `anchor`, which is `append` or follows it."""
     current = nsp.next_handle(append)
     user = handles.taker(current, append.block)
     while user is not None and (user == anchor or user.is_before_in_block(anchor)):

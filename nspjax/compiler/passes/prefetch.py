@@ -26,7 +26,7 @@ class Prefetch:
     """Announce what layer l + distance reads before the attention of layer l begins.
 
     A layer is what lies between two attentions of a block: its KV tiles get an nsp.prefetch, the
-    weights on storage that it loads an nsp.load_ahead. Behind the last layer come the first ones
+    weights on storage that it loads an nsp.load_ahead. After the last layer come the first ones
     again, as the next step will read them. The attention takes the announcement as an operand and
     the next announcement takes the attention, so that they are made in this order and no earlier.
 
@@ -144,13 +144,13 @@ class _Layers:
 
 
 def _loads_by_layer(found: Dependence, reads: Sequence[int]) -> list[list[int]]:
-    """The loads before each read and behind the one before; those behind the last come first."""
+    """The loads between each read and the one before it; those after the last read come first."""
     layers: list[list[int]] = [[] for _ in reads]
-    behind: list[int] = []
+    rest: list[int] = []
     for i, op in enumerate(found.ops):
         if nsp.kind(op) is nsp.LOAD and reads:
             layer = sum(read < i for read in reads)
-            (behind if layer == len(reads) else layers[layer]).append(i)
+            (rest if layer == len(reads) else layers[layer]).append(i)
     if reads:
-        layers[0] = behind + layers[0]
+        layers[0] = rest + layers[0]
     return layers

@@ -32,9 +32,9 @@ class RaiseAttention:
 
     It recognises a dynamic_update_slice into caches [B, C, Hkv, D], the product of query and keys,
     scale, softcap, mask, softmax and the product with the values, in any layout that einsum makes
-    of them, and proves from the comparisons of positions behind the mask that it is causal, perhaps
-    with a window. What it cannot prove it leaves as it is. The log says what was raised, and what
-    broke the match elsewhere.
+    of them. From the comparisons of positions that the mask is made of, it proves that the mask is
+    causal, perhaps with a window. What it cannot prove it leaves as it is. The log says what was
+    raised, and what broke the match elsewhere.
     """
 
     name: ClassVar[str] = "raise-attention"

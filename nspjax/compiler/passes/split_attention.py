@@ -27,7 +27,7 @@ _FLOATS = ("f32", "bf16", "f16", "f64")
 class SplitAttention:
     """Cut every nsp.attend into nsp.attend_start and nsp.attend_wait.
 
-    The start comes right behind the last of its operands, the wait right before the first use of
+    The start comes right after the last of its operands, the wait right before the first use of
     what it gives, and everything independent runs between. An operation is independent of an
     attention if it is in the same block, before the next one that needs this one's result, and
 

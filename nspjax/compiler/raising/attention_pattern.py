@@ -238,7 +238,7 @@ def _one_axis(at: Affine) -> Axis:
 def _start(write: mlir.Operation, elements: Elements) -> Affine:
     """Where the new tokens go, the same in all rows.
 
-    Of a place that wraps around, index % C, it is the index: a store refuses one behind the end.
+    Of a place that wraps around, index % C, it is the index: a store refuses one beyond the end.
     """
     starts = [elements.integer(start, ()) for start in list(write.operands)[2:]]
     if any(starts[d] != constant(0) for d in (0, 2, 3)):

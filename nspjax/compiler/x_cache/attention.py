@@ -61,7 +61,7 @@ def attend_x(
     """Attention over the rows from settings.first_row on: out, lse as nsp.attend's, and handles.
 
     x_k, x_v: the handles of the X-cache; q [B, T, Hq, D]; rows, position, length: int32 [B];
-    captured: what RECOMPUTE takes behind X and places. chunk_tokens, a multiple of T, tokens of
+    captured: what RECOMPUTE takes after X and places. chunk_tokens, a multiple of T, tokens of
     each row are on the compute device at a time. Memory: X, K and V of a chunk.
     """
     first_row, n = settings.first_row, settings.chunk_tokens
@@ -73,7 +73,7 @@ def attend_x(
             handles, rows, begin, length, shape=shape, dtype=settings.dtype, read_ahead=True
         )
         x = jnp.stack([low, high], axis=2).reshape(*shape[:2], -1).astype(settings.x_dtype)
-        # rows may end in this chunk; what is behind may be anything, also no number
+        # rows may end in this chunk; what comes after may be anything, NaN too
         return *_recomputed(settings, x, begin, q, captured), handles
 
     return attend_chunks(

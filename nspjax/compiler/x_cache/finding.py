@@ -54,7 +54,7 @@ def projection_of(append: mlir.Operation, attend: mlir.Operation) -> mlir.Operat
                 work += op.operands
         if len(of_it) != 1:
             raise OffloadError(
-                f"x-cache found {len(of_it) or 'no'} nspjax.project_kv behind the {name} of "
+                f"x-cache found {len(of_it) or 'no'} nspjax.project_kv that makes the {name} of "
                 f"{place(attend)}: compute k and v with one nspjax.ops.project_kv, or leave "
                 "x-cache out of the pipeline"
             )

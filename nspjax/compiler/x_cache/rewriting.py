@@ -76,7 +76,7 @@ class Layers:
     def _append(
         self, append, x, x_cache: nsp.Handle, n_heads: int, first_row: int
     ) -> tuple[mlir.Operation, nsp.Handle]:
-        """Each row's tokens go to one of the two; X first, so that later handles come behind it."""
+        """Each row's tokens go to one of the two; X first, so that later handles come after it."""
         rows, start, n_new = (nsp.operand(append, name) for name in ("rows", "start", "n_new"))
         dtype = str(mlir.dtype(nsp.cache_dtype(append)))
         halves = self._call(append, "split_x", split_x, x, n_heads=n_heads, dtype=dtype)

@@ -1,5 +1,5 @@
 // RUN: offload-kv,x-cache{fraction=0.5}
-// REFUSED: found no nspjax.project_kv behind the k of the attention
+// REFUSED: found no nspjax.project_kv that makes the k of the attention
 !x = tensor<4x1x16xf32>
 !w = tensor<16x16xf32>
 !q = tensor<4x1x2x8xf32>
