@@ -256,15 +256,12 @@ def _check_trace(options: RunBatch) -> None:
 
 
 def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:
-    progress, generated = job.progress(), llm.stats()
     stored = store.stats() if store is not None else None
     return Sample(
         time.monotonic(),
-        progress.total,
-        progress.finished,
-        progress.before,
-        generated.prompt_tokens,
-        generated.generated_tokens,
+        job.progress(),
+        llm.stats(),
+        job.work(),
         stored and stored.kv_bytes_stored,
         stored and stored.bytes_read,
     )

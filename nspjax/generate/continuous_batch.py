@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -35,9 +36,25 @@ class Progress:
         """Count up."""
         self.set(**{name: getattr(self.stats, name) + by for name, by in increments.items()})
 
-    def set(self, **values: float) -> None:
+    def set(self, **values: object) -> None:
         """Replace the fields named."""
         self.stats = dataclasses.replace(self.stats, **values)  # pyright: ignore
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """While a program is compiled."""
+        self.set(compiling=True)
+        began = time.perf_counter()
+        try:
+            yield
+            self.add(programs_compiled=1)
+        finally:
+            self.add(compile_seconds=time.perf_counter() - began)
+            self.set(compiling=False)
+
+    def seconds(self) -> float:
+        """A clock that stands still while programs are compiled."""
+        return time.perf_counter() - self.stats.compile_seconds
 
 
 class ContinuousBatch:
@@ -80,7 +97,7 @@ class ContinuousBatch:
                     self._attempt(self._decode)
                     yield from self._retire()
         finally:
-            self._progress.set(rows_running=0, rows_waiting=0)
+            self._progress.set(rows_running=0, rows_waiting=0, running=())
 
     def _retire(self) -> list[Answer]:
         done = [row for row, answer in self._slots.running.items() if answer.finished]
@@ -91,8 +108,11 @@ class ContinuousBatch:
         return released
 
     def _count_rows(self) -> None:
+        running = self._slots.running
         self._progress.set(
-            rows_running=len(self._slots.running), rows_waiting=self._slots.n_waiting
+            rows_running=len(running),
+            rows_waiting=self._slots.n_waiting,
+            running=tuple((len(each.token_ids), each.max_tokens) for each in running.values()),
         )
 
     # ---- prefill --------------------------------------------------------------------------------
@@ -120,11 +140,11 @@ class ContinuousBatch:
             self._resident.update((row, prompts[row]) for row in each.starts)
 
     def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
-        began = time.perf_counter()
+        began = self._progress.seconds()
         self._in_call = [piece.row for piece in group.pieces]
         tokens = self._runner.prefill(prefill_rows(group, admitted))
         self._progress.add(
-            prefill_seconds=time.perf_counter() - began,
+            prefill_seconds=self._progress.seconds() - began,
             prefill_calls=1,
             prompt_tokens=sum(piece.n_tokens for piece in group.pieces),
         )
@@ -136,14 +156,14 @@ class ContinuousBatch:
 
     def _decode(self) -> None:
         """Run the compiled loop once and hand its tokens to the answers."""
-        began = time.perf_counter()
+        began = self._progress.seconds()
         self._in_call, self._borrowers = list(self._slots.running), set()
         tokens, counts = self._runner.decode(
             decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
         )
-        seconds = time.perf_counter() - began
+        seconds = self._progress.seconds() - began
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
-        self._progress.add(decode_seconds=seconds, decode_calls=1)
+        self._progress.add(decode_seconds=seconds, decode_calls=1, decode_steps=int(counts.max()))
         for row, answer in self._slots.running.items():
             self._accept(answer, tokens[row, : counts[row]].tolist())
 
@@ -222,7 +242,6 @@ def no_logits(answer: Answer) -> NotFiniteError:
 
 
 def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int:
-    """How many steps last about CALL_SECONDS, 1 to `most`; at most four times as many as before,
-    as the first call's time is that of its compilation."""
+    """How many steps last about CALL_SECONDS, 1 to `most`; at most four times as many as before."""
     wanted = int(CALL_SECONDS / max(seconds_per_step, 1e-9))
     return max(1, min(wanted, 4 * n_steps, most))

@@ -137,6 +137,7 @@ class LLM:
             kv_format=kv_format,
             share_prefixes=share_prefixes,
             steps_per_call=steps_per_call,
+            compiling=self._progress.compiling,
         )
 
     # ---- generation -----------------------------------------------------------------------------

@@ -20,7 +20,9 @@ from nspjax.generate.batch.input_file import InputFile
 from nspjax.generate.batch.lines import parse_line
 from nspjax.generate.batch.output import open_output
 from nspjax.generate.batch.results import error_line
+from nspjax.generate.batch.work import AskedAnswers
 
+ASKED = AskedAnswers(1, None)
 MADE_WITH = Fingerprint({"nspjax": "1", "dtype": "bfloat16", "seed": "0"})
 
 
@@ -33,7 +35,10 @@ def batch_of(*custom_ids: str) -> BatchInput:
     lines = map(request, custom_ids)
     return BatchInput(
         InputFile("in.jsonl"),
-        {n.custom_id: InputEntry(n.custom_id, i, 0, n.digest) for i, n in enumerate(lines, 1)},
+        {
+            n.custom_id: InputEntry(n.custom_id, i, 0, n.digest, ASKED)
+            for i, n in enumerate(lines, 1)
+        },
     )
 
 

@@ -12,7 +12,7 @@ def test_a_call_lasts_no_longer_than_it_should(n_steps, seconds_per_step, most):
 
 
 def test_fast_steps_soon_make_full_calls():
-    n_steps = steps_for_next_call(FIRST_STEPS, 1.0, 32)  # that is the compilation
+    n_steps = steps_for_next_call(FIRST_STEPS, 1.0, 32)  # a slow one
     for _ in range(3):
         n_steps = steps_for_next_call(n_steps, 0.001, 32)
     assert n_steps == 32

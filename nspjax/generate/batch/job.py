@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -16,17 +16,18 @@ from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
-from nspjax.generate.batch.input import BatchInput, scan_input
+from nspjax.generate.batch.input import BatchInput, InputEntry, scan_input
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, open_output
 from nspjax.generate.batch.results import answer_line, error_line
+from nspjax.generate.batch.work import Work, WorkCounter
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
 
 
 class Engine(Protocol):
     """What a job needs of an `LLM`."""
 
-    def validate(self, request: Request) -> object: ...
+    def validate(self, request: Request) -> Sequence[int]: ...
     def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]: ...
     def chat_prompt(self, messages: list[dict[str, Any]]) -> Prompt: ...
 
@@ -110,12 +111,20 @@ class BatchJob:
         answered, total = sum(done.values()), len(self._input.by_id)
         self._progress = BatchProgress(total, answered, len(done) - answered, len(done))
         self._in_flight: dict[str, _InFlight] = {}
+        self._work = WorkCounter()
+        for entry in self._waiting():
+            self._work.expect(entry.asked, entry.n_bytes)
         self.other_models: Counter[str] = Counter()
         """models that requests named, other than the one that answers: they are ignored"""
 
     def progress(self) -> BatchProgress:
         """How far the job is; may be called from another thread."""
         return self._progress
+
+    def work(self) -> Work:
+        """What there is to do; may be called from another thread."""
+        asked = [self._input.by_id[name].asked for name in list(self._in_flight)]
+        return self._work.seen([each.most_tokens for each in asked for _ in range(each.n_answers)])
 
     @property
     def output_disturbed(self) -> bool:
@@ -174,30 +183,42 @@ class BatchJob:
 
     def _requests(self, engine: Engine) -> Iterator[Request]:
         """What the engine is to answer, one by one; requests that it cannot serve end here."""
-        entries = self._input.by_id.values()
-        waiting = (entry for entry in entries if entry.custom_id not in self._finished_before)
-        for line in self._input.read(waiting):
+        for line in self._input.read(self._waiting()):
+            entry = self._input.by_id[line.custom_id]
+            prompt_tokens = 0
             try:
                 asked = parse_request(line, engine.chat_prompt, self._seed)
                 requests = [
                     Request(f"{line.custom_id}/{i}", prompt, asked.params)
                     for i, prompt in enumerate(asked.prompts)
                 ]
-                for request in requests:
-                    engine.validate(request)
+                prompt_tokens = asked.params.n * sum(
+                    len(engine.validate(request)) for request in requests
+                )
             except RequestError as error:
                 self._refuse(line, error)
                 continue
+            finally:
+                self._work.read(entry.asked, entry.n_bytes, prompt_tokens)
             if asked.model not in (None, self._model):
                 self.other_models[asked.model] += 1
             self._in_flight[line.custom_id] = _InFlight(line, asked)
             yield from requests
+
+    def _waiting(self) -> Iterator[InputEntry]:
+        """The requests that earlier runs left."""
+        entries = self._input.by_id.values()
+        return (entry for entry in entries if entry.custom_id not in self._finished_before)
 
     def _collect(self, output: RequestOutput) -> _InFlight | None:
         """Add an engine's output to its request; the request, if that was the last one."""
         custom_id, _, index = output.request_id.rpartition("/")
         found = self._in_flight[custom_id]
         found.outputs[int(index)] = output
+        asked = self._input.by_id[custom_id].asked
+        for answer in output.outputs:
+            by_itself = answer.finish_reason != "length"
+            self._work.finish(asked, len(answer.token_ids), by_itself=by_itself)
         if len(found.outputs) < len(found.request.prompts):
             return None
         return self._in_flight.pop(custom_id)
