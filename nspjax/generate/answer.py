@@ -21,7 +21,7 @@ class Answer:
 
     prompt: its token ids; max_tokens: what params and the context allow; end_tokens: the model's;
     seed: of the request, to which the index is added. tokenizer: None gives answers without text.
-    stops: the request's stop texts, None where it has none.
+    stops: the request's stop texts, None where it has none. request_id: for traces.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class Answer:
         end_tokens: Sequence[int],
         tokenizer: PreTrainedTokenizerBase | None,
         stops: StopTexts | None = None,
+        request_id: str = "",
     ) -> None:
+        self.request_id = request_id
         self.prompt = prompt
         self.params = params
         self.max_tokens = max_tokens

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 
 from nspjax.errors import NotFiniteError, StoreError, StoreFullError
@@ -14,7 +15,7 @@ from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
 from nspjax.generate.jax_settings import pinned_settings
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import decode_rows, prefill_rows
-from nspjax.generate.outputs import GenerationStats
+from nspjax.generate.outputs import GenerationStats, ServedRow
 from nspjax.generate.prefill_plan import Group, PrefillPlan
 from nspjax.generate.sampler import NOT_FINITE
 from nspjax.generate.shared_prefixes import plan_rounds
@@ -26,11 +27,17 @@ CALL_SECONDS = 2.0
 handed out, and an interrupt is heard."""
 
 
+MOST_SERVED = 1 << 16
+"""As many answers as a store's trace has events."""
+
+
 class Progress:
-    """The statistics so far. `stats` is replaced, never changed, so any thread may read it."""
+    """The statistics so far. `stats` is replaced, never changed, so any thread may read it.
+    served: the newest answers that have finished."""
 
     def __init__(self) -> None:
         self.stats = GenerationStats()
+        self.served: deque[ServedRow] = deque(maxlen=MOST_SERVED)
 
     def add(self, **increments: float) -> None:
         """Count up."""
@@ -78,6 +85,7 @@ class ContinuousBatch:
         self._n_steps = FIRST_STEPS
         # row -> the prompt that its tokens begin with
         self._resident: dict[int, Sequence[int]] = {}
+        self._begun_ns: dict[int, int] = {}
         self._in_call: Sequence[int] = ()  # rows of the latest call
         self._borrowers: Set[int] = set()  # of them, those that began with another's tokens
         self._n_failures = 0
@@ -86,7 +94,7 @@ class ContinuousBatch:
         """Each answer when it has finished."""
         try:
             while True:
-                self._slots.admit()
+                self._begun_ns |= dict.fromkeys(self._slots.admit(), time.monotonic_ns())
                 self._count_rows()
                 if not self._slots.running:
                     return
@@ -101,11 +109,17 @@ class ContinuousBatch:
 
     def _retire(self) -> list[Answer]:
         done = [row for row, answer in self._slots.running.items() if answer.finished]
-        released = [self._slots.release(row) for row in done]
+        released = [self._release(row) for row in done]
         if any(answer.error is None for answer in released):
             self._n_failures = 0
         self._count_rows()
         return released
+
+    def _release(self, row: int) -> Answer:
+        answer = self._slots.release(row)
+        begin_ns, end_ns = self._begun_ns[row], time.monotonic_ns()
+        self._progress.served.append(ServedRow(answer.request_id, row, begin_ns, end_ns))
+        return answer
 
     def _count_rows(self) -> None:
         running = self._slots.running

@@ -81,6 +81,16 @@ class RequestOutput:
 
 
 @dataclasses.dataclass(frozen=True)
+class ServedRow:
+    """When a row had an answer to a request. The times are CLOCK_MONOTONIC's."""
+
+    request_id: str
+    row: int
+    begin_ns: int
+    end_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerationStats:
     """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 

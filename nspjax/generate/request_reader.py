@@ -92,6 +92,7 @@ class RequestReader:
                 end_tokens=self.end_tokens,
                 tokenizer=self.tokenizer,
                 stops=prepared.stops,
+                request_id=prepared.request.request_id,
             )
             for index in range(params.n)
         ]
