@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from nspjax.generate.batch.work import Work
 
 _FIXED = 0.5
-"""Of a decode step's time, what does not depend on how many rows run: weights against caches. It is
-between none and all; half is never wrong by more than a factor of two."""
+"""Of a decode step's time, what does not depend on how many rows run: weights against caches. It
+may be anything; when few rows are left, the latest steps tell."""
 _MOST_OVERHEAD = 3.0
 _MOST_TOKENS = 1 << 20
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nspjax.errors import BatchFileError, NotFiniteError, RequestError, StorageIOError
@@ -116,6 +116,7 @@ def test_a_failed_write_leaves_no_torn_line(path: str, monkeypatch: pytest.Monke
     assert Path(path).read_bytes() == result("a")
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     names = data.draw(st.lists(st.text(min_size=1), min_size=1, max_size=5, unique=True))

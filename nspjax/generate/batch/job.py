@@ -18,7 +18,7 @@ from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
 from nspjax.generate.batch.input import BatchInput, InputEntry, scan_input
 from nspjax.generate.batch.lines import BatchLine
-from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, open_output
+from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, check_kind, open_output
 from nspjax.generate.batch.results import answer_line, error_line
 from nspjax.generate.batch.work import Work, WorkCounter
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
@@ -90,14 +90,16 @@ class BatchJob:
     ):
         if resume and overwrite:
             raise BatchFileError("resume and overwrite exclude each other")
+        paths = [output_path] if errors_path is None else [output_path, errors_path]
         _check_distinct(input_path, output_path, errors_path)
+        for path in paths:
+            check_kind(path, keep=resume)
         self._input: BatchInput = scan_input(input_path, limit)
         self._outputs: list[Output] = []
         """of answers and, if they are apart, of errors"""
         try:
-            for path in (output_path, errors_path):
-                if path is not None:
-                    self._outputs.append(open_output(path, keep=resume, replace=overwrite))
+            for path in paths:
+                self._outputs.append(open_output(path, keep=resume, replace=overwrite))
             made_with = fingerprint({"seed": seed, **(settings or {})})
             earlier = itertools.chain.from_iterable(each.earlier() for each in self._outputs)
             done = finished_ids(earlier, self._input, model, made_with) if resume else {}
@@ -253,9 +255,9 @@ class BatchJob:
 def _check_distinct(input_path: str, output_path: str, errors_path: str | None) -> None:
     if errors_path == STANDARD_OUTPUT:
         raise BatchFileError("errors go to a file of their own, or to the output: give its name")
-    named = {"the input": input_path, "the output": output_path, "the errors": errors_path}
-    files = {what: path for what, path in named.items() if path not in (None, STANDARD_OUTPUT)}
-    for (what, path), (other_what, other) in itertools.combinations(files.items(), 2):
+    named = [("the input", input_path), ("the output", output_path), ("the errors", errors_path)]
+    files = [(what, path) for what, path in named if path is not None and path != STANDARD_OUTPUT]
+    for (what, path), (other_what, other) in itertools.combinations(files, 2):
         if _same_file(path, other):
             raise BatchFileError(f"{what} and {other_what} are the same file: {path}")
 
