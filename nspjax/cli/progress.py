@@ -10,9 +10,15 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from nspjax.byte_size import format_bytes
+from nspjax.cli.time_left import seconds_left
+
+if TYPE_CHECKING:
+    from nspjax.generate import GenerationStats
+    from nspjax.generate.batch.job import BatchProgress
+    from nspjax.generate.batch.work import Work
 
 _WINDOW_SECONDS = 20.0
 """Rates are those of this long a past."""
@@ -31,11 +37,9 @@ class Sample:
     """The state of a job at one moment. kv_bytes, bytes_read: None where there is no store."""
 
     seconds: float
-    total: int
-    finished: int
-    before: int
-    prompt_tokens: int
-    generated_tokens: int
+    job: BatchProgress
+    generated: GenerationStats
+    work: Work
     kv_bytes: int | None = None
     bytes_read: int | None = None
 
@@ -43,17 +47,20 @@ class Sample:
 def progress_line(first: Sample, past: Sample, now: Sample) -> str:
     """One line of text. first: when the job began; past: when the window of the rates began."""
     span = max(now.seconds - past.seconds, 1e-9)
-    tokens_per_s = (now.generated_tokens - past.generated_tokens) / span
-    parts = [f"{now.finished}/{now.total} requests", f"{tokens_per_s:.1f} tokens/s"]
-    if not now.generated_tokens:
-        parts[1] = f"{now.prompt_tokens} prompt tokens read"
+    before, done = past.generated, now.generated
+    tokens_per_s = (done.generated_tokens - before.generated_tokens) / span
+    parts = ["compiling"] if done.compiling else []
+    parts += [
+        f"{now.job.finished}/{now.job.total} requests",
+        f"{tokens_per_s:.1f} tokens/s",
+        f"{done.prompt_tokens:,} prompt tokens read",
+    ]
     if now.kv_bytes is not None and now.bytes_read is not None and past.bytes_read is not None:
         gb_per_s = (now.bytes_read - past.bytes_read) / span / 1e9
         parts += [f"KV stored {format_bytes(now.kv_bytes)}", f"read {gb_per_s:.2f} GB/s"]
-    finished_here = now.finished - now.before
-    if finished_here:
-        pace = (now.seconds - first.seconds) / finished_here
-        parts.append(f"{clock(pace * (now.total - now.finished))} left")
+    left = seconds_left(before, done, now.work, now.seconds - first.seconds)
+    if left is not None:
+        parts.append(f"{clock(left)} left")
     return " · ".join(parts)
 
 

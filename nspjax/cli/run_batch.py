@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nspjax.generate import LLM
     from nspjax.generate.batch.job import BatchJob
     from nspjax.runtime import Store
+    from nspjax.runtime.trace import Span
 
 _MOST_MESSAGE = 4000
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -124,7 +125,7 @@ class _Run:
         with load_engine(self._options) as (llm, store):
             self.began = True
             with (
-                self._tracing(store),
+                self._tracing(llm, store),
                 self._reporter.watching(lambda: _sample(job, llm, store)),
             ):
                 job.run(llm)
@@ -146,14 +147,14 @@ class _Run:
                 )
 
     @contextlib.contextmanager
-    def _tracing(self, store: Store | None) -> Iterator[None]:
+    def _tracing(self, llm: LLM, store: Store | None) -> Iterator[None]:
         """Write the trace at the end, of a job that failed too; the answers matter more than it."""
         try:
             yield
         finally:
             if self._options.trace is not None and store is not None:
                 try:
-                    store.save_trace(self._options.trace)
+                    store.save_trace(self._options.trace, _row_spans(llm))
                 except NspjaxError as error:
                     self._reporter.say(f"warning: there is no trace: {error}")
 
@@ -263,18 +264,25 @@ def _check_trace(options: RunBatch) -> None:
 
 
 def _sample(job: BatchJob, llm: LLM, store: Store | None) -> Sample:
-    progress, generated = job.progress(), llm.stats()
     stored = store.stats() if store is not None else None
     return Sample(
         time.monotonic(),
-        progress.total,
-        progress.finished,
-        progress.before,
-        generated.prompt_tokens,
-        generated.generated_tokens,
+        job.progress(),
+        llm.stats(),
+        job.work(),
         stored and stored.kv_bytes_stored,
         stored and stored.bytes_read,
     )
+
+
+def _row_spans(llm: LLM) -> list[Span]:
+    """Which custom_id had which row, in lanes by row."""
+    from nspjax.runtime.trace import Span
+
+    return [
+        Span(f"row {each.row}", each.request_id.rpartition("/")[0], each.begin_ns, each.end_ns)
+        for each in sorted(llm.served(), key=lambda each: (each.row, each.begin_ns))
+    ]
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -30,6 +30,10 @@ def summary(
         + _shared(generated.shared_prompt_tokens),
         _speed("decode", generated.generated_tokens, generated.decode_seconds),
     ]
+    if generated.programs_compiled:
+        lines.append(
+            f"  compiled  {generated.programs_compiled} programs, {generated.compile_seconds:.1f} s"
+        )
     if stored is not None:
         gb_per_s = stored.bytes_read / max(generated.decode_seconds, 1e-9) / 1e9
         lines.append(

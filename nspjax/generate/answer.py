@@ -25,7 +25,7 @@ class Answer:
     prompt: its token ids; max_tokens: what params and the context allow; end_tokens: the model's;
     seed: of the request, to which the index is added. tokenizer: None gives answers without text.
     stops: the request's stop texts, None where it has none. new_mask: makes what says, token by
-    token, which may come next; None: all may.
+    token, which may come next; None: all may. request_id: for traces.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class Answer:
         tokenizer: PreTrainedTokenizerBase | None,
         stops: StopTexts | None = None,
         new_mask: NewMask | None = None,
+        request_id: str = "",
     ) -> None:
+        self.request_id = request_id
         self.prompt = prompt
         self.params = params
         self.max_tokens = max_tokens

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError, StoreError, StoreFullError
@@ -13,7 +15,7 @@ from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
 from nspjax.generate.jax_settings import pinned_settings
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import decode_rows, first_asked, prefill_rows
-from nspjax.generate.outputs import GenerationStats
+from nspjax.generate.outputs import GenerationStats, ServedRow
 from nspjax.generate.prefill_plan import Group, PrefillPlan
 from nspjax.generate.sampling.choice import NOT_FINITE
 from nspjax.generate.shared_prefixes import plan_rounds
@@ -25,19 +27,41 @@ CALL_SECONDS = 2.0
 handed out, and an interrupt is heard."""
 
 
+MOST_SERVED = 1 << 16
+"""As many answers as a store's trace has events."""
+
+
 class Progress:
-    """The statistics so far. `stats` is replaced, never changed, so any thread may read it."""
+    """The statistics so far. `stats` is replaced, never changed, so any thread may read it.
+    served: the newest answers that have finished."""
 
     def __init__(self) -> None:
         self.stats = GenerationStats()
+        self.served: deque[ServedRow] = deque(maxlen=MOST_SERVED)
 
     def add(self, **increments: float) -> None:
         """Count up."""
         self.set(**{name: getattr(self.stats, name) + by for name, by in increments.items()})
 
-    def set(self, **values: float) -> None:
+    def set(self, **values: object) -> None:
         """Replace the fields named."""
         self.stats = dataclasses.replace(self.stats, **values)  # pyright: ignore
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """While a program is compiled."""
+        self.set(compiling=True)
+        began = time.perf_counter()
+        try:
+            yield
+            self.add(programs_compiled=1)
+        finally:
+            self.add(compile_seconds=time.perf_counter() - began)
+            self.set(compiling=False)
+
+    def seconds(self) -> float:
+        """A clock that stands still while programs are compiled."""
+        return time.perf_counter() - self.stats.compile_seconds
 
 
 class ContinuousBatch:
@@ -61,6 +85,7 @@ class ContinuousBatch:
         self._n_steps = FIRST_STEPS
         # row -> the prompt that its tokens begin with
         self._resident: dict[int, Sequence[int]] = {}
+        self._begun_ns: dict[int, int] = {}
         self._in_call: Sequence[int] = ()  # rows of the latest call
         self._borrowers: Set[int] = set()  # of them, those that began with another's tokens
         self._n_failures = 0
@@ -69,7 +94,7 @@ class ContinuousBatch:
         """Each answer when it has finished."""
         try:
             while True:
-                self._slots.admit()
+                self._begun_ns |= dict.fromkeys(self._slots.admit(), time.monotonic_ns())
                 self._count_rows()
                 if not self._slots.running:
                     return
@@ -80,19 +105,28 @@ class ContinuousBatch:
                     self._attempt(self._decode)
                     yield from self._retire()
         finally:
-            self._progress.set(rows_running=0, rows_waiting=0)
+            self._progress.set(rows_running=0, rows_waiting=0, running=())
 
     def _retire(self) -> list[Answer]:
         done = [row for row, answer in self._slots.running.items() if answer.finished]
-        released = [self._slots.release(row) for row in done]
+        released = [self._release(row) for row in done]
         if any(answer.error is None for answer in released):
             self._n_failures = 0
         self._count_rows()
         return released
 
+    def _release(self, row: int) -> Answer:
+        answer = self._slots.release(row)
+        begin_ns, end_ns = self._begun_ns[row], time.monotonic_ns()
+        self._progress.served.append(ServedRow(answer.request_id, row, begin_ns, end_ns))
+        return answer
+
     def _count_rows(self) -> None:
+        running = self._slots.running
         self._progress.set(
-            rows_running=len(self._slots.running), rows_waiting=self._slots.n_waiting
+            rows_running=len(running),
+            rows_waiting=self._slots.n_waiting,
+            running=tuple((len(each.token_ids), each.max_tokens) for each in running.values()),
         )
 
     # ---- prefill --------------------------------------------------------------------------------
@@ -120,13 +154,13 @@ class ContinuousBatch:
             self._resident.update((row, prompts[row]) for row in each.starts)
 
     def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
-        began = time.perf_counter()
+        began = self._progress.seconds()
         self._in_call = [piece.row for piece in group.pieces]
         tokens = self._runner.prefill(
             prefill_rows(group, admitted), first_asked(group, admitted, self._runner.vocab_size)
         )
         self._progress.add(
-            prefill_seconds=time.perf_counter() - began,
+            prefill_seconds=self._progress.seconds() - began,
             prefill_calls=1,
             prompt_tokens=sum(piece.n_tokens for piece in group.pieces),
         )
@@ -138,7 +172,7 @@ class ContinuousBatch:
 
     def _decode(self) -> None:
         """Run the compiled loop once and hand its tokens to the answers."""
-        began = time.perf_counter()
+        began = self._progress.seconds()
         self._in_call, self._borrowers = list(self._slots.running), set()
         operands = decode_rows(
             self._slots.running,
@@ -148,9 +182,9 @@ class ContinuousBatch:
             self._runner.vocab_size,
         )
         tokens, counts = self._runner.decode(operands)
-        seconds = time.perf_counter() - began
+        seconds = self._progress.seconds() - began
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
-        self._progress.add(decode_seconds=seconds, decode_calls=1)
+        self._progress.add(decode_seconds=seconds, decode_calls=1, decode_steps=int(counts.max()))
         for row, answer in self._slots.running.items():
             self._accept(answer, tokens[row, : counts[row]].tolist())
 
@@ -241,7 +275,6 @@ def _so_far(answer: Answer) -> str:
 
 
 def steps_for_next_call(n_steps: int, seconds_per_step: float, most: int) -> int:
-    """How many steps last about CALL_SECONDS, 1 to `most`; at most four times as many as before,
-    as the first call's time is that of its compilation."""
+    """How many steps last about CALL_SECONDS, 1 to `most`; at most four times as many as before."""
     wanted = int(CALL_SECONDS / max(seconds_per_step, 1e-9))
     return max(1, min(wanted, 4 * n_steps, most))

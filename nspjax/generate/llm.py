@@ -16,7 +16,14 @@ from nspjax.generate.jax_settings import check_settings, pinned_settings
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.offloaded_weights import OffloadedWeights
-from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOutput, requests_of
+from nspjax.generate.outputs import (
+    GenerationStats,
+    Prompt,
+    Request,
+    RequestOutput,
+    ServedRow,
+    requests_of,
+)
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
@@ -137,6 +144,7 @@ class LLM:
             kv_format=kv_format,
             share_prefixes=share_prefixes,
             steps_per_call=steps_per_call,
+            compiling=self._progress.compiling,
         )
 
     # ---- generation -----------------------------------------------------------------------------
@@ -228,6 +236,10 @@ class LLM:
     def stats(self) -> GenerationStats:
         """The counts so far; may be called from another thread, for a progress line."""
         return self._progress.stats
+
+    def served(self) -> list[ServedRow]:
+        """Which request had which row, and when: the newest 65,536 answers that have finished."""
+        return list(self._progress.served)
 
     def _serve(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
         if self._busy:

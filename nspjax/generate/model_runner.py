@@ -26,6 +26,7 @@ from nspjax.errors import (
     StoreFullError,
     engine_errors,
 )
+from nspjax.generate.compiled_call import CompiledCall, Compiling
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import (
     DecodeRows,
@@ -62,6 +63,7 @@ class ModelRunner:
         kv_format: KVFormat,
         share_prefixes: bool,
         steps_per_call: int,
+        compiling: Compiling = contextlib.nullcontext,
     ) -> None:
         self._store = store
         self._share_prefixes = share_prefixes
@@ -80,8 +82,8 @@ class ModelRunner:
         def decode_call(weights: Any, caches: Any, batch: DecodeRows) -> Any:
             return decode(nnx.merge(graph, weights), caches, batch, max_steps=steps_per_call)
 
-        self._prefill = _compiled(prefill_call, store, pipeline)
-        self._decode = _compiled(decode_call, store, pipeline)
+        self._prefill = CompiledCall(prefill_call, store, pipeline, compiling)
+        self._decode = CompiledCall(decode_call, store, pipeline, compiling)
         self._first_tokens = jax.jit(first_tokens)
         self._caches: list[Any] = self._new_caches()
         self._intact = True
@@ -169,17 +171,6 @@ class ModelRunner:
             for cache in self._caches:
                 self._store.drop(cache)
         self._caches = []
-
-
-def _compiled(
-    fn: Callable[..., Any], store: Store | None, pipeline: Pipeline | None
-) -> Callable[..., Any]:
-    """fn(weights, caches, batch) compiled for caches in memory, or in the store."""
-    if store is None:
-        return jax.jit(fn, donate_argnames="caches")
-    from nspjax.compiler import DEFAULT_PIPELINE, near_storage
-
-    return near_storage(fn, store=store, pipeline=pipeline or DEFAULT_PIPELINE)
 
 
 def _new_caches(

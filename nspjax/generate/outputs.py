@@ -81,12 +81,23 @@ class RequestOutput:
 
 
 @dataclasses.dataclass(frozen=True)
+class ServedRow:
+    """When a row had an answer to a request. The times are CLOCK_MONOTONIC's."""
+
+    request_id: str
+    row: int
+    begin_ns: int
+    end_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerationStats:
     """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 
     A prompt counts once for each of its `n` answers. Tokens that it took from another row count as
     `shared_prompt_tokens` only.
-    Seconds are wall time of the compiled calls, the compilation of a new shape included.
+    Seconds are wall time of the compiled calls, and of the compilation of new shapes apart.
+    running: of each running answer, its tokens so far and the most it may have.
     """
 
     prompt_tokens: int = 0
@@ -94,8 +105,13 @@ class GenerationStats:
     generated_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    compile_seconds: float = 0.0
     prefill_calls: int = 0
     decode_calls: int = 0
+    decode_steps: int = 0
+    programs_compiled: int = 0
+    compiling: bool = False
     requests_finished: int = 0
     rows_running: int = 0
     rows_waiting: int = 0
+    running: tuple[tuple[int, int], ...] = ()

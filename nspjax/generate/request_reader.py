@@ -96,6 +96,7 @@ class RequestReader:
                 tokenizer=self.tokenizer,
                 stops=prepared.stops,
                 new_mask=prepared.new_mask,
+                request_id=prepared.request.request_id,
             )
             for index in range(params.n)
         ]

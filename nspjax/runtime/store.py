@@ -6,7 +6,7 @@ import functools
 import os
 import reprlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -24,7 +24,7 @@ from nspjax.runtime.stats import DeviceInfo, StoreStats, record_from
 from nspjax.runtime.stored_array import StoredArray
 from nspjax.runtime.stored_weight import StoredWeight, offload, weight_bytes
 from nspjax.runtime.targets import register_targets
-from nspjax.runtime.trace import save_chrome_trace, trace_events
+from nspjax.runtime.trace import Span, save_chrome_trace, trace_events
 
 
 class Store(CacheCalls):
@@ -207,13 +207,14 @@ class Store(CacheCalls):
         """The newest events, an array of `runtime.trace.TRACE_DTYPE`, as they began."""
         return trace_events(self._engine.trace())
 
-    def save_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write them as JSON for Perfetto (ui.perfetto.dev) or chrome://tracing.
+    def save_trace(self, path: str | os.PathLike[str], spans: Iterable[Span] = ()) -> None:
+        """Write them as JSON for Perfetto (ui.perfetto.dev) or chrome://tracing. spans: what else
+        was going on.
 
         Raises:
           StorePathError, StoreFullError, StorageIOError: the file cannot be written, or is none.
         """
-        save_chrome_trace(path, self.trace())
+        save_chrome_trace(path, self.trace(), spans=spans)
 
     def check_owns(self, stored: StoredKVCache | StoredArray | StoredWeight) -> None:
         """Refuse what is no cache or weight of this store.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +50,18 @@ TRACE_DTYPE = np.dtype(
 """An event. The times are CLOCK_MONOTONIC's; device, cache, row: -1 where there is none. offset is
 an attention's ticket in attend, which is the attention at work, attend_start and attend_wait."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Something to show above the events, in a lane of its own or with others that come before and
+    after. The times are CLOCK_MONOTONIC's."""
+
+    lane: str
+    name: str
+    begin_ns: int
+    end_ns: int
+
+
 _PID = 1
 _CALLS = {TraceKind.append, *(kind for kind in TraceKind if kind >= TraceKind.attend_start)}
 _TICKETS = {TraceKind.attend, TraceKind.attend_start, TraceKind.attend_wait}
@@ -64,7 +77,10 @@ def trace_events(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def chrome_trace(
-    events: np.ndarray | Sequence[tuple[int, ...]], *, process_name: str = "nspjax"
+    events: np.ndarray | Sequence[tuple[int, ...]],
+    *,
+    spans: Iterable[Span] = (),
+    process_name: str = "nspjax",
 ) -> dict[str, Any]:
     """The events in Chrome's JSON format, times in microseconds since the first of them.
 
@@ -72,6 +88,7 @@ def chrome_trace(
     Transfers that overlap go to lanes of their own side by side, since a lane can only nest.
 
     events: an array of TRACE_DTYPE, or records with its fields in its order.
+    spans: what else was going on; what ended before the first event is left out.
 
     Raises:
       InvalidArgumentError: fields or a kind that a trace does not have.
@@ -80,7 +97,10 @@ def chrome_trace(
     table = table[np.argsort(table["begin_ns"], kind="stable")]
     origin_ns = int(table["begin_ns"][0]) if len(table) else 0
     lanes = _Lanes()
-    drawn = [_drawn(record, origin_ns, lanes) for record in table.tolist()]
+    computing = table["thread"][table["kind"] == TraceKind.compute]
+    workers = {thread: f"worker {i}" for i, thread in enumerate(np.unique(computing).tolist(), 1)}
+    drawn = [_drawn(record, origin_ns, lanes, workers) for record in table.tolist()]
+    drawn += [_drawn_span(span, origin_ns, lanes) for span in spans if span.end_ns > origin_ns]
     return {
         "traceEvents": [_metadata("process_name", 0, name=process_name), *lanes.metadata(), *drawn],
         "displayTimeUnit": "ns",
@@ -92,6 +112,7 @@ def save_chrome_trace(
     path: str | os.PathLike[str],
     events: np.ndarray | Sequence[tuple[int, ...]],
     *,
+    spans: Iterable[Span] = (),
     process_name: str = "nspjax",
 ) -> None:
     """Write `chrome_trace` of the events to a file.
@@ -101,7 +122,8 @@ def save_chrome_trace(
     """
     import orjson
 
-    write_plain(path, orjson.dumps(chrome_trace(events, process_name=process_name)))
+    trace = chrome_trace(events, spans=spans, process_name=process_name)
+    write_plain(path, orjson.dumps(trace))
 
 
 def _as_events(events: np.ndarray | Sequence[tuple[int, ...]]) -> np.ndarray:
@@ -123,7 +145,9 @@ def _as_events(events: np.ndarray | Sequence[tuple[int, ...]]) -> np.ndarray:
     return table
 
 
-def _drawn(record: tuple[int, ...], origin_ns: int, lanes: _Lanes) -> dict[str, Any]:
+def _drawn(
+    record: tuple[int, ...], origin_ns: int, lanes: _Lanes, workers: Mapping[int, str]
+) -> dict[str, Any]:
     begin_ns, end_ns, offset, n_bytes, device, cache, row, thread, number = record
     kind = TraceKind(number)
     if kind in _CALLS:
@@ -135,21 +159,33 @@ def _drawn(record: tuple[int, ...], origin_ns: int, lanes: _Lanes) -> dict[str, 
     elif kind == TraceKind.write:
         lane = lanes.beside((3, device), f"device {device} writes", begin_ns, end_ns)
     else:
-        lane = lanes.nested((4, thread), f"thread {thread}")
+        lane = lanes.nested((4, thread), workers.get(thread, f"thread {thread}"))
     args = {"device": device, "cache": cache, "row": row}
     args = {name: value for name, value in args.items() if value >= 0}
     if kind in _TICKETS:
         args["ticket"] = offset
     elif n_bytes:
         args |= {"offset": offset, "bytes": n_bytes}
+    return _complete(kind.name, kind.name, lane, begin_ns - origin_ns, end_ns - begin_ns, args)
+
+
+def _drawn_span(span: Span, origin_ns: int, lanes: _Lanes) -> dict[str, Any]:
+    lane = lanes.named(span.lane)
+    begin_ns = max(span.begin_ns, origin_ns)
+    return _complete(span.name, "span", lane, begin_ns - origin_ns, span.end_ns - begin_ns, {})
+
+
+def _complete(
+    name: str, category: str, lane: int, begin_ns: int, duration_ns: int, args: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "name": kind.name,
-        "cat": kind.name,
+        "name": name,
+        "cat": category,
         "ph": "X",
         "pid": _PID,
         "tid": lane,
-        "ts": (begin_ns - origin_ns) / 1000,
-        "dur": (end_ns - begin_ns) / 1000,
+        "ts": begin_ns / 1000,
+        "dur": duration_ns / 1000,
         "args": args,
     }
 
@@ -161,6 +197,12 @@ class _Lanes:
         self._names: dict[tuple[int, int, int], str] = {}
         self._numbers: dict[tuple[int, int, int], int] = {}
         self._free_ns: dict[tuple[int, int], list[int]] = {}
+        self._spans: dict[str, int] = {}
+
+    def named(self, name: str) -> int:
+        """One above those of events, in the order in which they are asked for."""
+        index = self._spans.setdefault(name, len(self._spans))
+        return self._number((-1, 0, index), name)
 
     def nested(self, group: tuple[int, int], name: str) -> int:
         """The only lane of its group."""
@@ -177,7 +219,7 @@ class _Lanes:
         return self._number((*group, index), f"{name} {index + 1}" if index else name)
 
     def metadata(self) -> Iterable[dict[str, Any]]:
-        """Names and order: calls, attention, devices' reads, writes, threads."""
+        """Names and order: spans, calls, attention, devices' reads, writes, threads."""
         for order, key in enumerate(sorted(self._names)):
             yield _metadata("thread_name", self._numbers[key], name=self._names[key])
             yield _metadata("thread_sort_index", self._numbers[key], sort_index=order)

@@ -32,9 +32,10 @@ class StubEngine:
         self._stats = GenerationStats()
         self.served: list[str] = []
 
-    def validate(self, request: Request) -> None:
+    def validate(self, request: Request) -> tuple[int, ...]:
         if len(_tokens(request)) >= CONTEXT:
             raise RequestError(f"the prompt is too long for the context of {CONTEXT} tokens")
+        return _tokens(request)
 
     def chat_prompt(self, messages: list[dict[str, Any]]) -> str:
         return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"

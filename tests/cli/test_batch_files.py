@@ -302,6 +302,14 @@ def test_errors_in_a_file_of_their_own(source: Path, expected: dict, suffix: str
         run(source, source.with_name("other.jsonl"), errors=errors)
 
 
+def test_an_output_is_written_even_if_it_is_empty(source: Path):
+    source.write_text(NO_FIELD)
+    output, errors = source.with_name("out.jsonl.gz"), source.with_name("errors.jsonl")
+    run(source, output, errors=errors)
+    assert gzip.decompress(output.read_bytes()) == b""
+    assert run(source, output, errors=errors, resume=True).refused == 1
+
+
 def test_a_result_in_both_files(source: Path, expected: dict):
     output, errors = source.with_name("expected.jsonl"), source.with_name("errors.jsonl")
     errors.write_bytes(output.read_bytes().splitlines(keepends=True)[2])

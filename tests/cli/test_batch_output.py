@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nspjax.errors import BatchFileError, NotFiniteError, RequestError, StorageIOError
@@ -20,7 +20,9 @@ from nspjax.generate.batch.input_file import InputFile
 from nspjax.generate.batch.lines import parse_line
 from nspjax.generate.batch.output import open_output
 from nspjax.generate.batch.results import error_line
+from nspjax.generate.batch.work import AskedAnswers
 
+ASKED = AskedAnswers(1, None)
 MADE_WITH = Fingerprint({"nspjax": "1", "dtype": "bfloat16", "seed": "0"})
 
 
@@ -33,7 +35,10 @@ def batch_of(*custom_ids: str) -> BatchInput:
     lines = map(request, custom_ids)
     return BatchInput(
         InputFile("in.jsonl"),
-        {n.custom_id: InputEntry(n.custom_id, i, 0, n.digest) for i, n in enumerate(lines, 1)},
+        {
+            n.custom_id: InputEntry(n.custom_id, i, 0, n.digest, ASKED)
+            for i, n in enumerate(lines, 1)
+        },
     )
 
 
@@ -111,6 +116,7 @@ def test_a_failed_write_leaves_no_torn_line(path: str, monkeypatch: pytest.Monke
     assert Path(path).read_bytes() == result("a")
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     names = data.draw(st.lists(st.text(min_size=1), min_size=1, max_size=5, unique=True))

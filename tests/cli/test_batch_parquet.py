@@ -142,7 +142,7 @@ def test_rows_fail_one_by_one(tmp_path: Path):
     path = written(tmp_path / "in.parquet", columns)
     nan, byte, good = read(path)
     assert "NaN is not a JSON value" in nan["problem"]
-    assert "not UTF-8" in byte["problem"]
+    assert "Invalid UTF8" in byte["problem"]
     assert good["prompt"] == "y"
     texts = ['{"prompt": NaN}', '{"prompt": "\\ud800"}', '{"prompt": 1, "prompt": 2}']
     columns = {"custom_id": ["a", "b", "c"], "body": texts}
@@ -152,6 +152,9 @@ def test_rows_fail_one_by_one(tmp_path: Path):
     day = datetime.date(2026, 1, 1)
     (found,) = read(written(path, {"custom_id": ["a"], "prompt": ["x"], "date": [day]}))
     assert "date is not JSON serializable" in found["problem"]
+    twice = pa.array([[("1", 2.0), ("1", 3.0)]], pa.map_(pa.string(), pa.float64()))
+    (found,) = read(written(path, {"custom_id": ["a"], "prompt": ["x"], "logit_bias": twice}))
+    assert "cannot be read" in found["problem"]
 
 
 def test_tables_that_are_refused(tmp_path: Path):

@@ -6,8 +6,19 @@ import time
 import pytest
 
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample, clock, progress_line
+from nspjax.generate import GenerationStats
+from nspjax.generate.batch.job import BatchProgress
+from nspjax.generate.batch.work import Work
 
-FIRST = Sample(100.0, 10, 2, 2, 0, 0, 0, 0)
+NO_WORK = Work({}, 0, 0, 0, (), {})
+
+
+def sample(seconds: float, finished: int, *bytes_: int, work: Work = NO_WORK, **stats) -> Sample:
+    job = BatchProgress(total=10, answered=finished, refused=0, before=2)
+    return Sample(seconds, job, GenerationStats(**stats), work, *bytes_)
+
+
+FIRST = sample(100.0, 2, 0, 0)
 
 
 class Terminal(io.StringIO):
@@ -16,17 +27,29 @@ class Terminal(io.StringIO):
 
 
 def test_the_line_of_a_job_on_storage():
-    past = Sample(110.0, 10, 3, 2, 500, 100, 0, 10**9)
-    now = Sample(120.0, 10, 6, 2, 500, 350, 2**31, 21 * 10**9)
+    past = sample(110.0, 3, 0, 10**9, prompt_tokens=1000, generated_tokens=100)
+    now = sample(120.0, 6, 2**31, 21 * 10**9, prompt_tokens=1500, generated_tokens=350)
     assert progress_line(FIRST, past, now) == (
-        "6/10 requests · 25.0 tokens/s · KV stored 2.00 GiB · read 2.00 GB/s · 0:20 left"
+        "6/10 requests · 25.0 tokens/s · 1,500 prompt tokens read · KV stored 2.00 GiB · "
+        "read 2.00 GB/s"
     )
 
 
-def test_the_line_of_a_job_in_memory_that_has_just_begun():
-    first = Sample(0.0, 10, 0, 0, 0, 0)
-    now = Sample(3.0, 10, 0, 0, 4096, 0)
-    assert progress_line(first, first, now) == "0/10 requests · 4096 prompt tokens read"
+def test_the_line_of_a_job_that_compiles():
+    first = sample(0.0, 2)
+    now = sample(3.0, 2, prompt_tokens=4096, compiling=True)
+    assert progress_line(first, first, now) == (
+        "compiling · 2/10 requests · 0.0 tokens/s · 4,096 prompt tokens read"
+    )
+
+
+def test_the_line_says_what_is_left():
+    """Two of ten answers of 20 tokens are done, and their rows took a second a step."""
+    work = Work({20: 6}, 600, 400, 400, (20, 20), {(5, 20, False): 2})
+    done = {"prompt_tokens": 400, "prefill_seconds": 4.0, "decode_seconds": 20.0}
+    done |= {"generated_tokens": 40, "decode_steps": 20, "running": ((0, 20), (0, 20))}
+    now = sample(124.0, 4, work=work, **done)
+    assert progress_line(FIRST, FIRST, now).endswith(" · 1:26 left")  # 80 steps, 600 tokens
 
 
 @pytest.mark.parametrize(

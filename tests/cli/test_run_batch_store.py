@@ -38,8 +38,12 @@ def test_the_trace_and_where_host_memory_went(run: Callable[..., Result]):
     result = run("--store", "memory:", "--host-memory", "64MiB", "--trace", "trace.json")
     assert result.exit_code == 0, result.stderr
     assert len(results(Path("out.jsonl"))) == 3
-    names = {event["name"] for event in json.loads(Path("trace.json").read_text())["traceEvents"]}
-    assert {"append", "attend"} <= {name.split()[0] for name in names}
+    events = json.loads(Path("trace.json").read_text())["traceEvents"]
+    assert {"append", "attend"} <= {event["name"].split()[0] for event in events}
+    lanes = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    served = {e["name"]: lanes[e["tid"]] for e in events if e.get("cat") == "span"}
+    assert served.keys() == results(Path("out.jsonl")).keys()
+    assert set(served.values()) == {"row 0", "row 1"}
     assert "of the store's: " in result.stderr
     for part in ("staging", "tails", "pinned"):
         assert part in result.stderr
@@ -51,9 +55,9 @@ def test_a_trace_that_cannot_be_written_costs_no_answer(
     directory, save = Path("traces"), nspjax.Store.save_trace
     directory.mkdir()
 
-    def save_without_directory(store, path):
+    def save_without_directory(store, *what):
         directory.rmdir()
-        save(store, path)
+        save(store, *what)
 
     monkeypatch.setattr(nspjax.Store, "save_trace", save_without_directory)
     result = run("--store", "memory:", "--trace", "traces/trace.json")

@@ -11,6 +11,7 @@ from nspjax import _engine
 from nspjax.errors import InvalidArgumentError
 from nspjax.runtime.trace import (
     TRACE_DTYPE,
+    Span,
     TraceKind,
     chrome_trace,
     save_chrome_trace,
@@ -67,7 +68,7 @@ def test_lanes_and_times():
     )
     drawn = lanes(trace)
     assert set(drawn) == {
-        "calls", "attention", "device 0 reads", "device 1 writes", "thread 11", "thread 12"
+        "calls", "attention", "device 0 reads", "device 1 writes", "thread 11", "worker 1"
     }  # fmt: skip
     assert trace["traceEvents"][0]["args"] == {"name": "a test"}
     assert trace["otherData"] == {"origin_ns": 500}
@@ -77,7 +78,7 @@ def test_lanes_and_times():
     (read,) = drawn["device 0 reads"]
     assert (read["name"], read["ts"], read["dur"]) == ("read", 1.5, 2.5)
     assert read["args"] == {"device": 0, "offset": 4096, "bytes": 8192}
-    (compute,) = drawn["thread 12"]
+    (compute,) = drawn["worker 1"]
     assert compute["args"] == {"cache": 1, "row": 3}
     assert len({event["pid"] for event in trace["traceEvents"]}) == 1
 
@@ -104,7 +105,26 @@ def test_work_of_a_thread_nests_in_one_lane():
             record(200, 300, TraceKind.compute, thread=3),
         ]
     )
-    assert [event["name"] for event in lanes(trace)["thread 3"]] == ["pack", "wait", "compute"]
+    assert [event["name"] for event in lanes(trace)["worker 1"]] == ["pack", "wait", "compute"]
+
+
+def test_spans_come_first_and_not_before_the_first_event():
+    spans = [
+        Span("row 0", "request a", 100, 900),
+        Span("row 0", "request b", 900, 1500),
+        Span("row 10", "request c", 2000, 3000),
+    ]
+    trace = chrome_trace([record(1000, 2000, TraceKind.append)], spans=spans)
+    drawn = lanes(trace)
+    (b,), (c,) = drawn["row 0"], drawn["row 10"]
+    assert (b["name"], b["ts"], b["dur"]) == ("request b", 0.0, 0.5)
+    assert (c["name"], c["ts"], c["dur"]) == ("request c", 1.0, 1.0)
+    order = {
+        event["tid"]: event["args"]["sort_index"]
+        for event in trace["traceEvents"]
+        if event["name"] == "thread_sort_index"
+    }
+    assert order[b["tid"]] < order[c["tid"]] < order[drawn["calls"][0]["tid"]]
 
 
 def test_nothing_happened():

@@ -187,6 +187,7 @@ def test_a_stream_yields_what_finishes_first_and_reads_lazily(llm):
         if not order:
             assert len(taken) <= 8, "a batch, and as many ahead"
             assert llm.stats().rows_running + llm.stats().rows_waiting < 8
+            assert all(1 <= so_far < most <= 90 for so_far, most in llm.stats().running)
         order.append(output.request_id)
     assert sorted(order) == sorted(taken)
     assert order[0] == "r1"
@@ -197,7 +198,23 @@ def test_a_stream_yields_what_finishes_first_and_reads_lazily(llm):
     assert after.generated_tokens - before.generated_tokens == 90 + 2 + 5 * 18
     assert after.decode_seconds > before.decode_seconds
     assert after.prefill_seconds > before.prefill_seconds
-    assert (after.rows_running, after.rows_waiting) == (0, 0)
+    assert after.decode_steps - before.decode_steps >= 89
+    assert (after.rows_running, after.rows_waiting, after.running) == (0, 0, ())
+    rows: dict[int, int] = {}
+    served = llm.served()[-20:]
+    assert [each.request_id for each in served] == order
+    for each in sorted(served, key=lambda each: each.begin_ns):
+        assert rows.get(each.row, 0) <= each.begin_ns < each.end_ns  # one at a time
+        rows[each.row] = each.end_ns
+    assert len(rows) == 4
+
+
+def test_a_program_is_compiled_once(llm):
+    llm.generate([[1, 2]], GREEDY)
+    before = llm.stats()
+    llm.generate([[3, 4]], GREEDY)
+    assert llm.stats().programs_compiled == before.programs_compiled >= 2
+    assert llm.stats().compile_seconds == before.compile_seconds > 0
 
 
 def test_a_stream_may_be_given_up(llm):

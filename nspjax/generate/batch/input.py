@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from nspjax.errors import BatchFileError
 from nspjax.generate.batch.input_file import InputFile, InputLine, open_input
 from nspjax.generate.batch.lines import BatchLine, shown
+from nspjax.generate.batch.work import AskedAnswers, asked_answers
 
 _MOST_PROBLEMS = 5
 """Bad lines that one message names."""
@@ -25,6 +26,7 @@ class InputEntry:
     number: int
     n_bytes: int
     digest: str
+    asked: AskedAnswers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,11 @@ def _index(file: InputFile, limit: int | None) -> dict[str, InputEntry]:
             problems.append(f"{file.unit} {line.number}: {error}")
             continue
         by_id[request.custom_id] = InputEntry(
-            request.custom_id, line.number, line.n_bytes, request.digest
+            request.custom_id,
+            line.number,
+            line.n_bytes,
+            request.digest,
+            asked_answers(request),
         )
     if problems:
         raise BatchFileError(f"the input {file} was refused:\n" + _listed(problems, file.unit))

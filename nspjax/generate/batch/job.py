@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -16,17 +16,18 @@ from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
-from nspjax.generate.batch.input import BatchInput, scan_input
+from nspjax.generate.batch.input import BatchInput, InputEntry, scan_input
 from nspjax.generate.batch.lines import BatchLine
-from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, open_output
+from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, check_kind, open_output
 from nspjax.generate.batch.results import answer_line, error_line
+from nspjax.generate.batch.work import Work, WorkCounter
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
 
 
 class Engine(Protocol):
     """What a job needs of an `LLM`."""
 
-    def validate(self, request: Request) -> object: ...
+    def validate(self, request: Request) -> Sequence[int]: ...
     def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]: ...
     def chat_prompt(self, messages: list[dict[str, Any]]) -> Prompt: ...
 
@@ -89,14 +90,16 @@ class BatchJob:
     ):
         if resume and overwrite:
             raise BatchFileError("resume and overwrite exclude each other")
+        paths = [output_path] if errors_path is None else [output_path, errors_path]
         _check_distinct(input_path, output_path, errors_path)
+        for path in paths:
+            check_kind(path, keep=resume)
         self._input: BatchInput = scan_input(input_path, limit)
         self._outputs: list[Output] = []
         """of answers and, if they are apart, of errors"""
         try:
-            for path in (output_path, errors_path):
-                if path is not None:
-                    self._outputs.append(open_output(path, keep=resume, replace=overwrite))
+            for path in paths:
+                self._outputs.append(open_output(path, keep=resume, replace=overwrite))
             made_with = fingerprint({"seed": seed, **(settings or {})})
             earlier = itertools.chain.from_iterable(each.earlier() for each in self._outputs)
             done = finished_ids(earlier, self._input, model, made_with) if resume else {}
@@ -110,12 +113,20 @@ class BatchJob:
         answered, total = sum(done.values()), len(self._input.by_id)
         self._progress = BatchProgress(total, answered, len(done) - answered, len(done))
         self._in_flight: dict[str, _InFlight] = {}
+        self._work = WorkCounter()
+        for entry in self._waiting():
+            self._work.expect(entry.asked, entry.n_bytes)
         self.other_models: Counter[str] = Counter()
         """models that requests named, other than the one that answers: they are ignored"""
 
     def progress(self) -> BatchProgress:
         """How far the job is; may be called from another thread."""
         return self._progress
+
+    def work(self) -> Work:
+        """What there is to do; may be called from another thread."""
+        asked = [self._input.by_id[name].asked for name in list(self._in_flight)]
+        return self._work.seen([each.most_tokens for each in asked for _ in range(each.n_answers)])
 
     @property
     def output_disturbed(self) -> bool:
@@ -174,30 +185,42 @@ class BatchJob:
 
     def _requests(self, engine: Engine) -> Iterator[Request]:
         """What the engine is to answer, one by one; requests that it cannot serve end here."""
-        entries = self._input.by_id.values()
-        waiting = (entry for entry in entries if entry.custom_id not in self._finished_before)
-        for line in self._input.read(waiting):
+        for line in self._input.read(self._waiting()):
+            entry = self._input.by_id[line.custom_id]
+            prompt_tokens = 0
             try:
                 asked = parse_request(line, engine.chat_prompt, self._seed)
                 requests = [
                     Request(f"{line.custom_id}/{i}", prompt, asked.params)
                     for i, prompt in enumerate(asked.prompts)
                 ]
-                for request in requests:
-                    engine.validate(request)
+                prompt_tokens = asked.params.n * sum(
+                    len(engine.validate(request)) for request in requests
+                )
             except RequestError as error:
                 self._refuse(line, error)
                 continue
+            finally:
+                self._work.read(entry.asked, entry.n_bytes, prompt_tokens)
             if asked.model not in (None, self._model):
                 self.other_models[asked.model] += 1
             self._in_flight[line.custom_id] = _InFlight(line, asked)
             yield from requests
+
+    def _waiting(self) -> Iterator[InputEntry]:
+        """The requests that earlier runs left."""
+        entries = self._input.by_id.values()
+        return (entry for entry in entries if entry.custom_id not in self._finished_before)
 
     def _collect(self, output: RequestOutput) -> _InFlight | None:
         """Add an engine's output to its request; the request, if that was the last one."""
         custom_id, _, index = output.request_id.rpartition("/")
         found = self._in_flight[custom_id]
         found.outputs[int(index)] = output
+        asked = self._input.by_id[custom_id].asked
+        for answer in output.outputs:
+            by_itself = answer.finish_reason != "length"
+            self._work.finish(asked, len(answer.token_ids), by_itself=by_itself)
         if len(found.outputs) < len(found.request.prompts):
             return None
         return self._in_flight.pop(custom_id)
@@ -232,9 +255,9 @@ class BatchJob:
 def _check_distinct(input_path: str, output_path: str, errors_path: str | None) -> None:
     if errors_path == STANDARD_OUTPUT:
         raise BatchFileError("errors go to a file of their own, or to the output: give its name")
-    named = {"the input": input_path, "the output": output_path, "the errors": errors_path}
-    files = {what: path for what, path in named.items() if path not in (None, STANDARD_OUTPUT)}
-    for (what, path), (other_what, other) in itertools.combinations(files.items(), 2):
+    named = [("the input", input_path), ("the output", output_path), ("the errors", errors_path)]
+    files = [(what, path) for what, path in named if path is not None and path != STANDARD_OUTPUT]
+    for (what, path), (other_what, other) in itertools.combinations(files, 2):
         if _same_file(path, other):
             raise BatchFileError(f"{what} and {other_what} are the same file: {path}")
 

@@ -40,6 +40,17 @@ class Output(Protocol):
     def close(self, *, complete: bool = False) -> None: ...
 
 
+def check_kind(path: str, *, keep: bool) -> None:
+    """Refuse what needs no look at the input, which may be long.
+
+    Raises:
+      BatchFileError: such an output has no earlier results, or takes an extra that is missing.
+    """
+    if path == STANDARD_OUTPUT and keep:
+        raise BatchFileError("standard output has no earlier results: --resume needs a file")
+    packing_of(path)
+
+
 def open_output(path: str, *, keep: bool, replace: bool) -> Output:
     """The output, made if there is none, and locked. Its content is not yet touched.
 
@@ -50,8 +61,6 @@ def open_output(path: str, *, keep: bool, replace: bool) -> Output:
         neither `keep` nor `replace` is said.
     """
     if path == STANDARD_OUTPUT:
-        if keep:
-            raise BatchFileError("standard output has no earlier results: --resume needs a file")
         return StandardOutput()
     packing = packing_of(path)
     if packing is None:

@@ -27,7 +27,7 @@ class PackedOutput:
         self._packing = packing
         self._partial = partial
         self._target = os.path.realpath(path)  # a link stays one
-        self._unpacked = self._closed = False
+        self._begun = self._unpacked = self._closed = False
         self._in_partial: set[str] = set()
 
     @property
@@ -48,6 +48,7 @@ class PackedOutput:
 
     def begin(self, *, keep: bool) -> None:
         """Make the partial file what all results are added to."""
+        self._begun = True
         if keep:
             self._unpack()
         else:
@@ -71,7 +72,8 @@ class PackedOutput:
         self._closed = True
         try:
             self._partial.check()
-            if complete and not self._partial.is_empty and not self.disturbed:
+            has_news = self._begun or not self._partial.is_empty
+            if complete and has_news and not self.disturbed:
                 self._unpack()
                 self._pack()
             elif self._partial.is_empty:

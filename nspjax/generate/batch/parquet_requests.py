@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -21,6 +20,8 @@ _ROWS = 64
 """That are read at a time: contexts are long."""
 _OF_A_LINE = ("custom_id", "method", "url")
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
+_MOST_WHOLE = 2**53
+"""Up to here a float has every integer."""
 _NEVER_TEXT = {
     "chat_template_kwargs",
     "documents",
@@ -51,7 +52,7 @@ def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | BatchLine]]:
         table = parquet.ParquetFile(file)
         _check_columns(table.schema_arrow.names)
         for batch in table.iter_batches(_ROWS):
-            for row in _rows(arrow, batch):
+            for row in _rows(batch):
                 number += 1
                 yield number, _line(row) if isinstance(row, dict) else row
     except arrow.ArrowException as error:
@@ -84,20 +85,22 @@ def _check_columns(names: list[str]) -> None:
         )
 
 
-def _rows(arrow: Any, batch: Any) -> Iterator[dict[str, Any] | BatchLine]:
-    """The rows; of one that has text which is not UTF-8, the line that says so."""
+def _rows(batch: Any) -> Iterator[dict[str, Any] | BatchLine]:
+    """The rows; of one that has no Python value, or text that is not UTF-8, the line that says
+    so."""
     try:
         batch.validate(full=True)
-    except arrow.ArrowInvalid as error:
+        rows = batch.to_pylist(maps_as_pydicts="strict")
+    except (KeyError, OverflowError, ValueError) as error:  # Arrow's own are ValueErrors
         if batch.num_rows > 1:
             for index in range(batch.num_rows):
-                yield from _rows(arrow, batch.slice(index, 1))
+                yield from _rows(batch.slice(index, 1))
             return
         ids = batch.column("custom_id")
         ids.validate(full=True)
-        yield unreadable_line(str(ids[0].as_py()), f"not UTF-8: {error}")
+        yield unreadable_line(str(ids[0].as_py()), f"cannot be read: {error}")
     else:
-        yield from batch.to_pylist(maps_as_pydicts="strict")
+        yield from rows
 
 
 def _line(row: dict[str, Any]) -> bytes | BatchLine:
@@ -136,7 +139,7 @@ def _flat(name: str, value: Any) -> Any:
     where pandas wrote it."""
     if isinstance(value, str) and name in _NEVER_TEXT:
         return _JSONText(value)
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+    if isinstance(value, float) and abs(value) <= _MOST_WHOLE and value.is_integer():
         return int(value)
     return value
 
