@@ -141,7 +141,7 @@ def right_calls(store) -> dict[str, Callable[[], Call]]:
         "writeback": of("nspjax.writeback", (), (TOKEN,), interval_tokens=16, exclusive=0),
         "fetch": of(
             "nspjax.fetch", (rows, jnp.zeros(1, jnp.int32), at), (KV, KV, *hh),
-            n_tokens=3, read_ahead=0,
+            n_tokens=3, window=0, read_ahead=0,
         ),
         "x_cache": of("nspjax.x_cache", (), hh, n_heads=2, head_dim=16),
         "load": lambda: Call("nspjax.load", (weight,), (WEIGHT,), free=(0,)),
@@ -240,7 +240,10 @@ def test_attributes_that_are_wrong_are_refused(store):
         "attend_start": [{"window": -(2**63)}, {"softcap": np.float32("nan")}],
         "prefetch": [{"most_bytes": -1}, {"most_bytes": -(2**63)}],
         "writeback": [{"interval_tokens": 0}, {"interval_tokens": -(2**63)}],
-        "fetch": [{"n_tokens": n} for n in (0, -1, 2, 4, 2**62, 2**63 - 1, -(2**63))],
+        "fetch": [
+            *({"n_tokens": n} for n in (0, -1, 2, 4, 2**62, 2**63 - 1, -(2**63))),
+            *({"window": n} for n in (-1, -(2**63))),
+        ],
         "x_cache": [
             {name: n} for name in ("n_heads", "head_dim") for n in (0, -1, 2**62, 2**63 - 1)
         ],
