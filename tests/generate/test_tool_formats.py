@@ -189,7 +189,12 @@ def test_a_function_without_parameters_takes_none():
         ("f", None, True, "tools"),
         ([{"type": "function"}], None, True, "tools[0]"),
         ([F, {"function": {"name": ""}}], None, True, "tools[1]"),
-        ([{"function": {"name": "f", "parameters": []}}], None, True, "tools[0].function.parameters"),
+        (
+            [{"function": {"name": "f", "parameters": []}}],
+            None,
+            True,
+            "tools[0].function.parameters",
+        ),
         ([F], "any", True, "tool_choice"),
         ([F], {"type": "function", "function": {"name": "h"}}, True, "tool_choice"),
         ([F], {"type": "allowed_tools"}, True, "tool_choice"),
