@@ -55,6 +55,7 @@ class RunBatch:
     pipeline: str | None = None
     weights_resident: str | None = None
     interval_tokens: int | None = None
+    tool_call_parser: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -181,6 +182,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             max_num_seqs=options.max_num_seqs,
             pipeline=options.pipeline,
             interval_tokens=options.interval_tokens,
+            tool_call_parser=options.tool_call_parser,
         )
         llm = nspjax.LLM(
             options.model,

@@ -10,6 +10,7 @@ from nspjax.generate.outputs import GenerationStats as GenerationStats
 from nspjax.generate.outputs import Request as Request
 from nspjax.generate.outputs import RequestOutput as RequestOutput
 from nspjax.generate.sampling_params import SamplingParams as SamplingParams
+from nspjax.generate.structured import StructuredOutputsParams as StructuredOutputsParams
 
 if TYPE_CHECKING:
     from nspjax.generate.llm import LLM as LLM

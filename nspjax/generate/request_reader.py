@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from nspjax.errors import RequestError
@@ -12,6 +12,7 @@ from nspjax.generate.answer import Answer, draw_seed
 from nspjax.generate.outputs import CompletionOutput, Request, RequestOutput
 from nspjax.generate.sampling.token_mask import AllOf, NewMask
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text import tokenization
 from nspjax.generate.text.stop_texts import StopTexts
 
@@ -43,13 +44,15 @@ class PreparedRequest:
 
 @dataclasses.dataclass(frozen=True)
 class RequestReader:
-    """What a request is checked against. no_tokenizer: why there is none, and what to do then."""
+    """What a request is checked against. no_tokenizer: why there is none, and what to do then.
+    grammars: None without a tokenizer."""
 
     tokenizer: PreTrainedTokenizerBase | None
     no_tokenizer: str
     vocab_size: int
     max_model_len: int
     end_tokens: tuple[int, ...]
+    grammars: TokenGrammars | None = None
 
     def prepare(self, request: Request) -> PreparedRequest:
         """Tokenize and check a request.
@@ -78,7 +81,8 @@ class RequestReader:
                         f"{name} holds {token}: the model's tokens are 0 to {self.vocab_size - 1}"
                     )
         stops = self._stops(request.params.stop_texts)
-        return PreparedRequest(request, text, token_ids, stops, self._new_mask(request.params))
+        new_mask = self._new_mask(request.params, stops)
+        return PreparedRequest(request, text, token_ids, stops, new_mask)
 
     def answers(self, prepared: PreparedRequest) -> list[Answer]:
         """The answers to run, `params.n` of them."""
@@ -123,15 +127,24 @@ class RequestReader:
             raise RequestError(f'{self.no_tokenizer}, {{"prompt_token_ids": [...]}}')
         return tokenization.encode(self.tokenizer, text, special_tokens=True)
 
-    def _new_mask(self, params: SamplingParams) -> NewMask | None:
+    def _new_mask(self, params: SamplingParams, stops: StopTexts | None) -> NewMask | None:
         """Makes what bars tokens one by one, in each answer; None: nothing does."""
-        makers = self._mask_makers(params)
+        end_tokens = () if params.ignore_eos else self.end_tokens
+        ends = {*end_tokens, *params.stop_token_ids, *(stops.tokens if stops else ())}
+        makers = self._mask_makers(params, ends)
         if len(makers) < 2:
             return makers[0] if makers else None
         return lambda: AllOf([make() for make in makers])
 
-    def _mask_makers(self, params: SamplingParams) -> list[NewMask]:
-        return []
+    def _mask_makers(self, params: SamplingParams, ends: Set[int]) -> list[NewMask]:
+        """ends: the tokens that may end an answer."""
+        form, grammars = params.structured_outputs, self.grammars
+        if form is None:
+            return []
+        if grammars is None:
+            raise RequestError(f"structured output needs a tokenizer: {self.no_tokenizer}")
+        grammars.check(form)
+        return [lambda: grammars.mask(form, ends)]
 
     def _stops(self, texts: Sequence[str]) -> StopTexts | None:
         if not texts:

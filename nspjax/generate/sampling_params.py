@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 from nspjax.errors import RequestError
+from nspjax.generate.structured.params import StructuredOutputsParams
 
 GREEDY_BELOW = 1e-5
 """A temperature below this is greedy: dividing by it would only overflow."""
@@ -33,6 +35,7 @@ class SamplingParams:
     seed: the same seed, prompt and settings give the same answer, whatever runs beside it.
       None: drawn anew for each request.
     n: how many answers; answer i is drawn with seed + i.
+    structured_outputs: the form that the answer must have, such as JSON of a schema.
     """
 
     max_tokens: int | None = 16
@@ -45,6 +48,7 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int | None = None
     n: int = 1
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
@@ -61,6 +65,11 @@ class SamplingParams:
         if self.n > 1 and self.greedy:
             raise RequestError(
                 f"n must be 1 with temperature 0 (all answers would be the same), got n={self.n}"
+            )
+        form = self.structured_outputs
+        if form is not None and not isinstance(form, StructuredOutputsParams):
+            raise RequestError(
+                f"structured_outputs must be StructuredOutputsParams, got {reprlib.repr(form)}"
             )
         object.__setattr__(self, "stop", _stop_texts(self.stop))
         object.__setattr__(self, "stop_token_ids", _token_ids(self.stop_token_ids))

@@ -7,13 +7,17 @@ import pytest
 from nspjax.errors import RequestError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.lines import BatchLine
+from nspjax.generate.structured import StructuredOutputsParams
+from nspjax.generate.tools.choice import tools_of
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 
 
 def parsed(body: dict[str, Any], url: str = COMPLETIONS, custom_id: str = "a") -> BatchRequest:
-    return parse_request(BatchLine(custom_id, url, body, "0"), lambda m: f"chat:{m}", job_seed=0)
+    return parse_request(
+        BatchLine(custom_id, url, body, "0"), lambda m, **_: f"chat:{m}", job_seed=0
+    )
 
 
 def refusal(body: dict[str, Any], url: str = COMPLETIONS) -> RequestError:
@@ -104,6 +108,8 @@ def test_each_request_has_a_seed_of_its_own():
         {"stream": False},
         {"response_format": {"type": "text"}},
         {"tools": []},
+        {"guided_json_object": False},
+        {"guided_decoding_backend": "xgrammar"},
     ],
 )
 def test_what_asks_for_nothing_is_let_pass(ignored: dict[str, Any]):
@@ -119,7 +125,12 @@ def test_what_asks_for_nothing_is_let_pass(ignored: dict[str, Any]):
         ({"stream": True}, "unsupported_field"),
         ({"best_of": 2}, "unsupported_field"),
         ({"presence_penalty": 0.1}, "unsupported_field"),
-        ({"response_format": {"type": "json_object"}}, "unsupported_field"),
+        ({"response_format": {"type": "xml"}}, "invalid_value"),
+        ({"guided_json": 3}, "invalid_value"),
+        ({"guided_regex": ""}, "invalid_value"),
+        ({"guided_choice": "ab"}, "invalid_value"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "invalid_value"),
+        ({"structured_outputs": {"xml": 1}}, "invalid_value"),
         ({"tools": [{"type": "function"}]}, "unsupported_field"),
         ({"temprature": 0.1}, "unknown_field"),
         ({"messages": HELLO}, "unknown_field"),
@@ -132,7 +143,7 @@ def test_what_would_change_the_answer_is_refused(field: dict[str, Any], code: st
     (name,) = field
     assert error.code == code  # pyright: ignore
     assert error.param == name  # pyright: ignore
-    assert f'"{name}"' in str(error)
+    assert name in str(error)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +215,7 @@ def test_what_is_for_the_chat_template_is_handed_on():
         {"continue_final_message": "content"},
         {"tool_choice": "required"},
         {"tool_choice": TOOLS[0]},
+        {"parallel_tool_calls": "no"},
         {"chat_template": "{{ 1 }}"},
     ],
 )
@@ -214,3 +226,68 @@ def test_what_a_chat_template_cannot_get(field: dict[str, Any]):
 
 def test_unknown_endpoint():
     assert 'no endpoint "/v1/embeddings"' in str(refusal({"input": "x"}, "/v1/embeddings"))
+
+
+# ---- the form of an answer ----------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ({"response_format": {"type": "json_object"}}, {"json_object": True}),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": SCHEMA, "strict": True},
+                }
+            },
+            {"json": SCHEMA},
+        ),
+        ({"guided_json": SCHEMA}, {"json": SCHEMA}),
+        ({"guided_json": "{}", "guided_whitespace_pattern": " "},
+         {"json": "{}", "whitespace_pattern": " "}),
+        ({"guided_regex": "a+"}, {"regex": "a+"}),
+        ({"guided_choice": ["a", "b"]}, {"choice": ["a", "b"]}),
+        ({"guided_grammar": 'root ::= "a"'}, {"grammar": 'root ::= "a"'}),
+        ({"guided_json_object": True}, {"json_object": True}),
+        ({"structured_outputs": {"regex": "a", "disable_fallback": True}}, {"regex": "a"}),
+        ({"structured_outputs": {"json": SCHEMA, "disable_any_whitespace": True}},
+         {"json": SCHEMA, "disable_any_whitespace": True}),
+        ({"response_format": {"type": "structural_tag", "structures": [], "triggers": []}},
+         {"structural_tag": {"structures": [], "triggers": []}}),
+    ],
+)  # fmt: skip
+def test_forms_in_all_spellings(field: dict[str, Any], expected: dict[str, Any]):
+    for url, body in ((COMPLETIONS, {"prompt": "x"}), (CHAT, {"messages": HELLO})):
+        request = parsed(body | field, url)
+        assert request.params.structured_outputs == StructuredOutputsParams(**expected)
+        assert request.form is not None
+        assert request.form.field == next(iter(field))
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": 1}}},
+         "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": 1}}},
+         "response_format.json_schema.strict"),
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_regex"),
+        ({"tools": TOOLS, "tool_choice": "required", "guided_regex": "a"}, "tool_choice"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
+    ],
+)  # fmt: skip
+def test_wrong_forms_are_refused_by_field(field: dict[str, Any], param: str):
+    error = refusal({"messages": HELLO, **field}, CHAT)
+    assert error.param == param  # pyright: ignore
+
+
+def test_an_answer_of_a_form_is_no_call():
+    request = parsed({"messages": HELLO, "tools": TOOLS, "guided_regex": "a"}, CHAT)
+    assert request.tools is None
+    assert parsed({"messages": HELLO, "tools": TOOLS}, CHAT).tools == tools_of(TOOLS)

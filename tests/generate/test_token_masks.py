@@ -61,7 +61,7 @@ class NothingAfterThree(Multiples):
 @pytest.fixture(autouse=True)
 def _masks_of_params(monkeypatch):
     monkeypatch.setattr(
-        RequestReader, "_mask_makers", lambda _, params: getattr(params, "masks", [])
+        RequestReader, "_mask_makers", lambda _, params, ends: getattr(params, "masks", [])
     )
 
 

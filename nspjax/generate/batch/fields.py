@@ -12,10 +12,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nspjax.errors import RequestError
+from nspjax.generate.batch.field_error import FieldError as FieldError
+from nspjax.generate.batch.form_fields import FORM_FIELDS, AskedForm, asked_form
 from nspjax.generate.batch.lines import BatchLine, shown
 from nspjax.generate.outputs import Prompt
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.tools.choice import Tools, tools_of
 
 COMPLETIONS = "/v1/completions"
 CHAT_COMPLETIONS = "/v1/chat/completions"
@@ -23,8 +25,9 @@ CHAT_COMPLETIONS = "/v1/chat/completions"
 ChatPrompt = Callable[..., Prompt]
 """`LLM.chat_prompt`: what a conversation becomes under the checkpoint's chat template."""
 
-_SAMPLING = {f.name for f in dataclasses.fields(SamplingParams)}
-_COMMON = {"model", "max_tokens", "return_token_ids"} | _SAMPLING
+_SAMPLING = {f.name for f in dataclasses.fields(SamplingParams)} - FORM_FIELDS
+_COMMON = {"model", "max_tokens", "return_token_ids"} | _SAMPLING | FORM_FIELDS
+_CALLS = {"tool_choice", "parallel_tool_calls"}
 _TEMPLATE: dict[str, tuple[type, str]] = {
     "tools": (list, "a list of objects"),
     "documents": (list, "a list of objects"),
@@ -35,12 +38,11 @@ _TEMPLATE: dict[str, tuple[type, str]] = {
 """Fields that are handed to the chat template; the last four are vLLM's."""
 _FIELDS = {
     COMPLETIONS: _COMMON | {"prompt"},
-    CHAT_COMPLETIONS: _COMMON | {"messages", "max_completion_tokens"} | _TEMPLATE.keys(),
+    CHAT_COMPLETIONS: _COMMON | {"messages", "max_completion_tokens"} | _TEMPLATE.keys() | _CALLS,
 }
 
 _WITHOUT_EFFECT = {
     "metadata",
-    "parallel_tool_calls",
     "prompt_cache_key",
     "safety_identifier",
     "service_tier",
@@ -62,25 +64,16 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "presence_penalty": (0, 0.0),
     "repetition_penalty": (1, 1.0),
-    "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
     "stream": (False,),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
     "tools": ([],),
     "top_logprobs": (0,),
     "use_beam_search": (False,),
 }
 """Known fields that are not supported, with the values under which they ask for nothing."""
-
-
-class FieldError(RequestError):
-    """A request that cannot be served as asked. code, param: as in OpenAI's error objects."""
-
-    def __init__(self, message: str, *, code: str = "invalid_value", param: str | None = None):
-        super().__init__(message)
-        self.code = code
-        self.param = param
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +82,8 @@ class BatchRequest:
 
     return_token_ids: vLLM's field; where it is left out, a prompt of token ids is answered with
       token ids, as the checkpoint may well have no tokenizer.
+    form: the form of the answers, which `params` has too. tools: what they may or must call; None:
+      they are text.
     """
 
     prompts: tuple[Prompt, ...]
@@ -96,6 +91,8 @@ class BatchRequest:
     chat: bool
     model: str | None
     return_token_ids: bool
+    form: AskedForm | None = None
+    tools: Tools | None = None
 
 
 def parse_request(line: BatchLine, chat_prompt: ChatPrompt, job_seed: int) -> BatchRequest:
@@ -118,12 +115,23 @@ def parse_request(line: BatchLine, chat_prompt: ChatPrompt, job_seed: int) -> Ba
     chat = line.url == CHAT_COMPLETIONS
     prompts = (chat_prompt(_messages(body), **_template(body)),) if chat else _prompts(body)
     ids_asked = not chat and not all(isinstance(prompt, str) for prompt in prompts)
+    form, tools = asked_form(body), _tools(body) if chat else None
+    if form is not None and tools is not None:
+        if tools.required:
+            raise FieldError(
+                f'"{form.field}" gives the answer a form and "tool_choice" another: ask for one',
+                param="tool_choice",
+            )
+        tools = None  # an answer of that form is no call
+    params = _sampling_params(body, chat, _request_seed(job_seed, line.custom_id))
     return BatchRequest(
         prompts,
-        _sampling_params(body, chat, _request_seed(job_seed, line.custom_id)),
+        params if form is None else dataclasses.replace(params, structured_outputs=form.params),
         chat,
         _typed(body, "model", str, "a string", None),
         _typed(body, "return_token_ids", bool, "true or false", ids_asked),
+        form,
+        tools,
     )
 
 
@@ -194,6 +202,12 @@ def _template(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("tool_choice") == "none" or not asked.get("tools"):
         asked.pop("tools", None)
     return asked
+
+
+def _tools(body: Mapping[str, Any]) -> Tools | None:
+    return tools_of(
+        body.get("tools"), body.get("tool_choice"), body.get("parallel_tool_calls", True)
+    )
 
 
 # ---- settings -----------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
+from nspjax.generate.batch.calls import read_calls, with_required_call
+from nspjax.generate.batch.field_error import FieldError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.input import BatchInput, scan_input
@@ -18,10 +20,14 @@ from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.batch.output import BatchOutput, finished_ids, open_output
 from nspjax.generate.batch.results import answer_line, error_line
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
+from nspjax.generate.structured.library import GrammarError
+from nspjax.generate.tools.model_tools import ModelTools
 
 
 class Engine(Protocol):
     """What a job needs of an `LLM`."""
+
+    tools: ModelTools | None
 
     def validate(self, request: Request) -> object: ...
     def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]: ...
@@ -120,7 +126,7 @@ class BatchJob:
         for output in engine.stream(self._requests(engine)):
             finished = self._collect(output)
             if finished is not None:
-                self._answer(finished)
+                self._answer(finished, engine.tools)
         return self.progress()
 
     def close(self) -> None:
@@ -151,12 +157,17 @@ class BatchJob:
         for line in self._input.read(waiting):
             try:
                 asked = parse_request(line, engine.chat_prompt, self._seed)
+                asked = with_required_call(asked, engine.tools)
                 requests = [
                     Request(f"{line.custom_id}/{i}", prompt, asked.params)
                     for i, prompt in enumerate(asked.prompts)
                 ]
                 for request in requests:
                     engine.validate(request)
+            except GrammarError as error:
+                field = "tools" if asked.form is None else asked.form.field
+                self._refuse(line, FieldError(f"{field}: {error}", param=field))
+                continue
             except RequestError as error:
                 self._refuse(line, error)
                 continue
@@ -174,11 +185,16 @@ class BatchJob:
             return None
         return self._in_flight.pop(custom_id)
 
-    def _answer(self, finished: _InFlight) -> None:
+    def _answer(self, finished: _InFlight, tools: ModelTools | None) -> None:
         request = finished.request
         outputs = [finished.outputs[i] for i in range(len(request.prompts))]
         error = next((output.error for output in outputs if output.error), None)
         if error is not None:
+            self._refuse(finished.line, error)
+            return
+        try:
+            calls = read_calls(request.tools, tools, outputs)
+        except RequestError as error:  # the tokenizer's
             self._refuse(finished.line, error)
             return
         self._output.append(
@@ -186,6 +202,7 @@ class BatchJob:
                 finished.line,
                 request,
                 outputs,
+                calls,
                 model=self._model,
                 created=int(time.time()),
                 fingerprint=str(self._fingerprint),

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError
+from nspjax.generate.batch.calls import Calls, message_with_calls
 from nspjax.generate.batch.fields import BatchRequest
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.outputs import CompletionOutput, RequestOutput
@@ -33,17 +34,23 @@ def answer_line(
     line: BatchLine,
     request: BatchRequest,
     outputs: Sequence[RequestOutput],
+    calls: Calls,
     *,
     model: str,
     created: int,
     fingerprint: str,
 ) -> bytes:
-    """The result line of a finished request. outputs: one for each of its prompts, in order."""
+    """The result line of a finished request. outputs: one for each of its prompts, in order;
+    calls: those that the answers to its only prompt hold."""
     choices = [
         _choice(prompt_index * request.params.n + answer.index, answer, output, request)
         for prompt_index, output in enumerate(outputs)
         for answer in output.outputs
     ]
+    for index, read in calls.items():
+        choices[index]["message"] = message_with_calls(read, line.digest, index)
+        if choices[index]["finish_reason"] == "stop":  # an answer that was cut may lack a call
+            choices[index]["finish_reason"] = "tool_calls"
     prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
     completion_tokens = sum(len(a.token_ids) for output in outputs for a in output.outputs)
     body = {

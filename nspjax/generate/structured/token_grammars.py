@@ -67,6 +67,8 @@ class TokenGrammars:
           GrammarError: there are none, the form has no meaning, or it exceeds a limit.
           RequestError: llguidance is missing, or cannot use the tokenizer.
         """
+        if importlib.util.find_spec("llguidance") is None:
+            raise RequestError(MISSING)
         self._ask({"check": _form(params)})
 
     def mask(self, params: StructuredOutputsParams, end_tokens: Iterable[int]) -> GrammarMask:
@@ -83,6 +85,8 @@ class TokenGrammars:
           RequestError: as `check`, of the tokenizer.
         """
         if self._special_tokens is None:
+            if importlib.util.find_spec("llguidance") is None:
+                raise RequestError(MISSING)
             self._send_tokenizer()
         token = (self._special_tokens or {}).get(text)
         return quoted(text) if token is None else f"<[{token}]>"
@@ -132,8 +136,6 @@ class TokenGrammars:
         self._special_tokens = json.loads(answer[1:])
 
     def _sent(self, message: Mapping[str, Any], seconds: float) -> bytes:
-        if importlib.util.find_spec("llguidance") is None:
-            raise RequestError(MISSING)
         try:
             answer = self._process.ask(_as_json(message), seconds=seconds)
         except TimeoutError:

@@ -46,12 +46,12 @@ def tools_of(tools: Any, choice: Any = None, parallel: Any = True) -> Tools | No
     if choice in (None, "none", "auto"):
         return Tools(functions, several=parallel) if functions and choice != "none" else None
     if not functions:
-        raise ToolError("tool_choice needs tools: there are none", param="tool_choice")
+        raise ToolError('"tool_choice" needs "tools": there are none', param="tool_choice")
     if named is not None:
         functions = tuple(function for function in functions if function.name == named)
         if not functions:
             raise ToolError(
-                f"tool_choice names {reprlib.repr(named)}: there is no such tool",
+                f'"tool_choice" names {reprlib.repr(named)}: there is no such tool',
                 param="tool_choice",
             )
     return Tools(functions, required=True, several=parallel and named is None)
@@ -88,4 +88,4 @@ def _named(choice: Any) -> str | None:
 
 
 def _wrong(param: str, wanted: str, value: Any) -> ToolError:
-    return ToolError(f"{param} must be {wanted}, got {reprlib.repr(value)}", param=param)
+    return ToolError(f'"{param}" must be {wanted}, got {reprlib.repr(value)}', param=param)
