@@ -18,6 +18,18 @@ ROOT = Path(__file__).parents[2]
 MODEL = str(ROOT / "examples" / "tiny-python-llama")
 LINES = (ROOT / "tests" / "generate" / "json_schemas.jsonl").read_text().splitlines()
 SCHEMAS = {line["name"]: line["schema"] for line in map(json.loads, LINES)}
+QUICK = [
+    "integer in a range",
+    "enum of all types",
+    "pattern",
+    "date",
+    "tuple",
+    "optional properties",
+    "array of integers",
+    "discriminated union",
+    "all of ranges",
+    "$ref of $ref",
+]
 FORMAT = jsonschema.FormatChecker()
 PARAMETERS = {
     "type": "object",
@@ -34,7 +46,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def run(
-    directory: Path, bodies: dict[str, dict[str, Any]], **settings: Any
+    directory: Path, bodies: dict[str, dict[str, Any]], max_model_len: int, **settings: Any
 ) -> dict[str, dict[str, Any]]:
     """The responses of a job, by custom_id. A body with messages is a chat."""
     source, output = directory / "in.jsonl", directory / "out.jsonl"
@@ -44,7 +56,7 @@ def run(
             line = {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
             file.write(json.dumps(line) + "\n")
     with (
-        nspjax.LLM(MODEL, max_model_len=1024, **settings) as llm,
+        nspjax.LLM(MODEL, max_model_len=max_model_len, **settings) as llm,
         BatchJob(str(source), str(output), model="tiny") as job,
     ):
         job.run(llm)
@@ -53,20 +65,16 @@ def run(
 
 def of_schema(schema: Any, **body: Any) -> dict[str, Any]:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
-    return {"prompt": "x =", "max_tokens": 300, "response_format": form, **body}
+    return {"prompt": "x =", "max_tokens": 100, "response_format": form, **body}
 
 
 def chat(**body: Any) -> dict[str, Any]:
-    return {"messages": HELLO, "max_tokens": 120, "tools": TOOLS, **body}
+    return {"messages": HELLO, "max_tokens": 80, "tools": TOOLS, **body}
 
 
 @pytest.fixture(scope="module")
 def responses(tmp_path_factory: pytest.TempPathFactory):
-    bodies = {
-        name: of_schema(SCHEMAS[name], temperature=i % 2)
-        for i, name in enumerate(list(SCHEMAS)[3:43:4])
-    } | {
-        "plain": {"prompt": "x =", "max_tokens": 20, "temperature": 0},
+    bodies = {name: of_schema(SCHEMAS[name], temperature=i % 2) for i, name in enumerate(QUICK)} | {
         "cut": of_schema(SCHEMAS["flat object"], max_tokens=3),
         "ignore_eos": {"prompt": "x =", "max_tokens": 9, "guided_regex": "ab?", "ignore_eos": True},
         "regex": {"prompt": "x =", "max_tokens": 30, "guided_regex": r"[a-f]{3}-\d{2,4}"},
@@ -81,7 +89,7 @@ def responses(tmp_path_factory: pytest.TempPathFactory):
         "no such tool": chat(tool_choice={"type": "function", "function": {"name": "x"}}),
     }
     directory = tmp_path_factory.mktemp("job")
-    return run(directory, bodies, tool_call_parser="hermes", max_num_seqs=8)
+    return run(directory, bodies, 128, tool_call_parser="hermes", max_num_seqs=8)
 
 
 def choices(response: dict[str, Any]) -> list[dict[str, Any]]:
@@ -89,7 +97,7 @@ def choices(response: dict[str, Any]) -> list[dict[str, Any]]:
     return response["body"]["choices"]
 
 
-@pytest.mark.parametrize("name", list(SCHEMAS)[3:43:4])
+@pytest.mark.parametrize("name", QUICK)
 def test_answers_are_of_their_schemas(responses: dict[str, Any], name: str):
     (choice,) = choices(responses[name])
     assert choice["finish_reason"] == "stop"
@@ -165,7 +173,7 @@ def test_all_fifty_schemas(tmp_path: Path, temperature: int):
         for name, schema in SCHEMAS.items()
     }
     cut = 0
-    for name, response in run(tmp_path, bodies, max_num_seqs=16).items():
+    for name, response in run(tmp_path, bodies, 1024, max_num_seqs=16).items():
         (choice,) = choices(response)
         if choice["finish_reason"] == "length":
             cut += 1
