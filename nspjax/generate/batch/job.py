@@ -152,7 +152,13 @@ class BatchJob:
             try:
                 asked = parse_request(line, engine.chat_prompt, self._seed)
                 requests = [
-                    Request(f"{line.custom_id}/{i}", prompt, asked.params)
+                    Request(
+                        f"{line.custom_id}/{i}",
+                        prompt,
+                        asked.params,
+                        clip_max_tokens=asked.clip_max_tokens,
+                        with_text=asked.echo,
+                    )
                     for i, prompt in enumerate(asked.prompts)
                 ]
                 for request in requests:
