@@ -205,6 +205,7 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        add_special_tokens: bool = False,
     ) -> dict[str, Any]:
         """A conversation as a prompt, in the checkpoint's chat template.
 
@@ -213,9 +214,10 @@ class LLM:
         documents, chat_template_kwargs: for the template.
         add_generation_prompt: begin an answer; None: yes, unless
         continue_final_message: the last message is left open, for the answer to go on with it.
+        add_special_tokens: let the tokenizer add BOS and the like; most templates write them.
 
-        Returns the text under "prompt", and under "prompt_token_ids" its tokens: the template
-        writes BOS itself, so that the text alone would get a second one. The template runs in a
+        Returns the text under "prompt", and under "prompt_token_ids" its tokens, which are not
+        those that the text alone would get. The template runs in a
         process of its own, within limits (see `nspjax.generate.text.chat_process`).
 
         Raises:
@@ -234,7 +236,7 @@ class LLM:
         )
         return {
             "prompt": text,
-            "prompt_token_ids": encode(self.tokenizer, text, special_tokens=False),
+            "prompt_token_ids": encode(self.tokenizer, text, special_tokens=add_special_tokens),
         }
 
     def stats(self) -> GenerationStats:
@@ -266,7 +268,7 @@ class LLM:
                 prepared, siblings = pending.pop(answer)
                 if not any(sibling in pending for sibling in siblings):
                     self._progress.add(requests_finished=1)
-                    yield prepared.output(siblings)
+                    yield prepared.output(siblings, self._reader.token_texts)
 
     # ---- life time ------------------------------------------------------------------------------
 

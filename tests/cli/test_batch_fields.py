@@ -59,6 +59,14 @@ def test_settings_of_a_completion():
         "seed": 11,
         "n": 2,
         "ignore_eos": True,
+        "min_tokens": 2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "repetition_penalty": 1.5,
+        "include_stop_str_in_output": True,
+        "truncate_prompt_tokens": 7,
+        "logprobs": 3,
+        "prompt_logprobs": 1,
     }
     params = parsed(body).params
     for name in body.keys() - {"prompt", "stop", "stop_token_ids"}:
@@ -119,18 +127,16 @@ def test_what_asks_for_nothing_is_let_pass(ignored: dict[str, Any]):
 @pytest.mark.parametrize(
     ("field", "code"),
     [
-        ({"logprobs": 0}, "unsupported_field"),
-        ({"logprobs": True}, "unsupported_field"),
-        ({"echo": True}, "unsupported_field"),
+        ({"skip_special_tokens": False}, "unsupported_field"),
         ({"stream": True}, "unsupported_field"),
         ({"best_of": 2}, "unsupported_field"),
-        ({"presence_penalty": 0.1}, "unsupported_field"),
         ({"response_format": {"type": "xml"}}, "invalid_value"),
         ({"guided_json": 3}, "invalid_value"),
         ({"guided_regex": ""}, "invalid_value"),
         ({"guided_choice": "ab"}, "invalid_value"),
         ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "invalid_value"),
         ({"structured_outputs": {"xml": 1}}, "invalid_value"),
+        ({"length_penalty": 0.1}, "unsupported_field"),
         ({"tools": [{"type": "function"}]}, "unsupported_field"),
         ({"temprature": 0.1}, "unknown_field"),
         ({"messages": HELLO}, "unknown_field"),
@@ -162,11 +168,71 @@ def test_what_would_change_the_answer_is_refused(field: dict[str, Any], code: st
         {"seed": "x"},
         {"stop_token_ids": "x"},
         {"ignore_eos": 1},
+        {"logprobs": 21},
+        {"logprobs": True},
+        {"echo": 1},
+        {"max_tokens": 0, "echo": False},
+        {"prompt_logprobs": -1},
+        {"logit_bias": {"x": 1}},
+        {"min_tokens": 17},
+        {"add_special_tokens": 1},
     ],
 )
 def test_wrong_values(field: dict[str, Any]):
-    (name,) = field
-    assert name in str(refusal({"prompt": "x"} | field))
+    (name, *_) = field
+    error = refusal({"prompt": "x"} | field)
+    assert name in str(error)
+    assert error.param == name
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"logprobs": 1},
+        {"top_logprobs": 1},  # without logprobs
+        {"top_logprobs": 21, "logprobs": True},
+        {"top_logprobs": True, "logprobs": True},
+        {"reasoning_effort": 1},
+        {"echo": True},
+        {"max_tokens": 0},
+    ],
+)
+def test_wrong_values_of_a_chat(field: dict[str, Any]):
+    (name, *_) = field
+    assert refusal({"messages": HELLO} | field, CHAT).param == name
+
+
+def test_logprobs_of_both_endpoints():
+    assert parsed({"prompt": "x", "logprobs": 0}).params.logprobs == 0
+    assert parsed({"prompt": "x", "logprobs": 5}).params.logprobs == 5
+    assert parsed({"messages": HELLO, "logprobs": True}, CHAT).params.logprobs == 0
+    chat = {"messages": HELLO, "logprobs": True, "top_logprobs": 20, "prompt_logprobs": 0}
+    asked = parsed(chat, CHAT)
+    assert (asked.params.logprobs, asked.params.prompt_logprobs) == (20, 0)
+    assert asked.prompt_logprobs
+    assert parsed({"messages": HELLO, "logprobs": False}, CHAT).params.logprobs is None
+
+
+def test_an_echo_asks_for_the_prompts_logprobs_as_well():
+    asked = parsed({"prompt": "x", "logprobs": 2, "echo": True})
+    assert (asked.params.logprobs, asked.params.prompt_logprobs) == (2, 2)
+    assert (asked.echo, asked.only_echo, asked.prompt_logprobs) == (True, False, False)
+    assert parsed({"prompt": "x", "echo": True}).params.prompt_logprobs is None
+    assert parsed({"prompt": "x", "echo": True, "max_tokens": 0}).only_echo
+
+
+def test_max_tokens_is_clipped_where_it_is_the_default():
+    assert parsed({"prompt": "x"}).clip_max_tokens
+    assert not parsed({"prompt": "x", "max_tokens": 4}).clip_max_tokens
+    assert not parsed({"messages": HELLO, "max_completion_tokens": 4}, CHAT).clip_max_tokens
+
+
+def test_add_special_tokens_comes_with_the_text():
+    body = {"prompt": ["x", "y"], "add_special_tokens": False}
+    asked = parsed(body)
+    assert asked.prompts[1] == {"prompt": "y", "add_special_tokens": False}
+    assert not asked.return_token_ids
+    assert parsed(body | {"add_special_tokens": True}).prompts == ("x", "y")
 
 
 @pytest.mark.parametrize(
@@ -198,8 +264,10 @@ def test_what_is_for_the_chat_template_is_handed_on():
         "chat_template_kwargs": {"enable_thinking": False},
         "add_generation_prompt": False,
         "continue_final_message": True,
+        "add_special_tokens": True,
     }
     assert ask(**given) == given
+    assert ask(reasoning_effort="low") == {"chat_template_kwargs": {"reasoning_effort": "low"}}
     assert ask() == ask(tools=None, documents=None) == ask(tools=[]) == {}
     assert ask(tools=TOOLS, tool_choice="auto") == {"tools": TOOLS}
     assert ask(tools=TOOLS, tool_choice="none") == {}

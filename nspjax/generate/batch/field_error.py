@@ -9,6 +9,5 @@ class FieldError(RequestError):
     """A request that cannot be served as asked. code, param: as in OpenAI's error objects."""
 
     def __init__(self, message: str, *, code: str = "invalid_value", param: str | None = None):
-        super().__init__(message)
+        super().__init__(message, param=param)
         self.code = code
-        self.param = param

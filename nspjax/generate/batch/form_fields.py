@@ -11,20 +11,21 @@ from nspjax.generate.batch.field_error import FieldError
 from nspjax.generate.batch.lines import shown
 from nspjax.generate.structured import StructuredOutputsParams
 
-_GUIDED = {
+_OF_PARAMS = {
     "guided_json": "json",
     "guided_regex": "regex",
     "guided_choice": "choice",
     "guided_grammar": "grammar",
     "guided_json_object": "json_object",
+    "structural_tag": "structural_tag",
 }
-FORM_FIELDS = {
+FORM_FIELDS = (
     "response_format",
     "structured_outputs",
-    *_GUIDED,
+    *_OF_PARAMS,
     "guided_whitespace_pattern",
     "guided_decoding_backend",
-}
+)
 """`guided_decoding_backend` names a library, and there is one: it is ignored."""
 
 _PARAMS = {field.name for field in dataclasses.fields(StructuredOutputsParams)}
@@ -44,7 +45,7 @@ def asked_form(body: Mapping[str, Any]) -> AskedForm | None:
     Raises:
       FieldError: a field of another shape, or two of them.
     """
-    forms = {name: _asked(name, body) for name in FORM_FIELDS & body.keys()}
+    forms = {name: _asked(name, body) for name in FORM_FIELDS if name in body}
     asked = sorted(name for name, asked in forms.items() if asked is not None)
     if len(asked) > 1:
         raise FieldError(f"{' and '.join(asked)}: an answer has one form", param=asked[1])
@@ -63,9 +64,9 @@ def _asked(name: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         return _response_format(value)
     if name == "structured_outputs":
         return _structured_outputs(value)
-    if name not in _GUIDED or value is False:
+    if name not in _OF_PARAMS or value is False:
         return None
-    asked = {_GUIDED[name]: value}
+    asked = {_OF_PARAMS[name]: value}
     if "guided_whitespace_pattern" in body:
         asked["whitespace_pattern"] = body["guided_whitespace_pattern"]
     return asked

@@ -159,7 +159,13 @@ class BatchJob:
                 asked = parse_request(line, engine.chat_prompt, self._seed)
                 asked = with_required_call(asked, engine.tools)
                 requests = [
-                    Request(f"{line.custom_id}/{i}", prompt, asked.params)
+                    Request(
+                        f"{line.custom_id}/{i}",
+                        prompt,
+                        asked.params,
+                        clip_max_tokens=asked.clip_max_tokens,
+                        with_text=asked.echo,
+                    )
                     for i, prompt in enumerate(asked.prompts)
                 ]
                 for request in requests:
