@@ -15,6 +15,7 @@ from tokenizer_forms import byte_level, metaspace, unigram
 
 from nspjax.errors import RequestError
 from nspjax.generate.structured import StructuredOutputsParams, token_grammars
+from nspjax.generate.structured.grammar_worker import UNKNOWN
 from nspjax.generate.structured.library import GrammarError
 from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text.tokenization import answer_text
@@ -230,6 +231,25 @@ def test_answers_of_one_grammar_are_apart(byte_walker):
     one.accept(ord("a"))
     assert allowed_tokens(one) == [ord("b")]
     assert allowed_tokens(other) == list(b"ac")
+
+
+def test_an_answer_that_is_no_more_is_forgotten(byte_walker, monkeypatch):
+    sent = []
+    ask = byte_walker.grammars._process.ask
+    monkeypatch.setattr(
+        byte_walker.grammars._process,
+        "ask",
+        lambda request, seconds: sent.append(json.loads(request)) or ask(request, seconds=seconds),
+    )
+    params = StructuredOutputsParams(choice=["ab", "cd"])
+    mask = byte_walker.grammars.mask(params, [EOS])
+    mask.allowed()
+    was = mask.id
+    del mask
+    byte_walker.grammars.mask(params, [EOS]).allowed()
+    assert was in sent[-1]["drop"]
+    step = json.dumps({"step": was, "token": ord("a")}).encode()
+    assert ask(step, seconds=1) == UNKNOWN
 
 
 # ---- calls --------------------------------------------------------------------------------------

@@ -168,12 +168,7 @@ class BatchJob:
                     )
                     for i, prompt in enumerate(asked.prompts)
                 ]
-                for request in requests:
-                    engine.validate(request)
-            except GrammarError as error:
-                field = "tools" if asked.form is None else asked.form.field
-                self._refuse(line, FieldError(f"{field}: {error}", param=field))
-                continue
+                _validate(engine, requests, "tools" if asked.form is None else asked.form.field)
             except RequestError as error:
                 self._refuse(line, error)
                 continue
@@ -222,6 +217,19 @@ class BatchJob:
 
     def _count(self, **counts: int) -> None:
         self._progress = dataclasses.replace(self._progress, **counts)
+
+
+def _validate(engine: Engine, requests: Iterable[Request], form_field: str) -> None:
+    """form_field: what gives the answers their form.
+
+    Raises:
+      RequestError: one of the requests cannot be served.
+    """
+    for request in requests:
+        try:
+            engine.validate(request)
+        except GrammarError as error:
+            raise FieldError(f"{form_field}: {error}", param=form_field) from error
 
 
 def _same_file(one: str, other: str) -> bool:

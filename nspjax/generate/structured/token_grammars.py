@@ -116,16 +116,17 @@ class TokenGrammars:
         raise _died()
 
     def _send_tokenizer(self) -> None:
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        tokenizer: Any = self._tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise RequestError(
                 "structured output needs a tokenizer of the package tokenizers, got "
-                f"{type(self._tokenizer).__name__}: add a tokenizer.json to the model"
+                f"{type(tokenizer).__name__}: add a tokenizer.json to the model"
             )
         plain = copy.copy(backend)
         plain.no_padding()
         plain.no_truncation()
-        added = self._tokenizer.get_added_vocab() | special_token_ids(self._tokenizer)
+        added = tokenizer.get_added_vocab() | special_token_ids(tokenizer)
         message = {"tokenizer": plain.to_str(), "special_tokens": added}
         try:
             answer = self._sent(message, _TOKENIZER_SECONDS)

@@ -60,7 +60,8 @@ def _functions(tools: Any) -> tuple[Function, ...]:
 
 def _function(tool: Any, where: str) -> Function:
     function = tool.get("function") if isinstance(tool, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
+    function = function if isinstance(function, Mapping) else {}
+    name = function.get("name")
     if not isinstance(name, str) or not name:
         raise _wrong(where, _NAMED, tool)
     parameters = function.get("parameters")

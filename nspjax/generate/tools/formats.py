@@ -38,7 +38,8 @@ class Function:
 class ToolFormat(Protocol):
     """A format. name: vLLM's."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def read(self, text: str) -> ReadAnswer | None:
         """The calls in an answer's text with its special tokens; None: there are none."""
