@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nspjax.compiler import near_storage as near_storage
     from nspjax.generate import LLM as LLM
     from nspjax.generate import SamplingParams as SamplingParams
+    from nspjax.generate import StructuredOutputsParams as StructuredOutputsParams
     from nspjax.ops import KVCache as KVCache
     from nspjax.ops import cached_attention as cached_attention
     from nspjax.ops import project_kv as project_kv
@@ -34,6 +35,7 @@ _PUBLIC = {
     "StoredArray": "nspjax.runtime",
     "StoredKVCache": "nspjax.runtime",
     "StoredWeight": "nspjax.runtime",
+    "StructuredOutputsParams": "nspjax.generate",
     "cached_attention": "nspjax.ops",
     "near_storage": "nspjax.compiler",
     "project_kv": "nspjax.ops",

@@ -100,7 +100,11 @@ class UnsupportedModelError(CheckpointError):
 
 
 class RequestError(NspjaxError, ValueError):
-    """A prompt or a sampling parameter that cannot be served."""
+    """A prompt or a sampling parameter that cannot be served. param: which, where it is one."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class NotFiniteError(NspjaxError):

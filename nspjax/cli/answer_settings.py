@@ -24,6 +24,8 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
         "max_num_seqs": options.max_num_seqs or MAX_NUM_SEQS,
         "devices": ",".join(cards) or len(options.store),
     }
+    if options.tool_call_parser is not None:
+        settings["tool_call_parser"] = options.tool_call_parser
     if options.store:
         settings |= {
             "pipeline": options.pipeline or "default",

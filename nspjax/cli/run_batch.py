@@ -60,6 +60,7 @@ class RunBatch:
     errors: str | None = None
     limit: int | None = None
     compilation_cache: str | None = None
+    tool_call_parser: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -191,6 +192,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             max_num_seqs=options.max_num_seqs,
             pipeline=options.pipeline,
             interval_tokens=options.interval_tokens,
+            tool_call_parser=options.tool_call_parser,
         )
         llm = nspjax.LLM(
             options.model,

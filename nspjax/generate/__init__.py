@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from nspjax.generate.outputs import CompletionOutput as CompletionOutput
 from nspjax.generate.outputs import GenerationStats as GenerationStats
+from nspjax.generate.outputs import Logprob as Logprob
 from nspjax.generate.outputs import Request as Request
 from nspjax.generate.outputs import RequestOutput as RequestOutput
 from nspjax.generate.sampling_params import SamplingParams as SamplingParams
+from nspjax.generate.structured import StructuredOutputsParams as StructuredOutputsParams
 
 if TYPE_CHECKING:
     from nspjax.generate.llm import LLM as LLM

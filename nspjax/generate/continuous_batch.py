@@ -8,6 +8,10 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from typing import Any
+
+import jax
+import numpy as np
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError, StoreError, StoreFullError
 from nspjax.generate.answer import Answer
@@ -18,6 +22,7 @@ from nspjax.generate.operands import decode_rows, first_asked, prefill_rows
 from nspjax.generate.outputs import GenerationStats, ServedRow
 from nspjax.generate.prefill_plan import Group, PrefillPlan
 from nspjax.generate.sampling.choice import NOT_FINITE
+from nspjax.generate.sampling.logprobs import Logprobs
 from nspjax.generate.shared_prefixes import plan_rounds
 from nspjax.generate.slots import Slots
 
@@ -139,7 +144,11 @@ class ContinuousBatch:
         """Run their prompts, first tokens included."""
         admitted = self._new_rows()
         prompts = {row: answer.prompt for row, answer in admitted.items()}
-        rounds = plan_rounds(prompts, self._resident, self._runner.may_share)
+
+        def may_share(from_row: int, row: int) -> bool:
+            return not admitted[row].scores_prompt and self._runner.may_share(from_row, row)
+
+        rounds = plan_rounds(prompts, self._resident, may_share)
         for row in admitted:
             self._resident.pop(row, None)
         self._borrowers = {row for each in rounds for row, start in each.starts.items() if start}
@@ -156,7 +165,7 @@ class ContinuousBatch:
     def _prefill(self, group: Group, admitted: dict[int, Answer]) -> None:
         began = self._progress.seconds()
         self._in_call = [piece.row for piece in group.pieces]
-        tokens = self._runner.prefill(
+        tokens, logprobs, of_prompt = self._runner.prefill(
             prefill_rows(group, admitted), first_asked(group, admitted, self._runner.vocab_size)
         )
         self._progress.add(
@@ -164,9 +173,14 @@ class ContinuousBatch:
             prefill_calls=1,
             prompt_tokens=sum(piece.n_tokens for piece in group.pieces),
         )
-        for piece, token in zip(group.pieces, tokens.tolist(), strict=False):
+        for i, piece in enumerate(group.pieces):
+            answer = admitted[piece.row]
+            if of_prompt is not None:
+                found = _part(of_prompt, (i, slice(piece.n_tokens)))
+                if not answer.add_prompt_logprobs(piece.start, found):
+                    answer.fail(no_logits(answer))
             if piece.last:
-                self._accept(admitted[piece.row], [token])
+                self._accept(answer, tokens[i : i + 1], _part(logprobs, slice(i, i + 1)))
 
     # ---- decode ---------------------------------------------------------------------------------
 
@@ -181,12 +195,13 @@ class ContinuousBatch:
             self._n_steps,
             self._runner.vocab_size,
         )
-        tokens, counts = self._runner.decode(operands)
+        tokens, counts, logprobs = self._runner.decode(operands)
         seconds = self._progress.seconds() - began
         self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
         self._progress.add(decode_seconds=seconds, decode_calls=1, decode_steps=int(counts.max()))
         for row, answer in self._slots.running.items():
-            self._accept(answer, tokens[row, : counts[row]].tolist())
+            new = (row, slice(counts[row]))
+            self._accept(answer, tokens[new], _part(logprobs, new))
 
     def _leave_at(self) -> int:
         """How many rows must have finished for the loop to return before its last step.
@@ -200,10 +215,12 @@ class ContinuousBatch:
         first_piece = self._plan.pieces(0, len(waiting.prompt))[0]
         return self._plan.rows_per_call(self._plan.bucket_tokens(first_piece.n_tokens))
 
-    def _accept(self, answer: Answer, tokens: Sequence[int]) -> None:
+    def _accept(self, answer: Answer, tokens: np.ndarray, logprobs: Logprobs | None) -> None:
         """Give an answer its next tokens, up to the one with which it ends."""
         before = len(answer.token_ids)
-        for token in tokens:
+        if logprobs is not None:
+            answer.add_logprobs(logprobs)
+        for token in tokens.tolist():
             if token < 0:
                 answer.fail(no_logits(answer) if token == NOT_FINITE else nothing_allowed(answer))
             elif not answer.accept(token):
@@ -249,6 +266,11 @@ class ContinuousBatch:
     def _restart(self, answer: Answer) -> None:
         self._progress.add(generated_tokens=-len(answer.token_ids))
         answer.restart()
+
+
+def _part(logprobs: Any, index: Any) -> Any:
+    """Those of some tokens; None where there are none."""
+    return jax.tree.map(lambda x: x[index], logprobs)
 
 
 def no_logits(answer: Answer) -> NspjaxError:

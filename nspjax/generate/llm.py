@@ -27,8 +27,10 @@ from nspjax.generate.outputs import (
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text.chat_template import ChatTemplate
 from nspjax.generate.text.tokenization import chosen_tokenizer, encode
+from nspjax.generate.tools.model_tools import ModelTools
 from nspjax.models import Decoder, load_config, resolve_checkpoint
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class LLM:
       tokenizer: "auto" takes the checkpoint's, if it has one; another text or a Path: the directory
         or GGUF file of one; or a tokenizer of transformers. Its chat template comes with it. None:
         token-id prompts only.
+      tool_call_parser: the format of the model's tool calls: "hermes", "llama3_json", "mistral";
+        "auto": what the chat template tells.
       dtype: of the weights: "auto" (the checkpoint's), "float32", "bfloat16", "float16". A Decoder
         keeps its own.
       weights_resident: in a store, how much of the weights stays in memory, such as "4GiB"; the
@@ -89,6 +93,7 @@ class LLM:
         *,
         store: Store | None = None,
         tokenizer: PreTrainedTokenizerBase | str | Path | None = "auto",
+        tool_call_parser: str = "auto",
         dtype: str = "auto",
         weights_resident: str | int | None = None,
         kv_dtype: DTypeLike | None = None,
@@ -124,13 +129,20 @@ class LLM:
             decoder = self._offloaded.replace(model)
         self.config = decoder.config
         self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
-        self._chat_template = ChatTemplate(self.tokenizer) if self.tokenizer is not None else None
+        self.tools: ModelTools | None = None
+        """How the model writes tool calls; None without a tokenizer."""
+        self._chat_template = self._grammars = None
+        if self.tokenizer is not None:
+            self._chat_template = ChatTemplate(self.tokenizer)
+            self._grammars = TokenGrammars(self.tokenizer, self.config.vocab_size)
+            self.tools = ModelTools(self.tokenizer, self._grammars, tool_call_parser)
         self._reader = RequestReader(
             self.tokenizer,
             no_tokenizer,
             self.config.vocab_size,
             self.max_model_len,
             tuple(self.config.eos_token_ids),
+            self._grammars,
         )
         self._plan = PrefillPlan(max_num_seqs, self.max_model_len, prefill_budget_tokens)
         self._progress = Progress()
@@ -201,6 +213,7 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
+        add_special_tokens: bool = False,
     ) -> dict[str, Any]:
         """A conversation as a prompt, in the checkpoint's chat template.
 
@@ -209,9 +222,10 @@ class LLM:
         documents, chat_template_kwargs: for the template.
         add_generation_prompt: begin an answer; None: yes, unless
         continue_final_message: the last message is left open, for the answer to go on with it.
+        add_special_tokens: let the tokenizer add BOS and the like; most templates write them.
 
-        Returns the text under "prompt", and under "prompt_token_ids" its tokens: the template
-        writes BOS itself, so that the text alone would get a second one. The template runs in a
+        Returns the text under "prompt", and under "prompt_token_ids" its tokens, which are not
+        those that the text alone would get. The template runs in a
         process of its own, within limits (see `nspjax.generate.text.chat_process`).
 
         Raises:
@@ -230,7 +244,7 @@ class LLM:
         )
         return {
             "prompt": text,
-            "prompt_token_ids": encode(self.tokenizer, text, special_tokens=False),
+            "prompt_token_ids": encode(self.tokenizer, text, special_tokens=add_special_tokens),
         }
 
     def stats(self) -> GenerationStats:
@@ -266,16 +280,17 @@ class LLM:
                 prepared, siblings = pending.pop(answer)
                 if not any(sibling in pending for sibling in siblings):
                     self._progress.add(requests_finished=1)
-                    yield prepared.output(siblings)
+                    yield prepared.output(siblings, self._reader.token_texts)
 
     # ---- life time ------------------------------------------------------------------------------
 
     @pinned_settings()
     def close(self) -> None:
-        """Give the room of the KV cache and of offloaded weights back, and end the process that
-        renders chat templates. The store stays open."""
-        if self._chat_template is not None:
-            self._chat_template.close()
+        """Give the room of the KV cache and of offloaded weights back, and end the processes that
+        render chat templates and hold answers to grammars. The store stays open."""
+        for each in (self._chat_template, self._grammars):
+            if each is not None:
+                each.close()
         self._runner.close()
         self._offloaded.drop()
 

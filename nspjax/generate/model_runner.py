@@ -36,6 +36,7 @@ from nspjax.generate.model_steps import (
     prefill,
 )
 from nspjax.generate.sampling.choice import Asked
+from nspjax.generate.sampling.logprobs import Logprobs
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline
@@ -89,15 +90,18 @@ class ModelRunner:
         self._intact = True
         self._closed = False
 
-    def prefill(self, batch: PrefillRows, asked: Asked) -> np.ndarray:
-        """The token after each row's piece, int32 [G]. See `model_steps.prefill`."""
-        (logits,) = self._run(self._prefill, batch)
-        return np.asarray(self._first_tokens(logits, asked))
+    def prefill(
+        self, batch: PrefillRows, asked: Asked
+    ) -> tuple[np.ndarray, Logprobs | None, Logprobs | None]:
+        """The token after each row's piece, int32 [G]; its logprobs [G], and those of the prompt's
+        tokens [G, T], where they are asked for. See `model_steps.prefill`."""
+        logits, of_prompt = self._run(self._prefill, batch)
+        return jax.tree.map(np.asarray, (*self._first_tokens(logits, asked), of_prompt))
 
-    def decode(self, batch: DecodeRows) -> tuple[np.ndarray, np.ndarray]:
-        """New tokens int32 [S, steps] and their counts int32 [S]. See `model_steps.decode`."""
-        tokens, counts = self._run(self._decode, batch)
-        return np.asarray(tokens), np.asarray(counts)
+    def decode(self, batch: DecodeRows) -> tuple[np.ndarray, np.ndarray, Logprobs | None]:
+        """New tokens int32 [S, steps], their counts int32 [S], and their logprobs [S, steps] where
+        they are asked for. See `model_steps.decode`."""
+        return jax.tree.map(np.asarray, tuple(self._run(self._decode, batch)))
 
     def may_share(self, from_row: int, row: int) -> bool:
         """Whether a row may begin with another's tokens: in a store, if their heads lie alike."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nspjax.generate.sampling.choice import Asked, choose
+from nspjax.generate.sampling.logprobs import Logprobs, prompt_logprobs
 from nspjax.ops import KVCache
 
 Caches = list[KVCache]
@@ -25,12 +26,14 @@ class PrefillRows:
 
     tokens: int32 [G, T]; rows: int32 [G], distinct cache rows; start: int32 [G], the place of
     tokens[:, 0] in its prompt; n_new: int32 [G], tokens that count, 0 for an idle row.
+    targets: int32 [G, T], the prompt's token after each; None where nobody asks for its logprob.
     """
 
     tokens: Array
     rows: Array
     start: Array
     n_new: Array
+    targets: Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -54,12 +57,14 @@ class DecodeRows:
     asked: Asked
 
 
-def prefill(model: Any, caches: Caches, batch: PrefillRows) -> tuple[Caches, Array]:
+def prefill(
+    model: Any, caches: Caches, batch: PrefillRows
+) -> tuple[Caches, Array, Logprobs | None]:
     """Append pieces of prompts to their rows.
 
     A row begins at `start` whatever it held before: that is how a finished row is used again.
-    Returns the caches and the logits after each piece, float32 [G, V]; those of an unfinished
-    prompt or idle row mean nothing.
+    Returns the caches, the logits after each piece, float32 [G, V], and the logprobs of `targets`,
+    [G, T]. What is said of padding, an unfinished prompt or an idle row means nothing.
     """
     rows, idle = batch.rows, batch.n_new == 0
     caches = [
@@ -69,57 +74,89 @@ def prefill(model: Any, caches: Caches, batch: PrefillRows) -> tuple[Caches, Arr
         for cache in caches
     ]
     hidden, caches = model(batch.tokens, caches, rows=rows, n_new=batch.n_new)
+    hidden = lax.optimization_barrier(hidden)  # the same bits whoever else uses it
     last = jnp.take_along_axis(hidden, jnp.maximum(batch.n_new - 1, 0)[:, None, None], axis=1)
-    return caches, model.logits(last[:, 0])
+    asked = None if batch.targets is None else prompt_logprobs(model, hidden, batch.targets)
+    return caches, model.logits(last[:, 0]), asked
 
 
-def first_tokens(logits: Array, asked: Asked) -> Array:
-    """The first token of each answer, int32 [G], from the logits after its prompt. A program of
-    its own: what rows ask for is no reason to compile prefill again."""
+def first_tokens(logits: Array, asked: Asked) -> tuple[Array, Logprobs | None]:
+    """The first token of each answer, from the logits after its prompt. A program of its own: what
+    rows ask for is no reason to compile prefill again."""
     return choose(logits, asked, jnp.zeros(logits.shape[0], jnp.int32))
 
 
 def decode(
     model: Any, caches: Caches, batch: DecodeRows, *, max_steps: int
-) -> tuple[Caches, Array, Array]:
+) -> tuple[Caches, Array, Array, Logprobs | None]:
     """Generate up to `n_steps` tokens, at most max_steps, in every active row.
 
     A row goes on until a stop token, its max_tokens or, in the place of a token, a number below 0:
     there is none to choose (see `choose`). The loop ends early when no row is active, or `leave_at`
-    rows have finished. Returns the caches, tokens int32 [S, max_steps], and
-    int32 [S], how many of them each row generated.
+    rows have finished. Returns the caches, tokens int32 [S, max_steps], how many of them each row
+    generated, int32 [S], and logprobs [S, max_steps] where a row wants them.
     """
     n_rows = batch.last_token.shape[0]
     n_at_first = batch.active.sum()
     n_steps = jnp.minimum(batch.n_steps, max_steps)
+    terms = None if batch.asked.more is None else batch.asked.more.terms
 
-    def going(carry: tuple[Any, ...]) -> Array:
-        step, _, _, active, _, _ = carry
-        n_active = active.sum()
+    def going(loop: _Loop) -> Array:
+        n_active = loop.active.sum()
         finished = n_at_first - n_active
-        return (step < n_steps) & (n_active > 0) & (finished < batch.leave_at)
+        return (loop.step < n_steps) & (n_active > 0) & (finished < batch.leave_at)
 
-    def one_step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        step, caches, last, active, n_new, tokens = carry
-        n_generated = batch.n_generated + n_new
-        hidden, caches = model(last[:, None], caches, n_new=active.astype(jnp.int32))
-        token = choose(model.logits(hidden[:, 0]), batch.asked, n_generated)
+    def one_step(loop: _Loop) -> _Loop:
+        step, active, last = loop.step, loop.active, loop.last_token
+        n_generated = batch.n_generated + loop.n_new
+        hidden, caches = model(last[:, None], loop.caches, n_new=active.astype(jnp.int32))
+        asked = batch.asked.counted(loop.counts)
+        token, logprobs = choose(model.logits(hidden[:, 0]), asked, n_generated)
         token = jnp.where(active, token, last)
-        tokens = tokens.at[:, step].set(token)
         ends = (token[:, None] == batch.stop_tokens).any(-1) | (token < 0)
         ends |= n_generated + 1 >= batch.max_tokens
-        return step + 1, caches, token, active & ~ends, n_new + active.astype(jnp.int32), tokens
+        counts = loop.counts
+        if counts is not None:
+            counts = counts.at[jnp.arange(n_rows), token].add(active.astype(jnp.int32), mode="drop")
+        return _Loop(
+            step=step + 1,
+            caches=caches,
+            last_token=token,
+            active=active & ~ends,
+            n_new=loop.n_new + active.astype(jnp.int32),
+            tokens=loop.tokens.at[:, step].set(token),
+            counts=counts,
+            logprobs=jax.tree.map(lambda all, x: all.at[:, step].set(x), loop.logprobs, logprobs),
+        )
 
-    _, caches, _, _, n_new, tokens = lax.while_loop(
+    shape = (n_rows, max_steps)
+    end = lax.while_loop(
         going,
         one_step,
-        (
-            jnp.int32(0),
-            caches,
-            batch.last_token,
-            batch.active,
-            jnp.zeros((n_rows,), jnp.int32),
-            jnp.zeros((n_rows, max_steps), jnp.int32),
+        _Loop(
+            step=jnp.int32(0),
+            caches=caches,
+            last_token=batch.last_token,
+            active=batch.active,
+            n_new=jnp.zeros((n_rows,), jnp.int32),
+            tokens=jnp.zeros(shape, jnp.int32),
+            counts=None if terms is None or terms.penalties is None else terms.penalties.counts,
+            logprobs=None if terms is None else Logprobs.zeros(shape, model.config.vocab_size),
         ),
     )
-    return caches, tokens, n_new
+    return end.caches, end.tokens, end.n_new, end.logprobs
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """What a decode step hands on to the next."""
+
+    step: Array
+    caches: Caches
+    last_token: Array
+    active: Array
+    n_new: Array
+    tokens: Array
+    counts: Array | None
+    logprobs: Logprobs | None

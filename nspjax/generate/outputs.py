@@ -11,16 +11,24 @@ from nspjax.generate.sampling_params import SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 """A text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": ids} and, optionally,
-the "prompt" text that the ids came from."""
+the "prompt" text that the ids came from. Beside a "prompt" alone, "add_special_tokens": False
+encodes it without BOS and what else the tokenizer adds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One prompt with its settings. The id is the caller's and comes back with the output."""
+    """One prompt with its settings. The id is the caller's and comes back with the output.
+
+    clip_max_tokens: where the context ends before max_tokens, so does the answer; False: such a
+      request is refused. with_text: the output has the prompt's text even where its tokens were
+      given or cut, if there is a tokenizer.
+    """
 
     request_id: str
     prompt: Prompt
     params: SamplingParams = dataclasses.field(default_factory=SamplingParams)
+    clip_max_tokens: bool = True
+    with_text: bool = False
 
 
 def requests_of(
@@ -48,14 +56,28 @@ def requests_of(
 
 
 @dataclasses.dataclass(frozen=True)
+class Logprob:
+    """A token's logprob at one place. rank: 1 for the likeliest. decoded_token: its text, see
+    `TokenTexts`; decoded_bytes: that in UTF-8, or the bytes of a part of a character."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+    decoded_bytes: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class CompletionOutput:
     """One answer.
 
-    text: without the stop text or stop token; "" where the model has no tokenizer.
+    text: without the stop text or stop token, unless they were asked for; "" where the model has
+      no tokenizer.
     token_ids: all generated tokens, the one that ended the answer included.
     finish_reason: "stop" (an end token, a stop token, a stop text) or "length" (max_tokens, or
       the end of the context).
     stop_reason: the stop text or stop token id; None for the model's own end token, or "length".
+    logprobs: for each of token_ids its own and those of the most likely ones, by token id, and
+      cumulative_logprob: their sum; None where they were not asked for.
     """
 
     index: int
@@ -63,6 +85,8 @@ class CompletionOutput:
     token_ids: tuple[int, ...]
     finish_reason: str
     stop_reason: int | str | None
+    cumulative_logprob: float | None = None
+    logprobs: tuple[dict[int, Logprob], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +95,9 @@ class RequestOutput:
 
     error: why there are none: the store lost what the request needed, or the model's numbers became
       NaN or infinite. Other requests are not affected.
+    prompt_logprobs: as `CompletionOutput.logprobs`, for each token of the prompt; None for the
+      first one, before which there is nothing. first_token: the text of that one and its bytes,
+      beside prompt_logprobs.
     """
 
     request_id: str
@@ -78,6 +105,8 @@ class RequestOutput:
     prompt_token_ids: tuple[int, ...]
     outputs: tuple[CompletionOutput, ...]
     error: NspjaxError | None = None
+    prompt_logprobs: tuple[dict[int, Logprob] | None, ...] | None = None
+    first_token: tuple[str, bytes] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from nspjax.errors import RequestError
 from nspjax.generate.answer import Answer, draw_seed
 from nspjax.generate.outputs import CompletionOutput, Request, RequestOutput
-from nspjax.generate.sampling.token_mask import AllOf, NewMask
+from nspjax.generate.sampling.bad_words import BadWords, bad_word_tokens
+from nspjax.generate.sampling.request_terms import RequestTerms
+from nspjax.generate.sampling.token_mask import NewMask, all_of
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text import tokenization
 from nspjax.generate.text.stop_texts import StopTexts
+from nspjax.generate.text.token_texts import TokenTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,30 +31,52 @@ class PreparedRequest:
     request: Request
     text: str | None
     token_ids: tuple[int, ...]
+    max_tokens: int
     stops: StopTexts | None
-    new_mask: NewMask | None = None
+    terms: RequestTerms
 
-    def output(self, answers: Sequence[Answer]) -> RequestOutput:
-        """What its finished answers make."""
+    def output(self, answers: Sequence[Answer], token_texts: TokenTexts) -> RequestOutput:
+        """What its finished answers make. Greedy ones are all the same, so that one has run."""
         error = next((answer.error for answer in answers if answer.error), None)
         outputs: tuple[CompletionOutput, ...] = ()
+        of_prompt = first_token = None
         if error is None:
             try:
-                outputs = tuple(answer.output() for answer in answers)
+                outputs = tuple(answer.output(token_texts) for answer in answers)
+                of_prompt = answers[0].prompt_logprobs(token_texts)
+                first_token = token_texts[self.token_ids[0]] if of_prompt else None
             except RequestError as failure:  # the tokenizer's, at what was generated
-                error = failure
-        return RequestOutput(self.request.request_id, self.text, self.token_ids, outputs, error)
+                outputs, error = (), failure
+        if len(outputs) == 1:
+            every = range(self.request.params.n)
+            outputs = tuple(dataclasses.replace(outputs[0], index=index) for index in every)
+        return RequestOutput(
+            self.request.request_id,
+            self.text,
+            self.token_ids,
+            outputs,
+            error,
+            of_prompt,
+            first_token,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class RequestReader:
-    """What a request is checked against. no_tokenizer: why there is none, and what to do then."""
+    """What a request is checked against. no_tokenizer: why there is none, and what to do then.
+    grammars: None without a tokenizer."""
 
     tokenizer: PreTrainedTokenizerBase | None
     no_tokenizer: str
     vocab_size: int
     max_model_len: int
     end_tokens: tuple[int, ...]
+    grammars: TokenGrammars | None = None
+
+    @functools.cached_property
+    def token_texts(self) -> TokenTexts:
+        """The texts of single tokens."""
+        return TokenTexts(self.tokenizer)
 
     def prepare(self, request: Request) -> PreparedRequest:
         """Tokenize and check a request.
@@ -57,33 +84,36 @@ class RequestReader:
         Raises:
           RequestError: it cannot be served; names the value and what is allowed.
         """
-        if not isinstance(request.params, SamplingParams):
-            raise RequestError(f"params must be SamplingParams, got {reprlib.repr(request.params)}")
+        params = request.params
+        if not isinstance(params, SamplingParams):
+            raise RequestError(f"params must be SamplingParams, got {reprlib.repr(params)}")
         text, token_ids = self._tokens(request.prompt)
         if not token_ids:
-            raise RequestError("the prompt is empty: give at least one token")
-        if len(token_ids) >= self.max_model_len:
+            raise RequestError("the prompt is empty: give at least one token", param="prompt")
+        if params.truncate_prompt_tokens is not None:
+            token_ids = token_ids[-self._kept_tokens(params) :]
+        room = self._room(len(token_ids))
+        self._check_tokens("prompt_token_ids", token_ids, "prompt")
+        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+            self._check_tokens(name, getattr(params, name) or (), name)
+        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        if not request.clip_max_tokens and max_tokens < (params.max_tokens or 0):
             raise RequestError(
-                f"the prompt has {len(token_ids)} tokens, and the context of {self.max_model_len} "
-                f"(max_model_len) leaves room for at most {self.max_model_len - 1}, as one is to "
-                "be generated"
+                f"max_tokens is {params.max_tokens}, and after a prompt of {len(token_ids)} tokens "
+                f"the context of {self.max_model_len} (max_model_len) has room for {room}: ask for "
+                "no more, or leave it out",
+                param="max_tokens",
             )
-        for name, ids in (
-            ("prompt_token_ids", token_ids),
-            ("stop_token_ids", request.params.stop_token_ids),
-        ):
-            for token in ids:
-                if not 0 <= token < self.vocab_size:
-                    raise RequestError(
-                        f"{name} holds {token}: the model's tokens are 0 to {self.vocab_size - 1}"
-                    )
-        stops = self._stops(request.params.stop_texts)
-        return PreparedRequest(request, text, token_ids, stops, self._new_mask(request.params))
+        cut = params.truncate_prompt_tokens is not None
+        if request.with_text and self.tokenizer is not None and (text is None or cut):
+            text = tokenization.decode(self.tokenizer, token_ids)
+        stops = self._stops(params.stop_texts)
+        terms = self._terms(params, token_ids, stops)
+        return PreparedRequest(request, text, token_ids, max_tokens, stops, terms)
 
     def answers(self, prepared: PreparedRequest) -> list[Answer]:
-        """The answers to run, `params.n` of them."""
+        """The answers to run: `params.n_runs` of them."""
         params = prepared.request.params
-        room = self.max_model_len - len(prepared.token_ids)
         seed = draw_seed() if params.seed is None else params.seed
         return [
             Answer(
@@ -91,48 +121,120 @@ class RequestReader:
                 params,
                 index=index,
                 seed=seed,
-                max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+                max_tokens=prepared.max_tokens,
                 end_tokens=self.end_tokens,
                 tokenizer=self.tokenizer,
                 stops=prepared.stops,
-                new_mask=prepared.new_mask,
+                terms=prepared.terms,
                 request_id=prepared.request.request_id,
             )
-            for index in range(params.n)
+            for index in range(params.n_runs)
         ]
 
+    def _room(self, n_tokens: int) -> int:
+        """How many tokens may follow a prompt of so many."""
+        if n_tokens >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {n_tokens} tokens, and the context of {self.max_model_len} "
+                f"(max_model_len) leaves room for at most {self.max_model_len - 1}, as one is to "
+                "be generated",
+                param="prompt",
+            )
+        return self.max_model_len - n_tokens
+
+    def _kept_tokens(self, params: SamplingParams) -> int:
+        asked = params.truncate_prompt_tokens
+        if asked is not None and asked > 0:
+            return asked
+        room = self.max_model_len - (params.max_tokens or 1)
+        if room < 1:
+            raise RequestError(
+                f"max_tokens is {params.max_tokens}, which leaves no room for a prompt in the "
+                f"context of {self.max_model_len} tokens (max_model_len)",
+                param="max_tokens",
+            )
+        return room
+
+    def _check_tokens(self, name: str, ids: Iterable[int], param: str) -> None:
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise RequestError(
+                    f"{name} holds {token}: the model's tokens are 0 to {self.vocab_size - 1}",
+                    param=param,
+                )
+
+    def _terms(
+        self, params: SamplingParams, prompt: Sequence[int], stops: StopTexts | None
+    ) -> RequestTerms:
+        """What the request asks of the logits."""
+        end_tokens = () if params.ignore_eos else self.end_tokens
+        ends = {*end_tokens, *params.stop_token_ids, *(stops.tokens if stops else ())}
+        makers = self._mask_makers(params, ends)
+        bad_words = self._bad_words(params.bad_words)
+        longer = [word for word in bad_words if len(word) > 1]
+        if longer:
+            makers.append(lambda: BadWords(longer, self.vocab_size))
+        return RequestTerms.of(
+            params,
+            prompt,
+            self.vocab_size,
+            ends=ends,
+            barred=[word[0] for word in bad_words if len(word) == 1],
+            new_mask=all_of(makers),
+        )
+
+    def _mask_makers(self, params: SamplingParams, ends: Set[int]) -> list[NewMask]:
+        """What says, token by token, which may come next. ends: tokens that may end an answer."""
+        form, grammars = params.structured_outputs, self.grammars
+        if form is None:
+            return []
+        if grammars is None:
+            raise RequestError(
+                f"structured output needs a tokenizer ({self.no_tokenizer})",
+                param="structured_outputs",
+            )
+        grammars.check(form)
+        return [lambda: grammars.mask(form, ends)]
+
+    def _bad_words(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        if not words:
+            return []
+        if self.tokenizer is None:
+            raise RequestError(
+                f"bad_words={reprlib.repr(words)} needs a tokenizer ({self.no_tokenizer}): use "
+                "logit_bias",
+                param="bad_words",
+            )
+        return bad_word_tokens(self.tokenizer, words)
+
     def _tokens(self, prompt: Any) -> tuple[str | None, tuple[int, ...]]:
-        text = None
+        text, special_tokens = None, True
         if isinstance(prompt, Mapping):
             text = prompt.get("prompt")
             if text is not None and not isinstance(text, str):
-                raise RequestError(f'"prompt" must be text, got {reprlib.repr(text)}')
+                raise RequestError(
+                    f'"prompt" must be text, got {reprlib.repr(text)}', param="prompt"
+                )
+            special_tokens = bool(prompt.get("add_special_tokens", True))
             prompt = prompt.get("prompt_token_ids", text)
         if isinstance(prompt, str):
-            return prompt, self._encode(prompt)
+            return prompt, self._encode(prompt, special_tokens)
         if not isinstance(prompt, Sequence) or not all(
             isinstance(token, int) and not isinstance(token, bool) for token in prompt
         ):
             raise RequestError(
                 'a prompt must be a text, a list of token ids, {"prompt": text} or '
-                f'{{"prompt_token_ids": ids}}, got {reprlib.repr(prompt)}'
+                f'{{"prompt_token_ids": ids}}, got {reprlib.repr(prompt)}',
+                param="prompt",
             )
         return text, tuple(prompt)
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def _encode(self, text: str, special_tokens: bool) -> tuple[int, ...]:
         if self.tokenizer is None:
-            raise RequestError(f'{self.no_tokenizer}, {{"prompt_token_ids": [...]}}')
-        return tokenization.encode(self.tokenizer, text, special_tokens=True)
-
-    def _new_mask(self, params: SamplingParams) -> NewMask | None:
-        """Makes what bars tokens one by one, in each answer; None: nothing does."""
-        makers = self._mask_makers(params)
-        if len(makers) < 2:
-            return makers[0] if makers else None
-        return lambda: AllOf([make() for make in makers])
-
-    def _mask_makers(self, params: SamplingParams) -> list[NewMask]:
-        return []
+            raise RequestError(
+                f'{self.no_tokenizer}, {{"prompt_token_ids": [...]}}', param="prompt"
+            )
+        return tokenization.encode(self.tokenizer, text, special_tokens=special_tokens)
 
     def _stops(self, texts: Sequence[str]) -> StopTexts | None:
         if not texts:
@@ -140,6 +242,7 @@ class RequestReader:
         if self.tokenizer is None:
             raise RequestError(
                 f"stop={reprlib.repr(texts)} needs a tokenizer ({self.no_tokenizer}): use "
-                "stop_token_ids"
+                "stop_token_ids",
+                param="stop",
             )
         return StopTexts.of(self.tokenizer, texts)

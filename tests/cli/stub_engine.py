@@ -21,6 +21,8 @@ class StubEngine:
     seconds: how long one answer takes. fail_after: answers before `failure` is raised.
     """
 
+    tools = None
+
     def __init__(
         self,
         *,

@@ -12,6 +12,7 @@ from nspjax.errors import RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.sampling_params import SamplingParams
 from nspjax.generate.text.stop_texts import StopTexts, StopWatch
+from nspjax.generate.text.token_texts import TokenTexts
 from nspjax.generate.text.tokenization import answer_text
 
 FORMS = {
@@ -185,7 +186,7 @@ def test_an_answer_ends_at_its_stop_text(stop):
     answer.accept(said[0])
     answer.restart()
     assert [answer.accept(token) for token in said] == [False] * (len(said) - 1) + [True]
-    output = answer.output()
+    output = answer.output(TokenTexts(tokenizer))
     assert (output.text, output.finish_reason, output.stop_reason) == ("h", "stop", stop)
     assert answer.stop_tokens == ([2] if stop == "</s>" else [])
 

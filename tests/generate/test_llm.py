@@ -114,6 +114,74 @@ def test_a_stop_text_ends_an_answer_and_is_no_part_of_it(alphabet, stop):
     assert (answer.finish_reason, answer.stop_reason) == ("stop", found)
 
 
+def stopped(alphabet, **settings):
+    params = SamplingParams(temperature=0, max_tokens=30, **settings)
+    (output,) = alphabet.generate("?", params)
+    answer = output.outputs[0]
+    return answer.text, bytes(answer.token_ids), answer.stop_reason
+
+
+def test_a_stop_text_may_stay_in_the_answer(alphabet):
+    keep = {"include_stop_str_in_output": True}
+    assert stopped(alphabet, stop="cd", **keep) == ("abcd", b"abcd", "cd")
+    assert stopped(alphabet, stop_token_ids=[ord("d")], **keep) == ("abcd", b"abcd", ord("d"))
+    assert stopped(alphabet, stop_token_ids=[ord("d")]) == ("abc", b"abcd", ord("d"))
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 4, 5, 12])
+def test_a_stop_text_does_not_end_an_answer_before_min_tokens(alphabet, least):
+    found = stopped(alphabet, stop="bc", min_tokens=least)
+    # "bc" is there after 3 tokens and after 12; half of it before min_tokens is not seen
+    whole = {1: "abc", 12: "abcdefghiabcdefghiabc"}.get(least, "abcdefghiabc")
+    assert found == (whole.removesuffix("bc"), whole.encode(), "bc")
+
+
+def test_several_greedy_answers_are_the_same_and_run_once(alphabet):
+    before = alphabet.stats().generated_tokens
+    (output,) = alphabet.generate("?", SamplingParams(temperature=0, max_tokens=3, n=128))
+    assert [answer.index for answer in output.outputs] == [*range(128)]
+    assert {answer.text for answer in output.outputs} == {"abc"}
+    assert alphabet.stats().generated_tokens == before + 3
+
+
+def test_a_prompt_may_be_cut_at_its_beginning(alphabet):
+    def kept(n_tokens, max_tokens=2):
+        params = SamplingParams(
+            temperature=0, max_tokens=max_tokens, truncate_prompt_tokens=n_tokens
+        )
+        request = Request("a", "x" * 300 + "?", params, with_text=True)
+        (output,) = alphabet.stream([request])
+        assert output.outputs[0].text == "ab"
+        assert output.prompt == bytes(output.prompt_token_ids).decode()
+        return output.prompt
+
+    assert kept(3) == "xx?"
+    assert kept(-1) == "x" * 125 + "?"  # the context is 128
+    with pytest.raises(RequestError, match="leaves no room for a prompt"):
+        kept(-1, max_tokens=128)
+    with pytest.raises(RequestError, match="the prompt has 301 tokens"):
+        kept(301)
+
+
+def test_max_tokens_beyond_the_context_is_clipped_or_refused(alphabet):
+    params = SamplingParams(temperature=0, max_tokens=200)
+    (output,) = alphabet.stream([Request("a", "?" * 100, params)])
+    assert len(output.outputs[0].token_ids) == 28
+    with pytest.raises(RequestError, match=r"context of 128.*has room for 28") as error:
+        alphabet.validate(Request("a", "?" * 100, params, clip_max_tokens=False))
+    assert error.value.param == "max_tokens"
+    alphabet.validate(
+        Request("a", "?" * 100, SamplingParams(max_tokens=None), clip_max_tokens=False)
+    )
+
+
+def test_special_tokens_are_added_unless_it_is_said():
+    with LLM(scripted("ab", ord("?")), tokenizer=byte_tokenizer(add_bos=True)) as llm:
+        ids = [llm.validate(Request("a", {"prompt": "?", "add_special_tokens": add}))
+               for add in (True, False)]  # fmt: skip
+    assert ids == [(256, ord("?")), (ord("?"),)]
+
+
 def test_a_character_that_was_cut_off_is_shown_as_such():
     said = "é€😀."
     with llm_that_says(said) as llm:

@@ -98,7 +98,7 @@ def test_one_number_anywhere_is_seen_and_stays_with_its_row(value, at):
     rows = settings_of(4, temperature=[0.0, 0.7, 0.0, 1.3], top_p=[1, 0.9, 1, 1], seed=range(4))
     index = jnp.zeros(4, jnp.int32)
     asked = Asked(rows, None)
-    whole = np.asarray(choose(jnp.asarray(draw), asked, index))
+    whole = np.asarray(choose(jnp.asarray(draw), asked, index)[0])
     draw[0, at] = draw[1, at] = value
-    tokens = np.asarray(choose(jnp.asarray(draw), asked, index))
+    tokens = np.asarray(choose(jnp.asarray(draw), asked, index)[0])
     assert tokens.tolist() == [NOT_FINITE, NOT_FINITE, *whole[2:]]

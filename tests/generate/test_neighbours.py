@@ -1,5 +1,6 @@
 """An answer does not depend on what runs beside it, where, or when: compared bit by bit."""
 
+import contextlib
 import random
 from typing import ClassVar
 
@@ -11,6 +12,10 @@ from tiny_decoder import TinyDecoder
 
 import nspjax
 from nspjax.generate import LLM, SamplingParams
+from nspjax.generate.answer import Answer
+from nspjax.generate.model_steps import decode
+from nspjax.generate.operands import decode_rows
+from nspjax.generate.sampling.request_terms import RequestTerms
 
 N_ROWS = 16
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
@@ -126,3 +131,64 @@ def test_the_bits_of_a_row_are_the_same_alone_and_in_a_crowd(llm_and_store):
         others = crowd(row, N_ROWS - 1)
         generate(llm, [*others[:row], ours, *others[row:]])
         np.testing.assert_array_equal(stored_keys(store, row), alone)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_programs_for_rows_that_ask_for_more_have_the_same_logits(monkeypatch, n_rows, dtype):
+    """To the last bit: the token is made a fingerprint of all logits from which it is chosen."""
+
+    def fingerprint(logits, *_):
+        bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
+        return jax.lax.reduce(bits, jnp.int32(0), jax.lax.bitwise_xor, (1,)) & jnp.int32(2**31 - 1)
+
+    monkeypatch.setattr("nspjax.generate.sampling.choice.sample", fingerprint)
+    model = TinyDecoder(dtype=jnp.dtype(dtype))
+
+    @jax.jit
+    def step(batch):
+        return decode(model, model.init_caches(n_rows, 32), batch, max_steps=1)[1]
+
+    found = []
+    # the last changes too little to change a number
+    for asked in ({}, {"logprobs": 1}, {"frequency_penalty": 1e-30, "logprobs": 0}):
+        running = {}
+        for row in range(n_rows):
+            params = SamplingParams(**(asked if row == 0 else {}))
+            terms = RequestTerms.of(params, OURS[0], 48, ends=())
+            running[row] = Answer(
+                OURS[0], params, index=0, seed=0, max_tokens=9, end_tokens=(), tokenizer=None,
+                terms=terms,
+            )  # fmt: skip
+            running[row].token_ids = [7 + row]
+        batch = decode_rows(running, n_rows, leave_at=n_rows + 1, n_steps=1, vocab_size=48)
+        assert (batch.asked.more is None) == (not asked)
+        found.append(step(batch).tolist())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["in memory", "memory:"])
+def test_neighbours_that_ask_for_more_change_no_token(place):
+    ours = [(OURS[0], GREEDY), (OURS[0], SEEDED), (OURS[1], SEEDED)]
+    draw = random.Random(1)
+    asking = [
+        (
+            draw.choices(range(48), k=draw.choice([9, 20, 90])),
+            SamplingParams(
+                seed=i,
+                max_tokens=draw.choice([3, 20]),
+                temperature=draw.choice([0.0, 1.0]),
+                presence_penalty=draw.choice([0.0, 0.5]),
+                logit_bias=draw.choice([None, {3: 1.0}]),
+                logprobs=draw.choice([None, 2]),
+                prompt_logprobs=draw.choice([None, 1]),
+            ),
+        )
+        for i in range(9)
+    ]
+    store = None if place == "in memory" else nspjax.Store(place, host_memory="64MiB")
+    with store or contextlib.nullcontext(), make_llm(store, "bfloat16") as llm:
+        alone = generate(llm, ours)
+        for at in (0, 4):
+            assert generate(llm, asking[:at] + ours + asking[at:])[at : at + 3] == alone

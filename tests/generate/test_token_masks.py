@@ -3,14 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_decoder import TinyConfig, TinyDecoder
+from logits_by_hand import ALIKE, OPTIONS, PlainModel, bytes_decoder
 
 import nspjax
 from nspjax.errors import RequestError
@@ -19,7 +17,7 @@ from nspjax.generate.request_reader import RequestReader
 from nspjax.generate.sampling.logit_terms import unpacked
 from nspjax.generate.sampling.token_mask import AllOf, packed, packed_all
 
-VOCABULARY = 45  # not a multiple of 32
+VOCABULARY = 258
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +59,26 @@ class NothingAfterThree(Multiples):
 @pytest.fixture(autouse=True)
 def _masks_of_params(monkeypatch):
     monkeypatch.setattr(
-        RequestReader, "_mask_makers", lambda _, params: getattr(params, "masks", [])
+        RequestReader, "_mask_makers", lambda _, params, ends: getattr(params, "masks", [])
     )
 
 
 @pytest.fixture(scope="module")
 def model():
-    return TinyDecoder(TinyConfig(vocab_size=VOCABULARY))
+    return bytes_decoder()
 
 
-@pytest.fixture(scope="module", params=["in memory", "memory:"])
+@pytest.fixture(
+    scope="module", params=["in memory", pytest.param("memory:", marks=pytest.mark.slow)]
+)
 def llm(model, request):
-    options = {"max_num_seqs": 3, "steps_per_call": 8, "prefill_budget_tokens": 32}
     if request.param == "in memory":
-        with LLM(model, **options) as made:
+        with LLM(model, **OPTIONS) as made:
             yield made
         return
     with (
         nspjax.Store(request.param, host_memory="64MiB") as store,
-        LLM(model, store=store, **options) as made,
+        LLM(model, store=store, **OPTIONS) as made,
     ):
         yield made
 
@@ -87,45 +86,41 @@ def llm(model, request):
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6] * 5, [7] * 11]
 
 
-def masked_by_hand(model, prompt, n_tokens):
-    """Greedy, one token at a time, from the largest of the logits that are multiples."""
-    graph, weights = nnx.split(model)
+def masked(**settings):
+    return MaskedParams(**{"max_tokens": 9, "ignore_eos": True, **ALIKE, **settings})
 
-    @jax.jit
-    def step(weights, caches, token):
-        decoder = nnx.merge(graph, weights)
-        hidden, caches = decoder(token[None, None], caches)
-        return decoder.logits(hidden[:, 0])[0], caches
 
-    caches, tokens = model.init_caches(1, 128), list(prompt)
-    for i in range(len(prompt) + n_tokens - 1):
-        logits, caches = step(weights, caches, jnp.int32(tokens[i]))
-        if i >= len(prompt) - 1:
-            every = (len(tokens) - len(prompt)) % 4 + 2
-            tokens.append(int(np.argmax(np.asarray(logits)[::every])) * every)
-    return tokens[len(prompt) :]
+def masked_by_hand(plain, prompt, n_tokens):
+    """Greedy, from the largest of the logits that are multiples."""
+    answer = []
+    while len(answer) < n_tokens:
+        every = len(answer) % 4 + 2
+        answer.append(int(plain.logits([*prompt, *answer])[-1][::every].argmax()) * every)
+    return answer
 
 
 def test_answers_are_those_of_the_plainest_loop(model, llm):
-    params = MaskedParams(temperature=0, max_tokens=9, masks=(Multiples,))
-    answers = [list(output.outputs[0].token_ids) for output in llm.generate(PROMPTS, params)]
-    assert answers == [masked_by_hand(model, prompt, 9) for prompt in PROMPTS]
+    plain = PlainModel(model)
+    outputs = llm.generate(PROMPTS, masked(temperature=0, masks=(Multiples,)))
+    answers = [list(output.outputs[0].token_ids) for output in outputs]
+    assert answers == [masked_by_hand(plain, prompt, 9) for prompt in PROMPTS]
 
 
+@pytest.mark.slow
 def test_rows_without_a_mask_answer_as_without_such_neighbours(llm):
     plain = [
         SamplingParams(temperature=0, max_tokens=20),
         SamplingParams(temperature=1.0, top_p=0.95, seed=3, max_tokens=20),
     ]
     alone = [llm.generate([PROMPTS[0]], params)[0].outputs for params in plain]
-    masked = MaskedParams(temperature=1.0, seed=1, max_tokens=11, masks=(Multiples,))
-    beside = llm.generate([PROMPTS[1], PROMPTS[0], PROMPTS[0]], [masked, *plain])
+    asking = masked(temperature=1.0, seed=1, max_tokens=11, masks=(Multiples,))
+    beside = llm.generate([PROMPTS[1], PROMPTS[0], PROMPTS[0]], [asking, *plain])
     assert [output.outputs for output in beside[1:]] == alone
     assert all(token % (i % 4 + 2) == 0 for i, token in enumerate(beside[0].outputs[0].token_ids))
 
 
 def test_an_answer_ends_where_its_mask_says(llm):
-    params = MaskedParams(temperature=0, max_tokens=9, masks=(Multiples,))
+    params = masked(temperature=0, masks=(Multiples,))
     whole = llm.generate(PROMPTS[:1], params)[0].outputs[0].token_ids
     ending = dataclasses.replace(params, masks=(lambda: Multiples(whole[4]),))
     (answer,) = llm.generate(PROMPTS[:1], ending)[0].outputs
@@ -138,9 +133,9 @@ def test_an_answer_ends_where_its_mask_says(llm):
     [(Fails, "the mask fails"), (NothingAfterThree, "no token may come after 3 tokens")],
 )
 def test_what_a_mask_refuses_is_its_requests_error(llm, mask, message):
-    good = SamplingParams(temperature=0, max_tokens=12)
+    good = masked(temperature=0, max_tokens=12)
     (alone,) = llm.generate(PROMPTS[:1], good)
-    params = [good, MaskedParams(temperature=0, max_tokens=12, masks=(mask,))]
+    params = [good, masked(temperature=0, max_tokens=12, masks=(mask,))]
     served, failed = llm.generate(PROMPTS[:2], params)
     assert served.outputs == alone.outputs
     assert isinstance(failed.error, RequestError)
@@ -148,7 +143,7 @@ def test_what_a_mask_refuses_is_its_requests_error(llm, mask, message):
 
 
 def test_each_choice_has_a_mask_of_its_own(llm):
-    params = MaskedParams(temperature=1.0, seed=2, n=3, max_tokens=6, masks=(Multiples, Multiples))
+    params = masked(temperature=1.0, seed=2, n=3, max_tokens=6, masks=(Multiples, Multiples))
     for answer in llm.generate(PROMPTS[:1], params)[0].outputs:
         assert all(token % (i % 4 + 2) == 0 for i, token in enumerate(answer.token_ids))
 

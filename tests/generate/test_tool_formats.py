@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from nspjax.errors import InvalidArgumentError
+from nspjax.errors import InvalidArgumentError, RequestError
 from nspjax.generate.tools.calls import ReadAnswer, ToolCall
-from nspjax.generate.tools.choice import ToolError, tools_of
+from nspjax.generate.tools.choice import tools_of
 from nspjax.generate.tools.formats import FORMATS, Mistral, format_in, format_named
 
 HERMES, LLAMA, MISTRAL = FORMATS["hermes"], FORMATS["llama3_json"], FORMATS["mistral"]
@@ -189,7 +189,12 @@ def test_a_function_without_parameters_takes_none():
         ("f", None, True, "tools"),
         ([{"type": "function"}], None, True, "tools[0]"),
         ([F, {"function": {"name": ""}}], None, True, "tools[1]"),
-        ([{"function": {"name": "f", "parameters": []}}], None, True, "tools[0].function.parameters"),
+        (
+            [{"function": {"name": "f", "parameters": []}}],
+            None,
+            True,
+            "tools[0].function.parameters",
+        ),
         ([F], "any", True, "tool_choice"),
         ([F], {"type": "function", "function": {"name": "h"}}, True, "tool_choice"),
         ([F], {"type": "allowed_tools"}, True, "tool_choice"),
@@ -198,6 +203,6 @@ def test_a_function_without_parameters_takes_none():
     ],
 )
 def test_wrong_tools_are_refused_by_field(tools, choice, parallel, param):
-    with pytest.raises(ToolError) as refused:
+    with pytest.raises(RequestError) as refused:
         tools_of(tools, choice, parallel)
     assert refused.value.param == param

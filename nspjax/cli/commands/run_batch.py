@@ -20,6 +20,14 @@ class WeightDtype(enum.StrEnum):
     float16 = "float16"
 
 
+class ToolCallParser(enum.StrEnum):
+    """Formats of tool calls, by vLLM's names for their parsers."""
+
+    hermes = "hermes"
+    llama3_json = "llama3_json"
+    mistral = "mistral"
+
+
 def _checked_kv_dtype(name: str | None) -> str | None:
     if name is None or name in APPENDED + STORED_ONLY:
         return name
@@ -149,6 +157,14 @@ def run_batch(
             "the model's shape if not given.",
         ),
     ] = None,
+    tool_call_parser: Annotated[
+        ToolCallParser | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="How the model writes tool calls: hermes, llama3_json, mistral; told by its chat "
+            "template if not given.",
+        ),
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -212,6 +228,7 @@ def run_batch(
             errors,
             limit,
             compilation_cache,
+            None if tool_call_parser is None else tool_call_parser.value,
         )
     )
     raise typer.Exit(code)

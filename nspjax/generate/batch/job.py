@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
+from nspjax.generate.batch.calls import read_calls, with_required_call
+from nspjax.generate.batch.field_error import FieldError
 from nspjax.generate.batch.fields import BatchRequest, parse_request
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
@@ -22,10 +24,14 @@ from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, check_kind, op
 from nspjax.generate.batch.results import answer_line, error_line
 from nspjax.generate.batch.work import Work, WorkCounter
 from nspjax.generate.outputs import Prompt, Request, RequestOutput
+from nspjax.generate.structured.library import GrammarError
+from nspjax.generate.tools.model_tools import ModelTools
 
 
 class Engine(Protocol):
     """What a job needs of an `LLM`."""
+
+    tools: ModelTools | None
 
     def validate(self, request: Request) -> Sequence[int]: ...
     def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]: ...
@@ -150,7 +156,7 @@ class BatchJob:
         for output in engine.stream(self._requests(engine)):
             finished = self._collect(output)
             if finished is not None:
-                self._answer(finished)
+                self._answer(finished, engine.tools)
         return self.progress()
 
     def close(self) -> None:
@@ -190,12 +196,19 @@ class BatchJob:
             prompt_tokens = 0
             try:
                 asked = parse_request(line, engine.chat_prompt, self._seed)
+                asked = with_required_call(asked, engine.tools)
                 requests = [
-                    Request(f"{line.custom_id}/{i}", prompt, asked.params)
+                    Request(
+                        f"{line.custom_id}/{i}",
+                        prompt,
+                        asked.params,
+                        clip_max_tokens=asked.clip_max_tokens,
+                        with_text=asked.echo,
+                    )
                     for i, prompt in enumerate(asked.prompts)
                 ]
-                prompt_tokens = asked.params.n * sum(
-                    len(engine.validate(request)) for request in requests
+                prompt_tokens = asked.params.n_runs * _validate(
+                    engine, requests, "tools" if asked.form is None else asked.form.field
                 )
             except RequestError as error:
                 self._refuse(line, error)
@@ -225,11 +238,16 @@ class BatchJob:
             return None
         return self._in_flight.pop(custom_id)
 
-    def _answer(self, finished: _InFlight) -> None:
+    def _answer(self, finished: _InFlight, tools: ModelTools | None) -> None:
         request = finished.request
         outputs = [finished.outputs[i] for i in range(len(request.prompts))]
         error = next((output.error for output in outputs if output.error), None)
         if error is not None:
+            self._refuse(finished.line, error)
+            return
+        try:
+            calls = read_calls(request.tools, tools, outputs)
+        except RequestError as error:  # the tokenizer's
             self._refuse(finished.line, error)
             return
         self._outputs[0].append(
@@ -237,6 +255,7 @@ class BatchJob:
                 finished.line,
                 request,
                 outputs,
+                calls,
                 model=self._model,
                 created=int(time.time()),
                 fingerprint=str(self._fingerprint),
@@ -260,6 +279,21 @@ def _check_distinct(input_path: str, output_path: str, errors_path: str | None) 
     for (what, path), (other_what, other) in itertools.combinations(files, 2):
         if _same_file(path, other):
             raise BatchFileError(f"{what} and {other_what} are the same file: {path}")
+
+
+def _validate(engine: Engine, requests: Iterable[Request], form_field: str) -> int:
+    """How many tokens the prompts have. form_field: what gives the answers their form.
+
+    Raises:
+      RequestError: one of the requests cannot be served.
+    """
+    n_tokens = 0
+    for request in requests:
+        try:
+            n_tokens += len(engine.validate(request))
+        except GrammarError as error:
+            raise FieldError(f"{form_field}: {error}", param=form_field) from error
+    return n_tokens
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -12,8 +12,14 @@ from typing import Any
 import orjson
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError
+from nspjax.generate.batch.calls import Calls, message_with_calls
 from nspjax.generate.batch.fields import BatchRequest
 from nspjax.generate.batch.lines import BatchLine
+from nspjax.generate.batch.logprob_shapes import (
+    chat_logprobs,
+    completion_logprobs,
+    prompt_logprobs,
+)
 from nspjax.generate.outputs import CompletionOutput, RequestOutput
 from nspjax.message_text import shortened
 
@@ -33,19 +39,27 @@ def answer_line(
     line: BatchLine,
     request: BatchRequest,
     outputs: Sequence[RequestOutput],
+    calls: Calls,
     *,
     model: str,
     created: int,
     fingerprint: str,
 ) -> bytes:
-    """The result line of a finished request. outputs: one for each of its prompts, in order."""
+    """The result line of a finished request. outputs: one for each of its prompts, in order;
+    calls: those that the answers to its only prompt hold."""
     choices = [
         _choice(prompt_index * request.params.n + answer.index, answer, output, request)
         for prompt_index, output in enumerate(outputs)
         for answer in output.outputs
     ]
+    for index, read in calls.items():
+        choices[index]["message"] = message_with_calls(read, line.digest, index)
+        if choices[index]["finish_reason"] == "stop":  # an answer that was cut may lack a call
+            choices[index]["finish_reason"] = "tool_calls"
     prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
     completion_tokens = sum(len(a.token_ids) for output in outputs for a in output.outputs)
+    if request.only_echo:
+        completion_tokens = 0
     body = {
         "id": ("chatcmpl-" if request.chat else "cmpl-") + line.digest,
         "object": "chat.completion" if request.chat else "text_completion",
@@ -59,6 +73,8 @@ def answer_line(
             "total_tokens": prompt_tokens + completion_tokens,
         },
     }
+    if request.chat and request.prompt_logprobs:
+        body["prompt_logprobs"] = prompt_logprobs(outputs[0].prompt_logprobs or ())
     return _result_line(line, 200, body, None)
 
 
@@ -91,20 +107,48 @@ def _code(error: NspjaxError) -> str:
 def _choice(
     index: int, answer: CompletionOutput, output: RequestOutput, request: BatchRequest
 ) -> dict[str, Any]:
-    text: dict[str, Any] = {"text": answer.text}
+    tokens = () if request.only_echo else answer.token_ids
     if request.chat:
-        text = {"message": {"role": "assistant", "content": answer.text}}
+        choice = _chat_choice(answer, request)
+    else:
+        choice = _completion_choice(answer, output, request)
     choice = {
         "index": index,
-        **text,
-        "logprobs": None,
-        "finish_reason": answer.finish_reason,
-        "stop_reason": answer.stop_reason,
+        **choice,
+        "finish_reason": "length" if request.only_echo else answer.finish_reason,
+        "stop_reason": None if request.only_echo else answer.stop_reason,
     }
+    if request.prompt_logprobs and not request.chat:
+        choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs or ())
     if request.return_token_ids:
-        choice["token_ids"] = answer.token_ids
+        choice["token_ids"] = tokens
         choice["prompt_token_ids"] = output.prompt_token_ids
     return choice
+
+
+def _chat_choice(answer: CompletionOutput, request: BatchRequest) -> dict[str, Any]:
+    n_top, records = request.params.logprobs, answer.logprobs
+    return {
+        "message": {"role": "assistant", "content": answer.text},
+        "logprobs": None if n_top is None or records is None else chat_logprobs(records, n_top),
+    }
+
+
+def _completion_choice(
+    answer: CompletionOutput, output: RequestOutput, request: BatchRequest
+) -> dict[str, Any]:
+    text, records, first = answer.text, answer.logprobs, None
+    if request.only_echo:
+        text, records = "", records and ()
+    if request.echo:
+        text = (output.prompt or "") + text
+        if records is not None:
+            first = output.first_token
+            records = (*filter(None, output.prompt_logprobs or ()), *records)
+    return {
+        "text": text,
+        "logprobs": None if records is None else completion_logprobs(records, text, first),
+    }
 
 
 def _result_line(

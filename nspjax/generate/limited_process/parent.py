@@ -73,7 +73,7 @@ class LimitedProcess:
         self._worker = _Worker(self._module, self._task, self._most_answer_bytes)
         if (answer := self._worker.ask(request, seconds)) is not None:
             return answer
-        raise ProcessDiedError(self._worker.end())
+        raise ProcessDiedError(str(self._worker.end()))
 
     def _end(self) -> None:
         if self._worker is not None:

@@ -1,8 +1,8 @@
 """The choice of each row's next token, inside jit: with what some rows ask beyond `Sampling`.
 
-A program is compiled for rows that ask for nothing more and another, when it is first needed, for
-batches in which one does: so the others pay nothing while nobody asks. Both compute the logits
-alike to the last bit, and what is chosen where a row asks for nothing is the same in both.
+One program is compiled for rows that ask for nothing more and another, when it is first needed, for
+batches in which a row does: so nobody pays while nobody asks. All compute the logits alike to the
+last bit, and choose alike where a row asks for nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nspjax.generate.sampling.logit_terms import LogitTerms, with_terms
+from nspjax.generate.sampling.logprobs import Logprobs, logprobs_where_asked
 from nspjax.generate.sampling.sampler import Sampling, sample
 
 NOT_FINITE = -1
@@ -24,25 +25,44 @@ NOTHING_ALLOWED = -2
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class More:
+    """What some rows ask for beyond `Sampling`. logprobs: bool [B], who wants them."""
+
+    terms: LogitTerms
+    logprobs: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Asked:
-    """What rows ask for. sampling: of all of them. terms: None where no row asks."""
+    """What B rows ask for. more: None where no row does."""
 
     sampling: Sampling
-    terms: LogitTerms | None
+    more: More | None
+
+    def counted(self, counts: Array | None) -> Asked:
+        """The same where answers have `counts` of each token, int32 [B, V]; None: nobody counts."""
+        if self.more is None or counts is None:
+            return self
+        more = dataclasses.replace(self.more, terms=self.more.terms.counted(counts))
+        return dataclasses.replace(self, more=more)
 
 
-def choose(logits: Array, asked: Asked, n_generated: Array) -> Array:
-    """The next token of each row; NOT_FINITE where its logits are not all finite.
+def choose(logits: Array, asked: Asked, n_generated: Array) -> tuple[Array, Logprobs | None]:
+    """The next token of each row, int32 [B], and its logprobs; None where `more` is.
 
     logits: float32 [B, V], the model's; n_generated: int32 [B], tokens generated before.
-    Returns int32 [B], negative where there is no token.
+    A number below 0 says why there is no token.
     """
-    # the same whoever uses them: nothing that follows is fused into the product that makes them
+    # made apart from what follows, which is not the same in all programs
     logits = lax.optimization_barrier(logits)
-    terms = asked.terms
-    changed = logits if terms is None else with_terms(logits, terms)
-    token = sample(changed, asked.sampling, n_generated)
-    if terms is not None:
-        token = jnp.where((changed > -jnp.inf).any(-1), token, jnp.int32(NOTHING_ALLOWED))
     # asked of each logit: XLA folds sums and products that would tell, such as (50 x) * 0
-    return jnp.where(jnp.isfinite(logits).all(-1), token, jnp.int32(NOT_FINITE))
+    finite = jnp.isfinite(logits).all(-1)
+    if asked.more is None:
+        token = sample(logits, asked.sampling, n_generated)
+        return jnp.where(finite, token, jnp.int32(NOT_FINITE)), None
+    changed = with_terms(logits, asked.more.terms, n_generated)
+    token = sample(changed, asked.sampling, n_generated)
+    token = jnp.where((changed > -jnp.inf).any(-1), token, jnp.int32(NOTHING_ALLOWED))
+    token = jnp.where(finite, token, jnp.int32(NOT_FINITE))
+    return token, logprobs_where_asked(token, logits, asked.more.logprobs)

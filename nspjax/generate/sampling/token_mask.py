@@ -40,6 +40,13 @@ NewMask = Callable[[], TokenMask]
 """Makes the mask of an answer that begins: one for each of `n`, and again after a restart."""
 
 
+def all_of(makers: Sequence[NewMask]) -> NewMask | None:
+    """Makes a mask that allows what all of several allow; None where there are none."""
+    if len(makers) < 2:
+        return makers[0] if makers else None
+    return lambda: AllOf([make() for make in makers])
+
+
 class AllOf:
     """A mask that allows what all of several allow."""
 

@@ -1,4 +1,4 @@
-"""What an answer must be like, as a grammar in llguidance's own notation. Text to text."""
+"""What an answer must be like, as rules in Lark's notation as llguidance reads it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 from nspjax.generate.structured.library import GrammarError, llguidance, refused
 from nspjax.generate.structured.params import StructuredOutputsParams
 
-MOST_CHARACTERS = 1 << 20
-"""Of a schema, a grammar or all choices together. What is longer takes seconds to be refused."""
+MOST_CHARACTERS = 1 << 18
+"""Of a schema, a grammar or all choices together: twice what OpenAI takes."""
 WHITESPACE = r" |\n {0,32}"
 """Between JSON's tokens: what json.dumps writes with or without an indent. Without a bound, a model
 may write nothing but spaces."""
+_OPTIONS = '%llguidance {"no_forcing": true}'
+"""Otherwise, text about which there is no choice is cut into tokens by the tokenizer, which makes
+the special token of "<|im_end|>"; and it is looked for without an end in /a{1000000000}/."""
 
 
 def grammar_text(params: StructuredOutputsParams, special_tokens: Container[str] = ()) -> str:
-    """The grammar of the answers that `params` allows.
+    """Lark rules for the answers that `params` allows.
 
     special_tokens: the contents of the tokenizer's, which are tokens where they are triggers.
 
@@ -27,32 +30,23 @@ def grammar_text(params: StructuredOutputsParams, special_tokens: Container[str]
     """
     value = getattr(params, params.kind)
     _check_length(params.kind, value)
-    library = llguidance()
     match params.kind:
         case "json":
             schema = _json_value("json", value)
             if params.disable_additional_properties:
                 schema = _closed(schema)
-            return _json_grammar(schema, params)
+            rules = f"start: {_json_rule(schema, params)}"
         case "json_object":
-            return _json_grammar({"type": "object"}, params)
+            rules = f"start: {_json_rule({'type': 'object'}, params)}"
         case "regex":
-            return library.LLMatcher.grammar_from_regex(value)
+            rules = f"start: /{llguidance().regex_to_lark(value, 'dw')}/"
         case "choice":
-            return library.grammar_from("lark", choice_rules(value))
+            rules = "start: " + " | ".join(quoted(text) for text in value)
         case "grammar":
-            try:
-                return library.grammar_from("grammar", value)
-            except (ValueError, RecursionError) as error:
-                raise refused("the grammar cannot be read", str(error)) from error
+            rules = _lark(value)
         case _:
-            tag = _json_value("structural_tag", value)
-            return library.grammar_from("lark", _tag_rules(tag, special_tokens))
-
-
-def choice_rules(texts: Any) -> str:
-    """Lark rules for one of several texts."""
-    return "start: " + " | ".join(quoted(text) for text in texts)
+            rules = _tag_rules(_json_value("structural_tag", value), special_tokens)
+    return f"{rules}\n{_OPTIONS}\n"
 
 
 def quoted(text: str) -> str:
@@ -62,22 +56,27 @@ def quoted(text: str) -> str:
 
 def json_rule(schema: Mapping[str, Any]) -> str:
     """A schema as a part of Lark rules, with a space or none between JSON's tokens."""
-    spaced = {**schema, "x-guidance": {"whitespace_pattern": " "}}
-    return "%json " + json.dumps(spaced, ensure_ascii=False)
+    return _with_options(schema, {"whitespace_pattern": " "})
 
 
-def _json_grammar(schema: Any, params: StructuredOutputsParams) -> str:
-    options: dict[str, Any] = {"lenient": False, "coerce_one_of": False}
+def _json_rule(schema: Any, params: StructuredOutputsParams) -> str:
     if params.disable_any_whitespace:
-        options["whitespace_flexible"] = False
-    else:
-        options["whitespace_pattern"] = params.whitespace_pattern or WHITESPACE
+        return _with_options(schema, {"whitespace_flexible": False})
+    return _with_options(schema, {"whitespace_pattern": params.whitespace_pattern or WHITESPACE})
+
+
+def _with_options(schema: Any, options: Mapping[str, Any]) -> str:
+    """The schema with llguidance's options, and none of its own."""
+    if not isinstance(schema, Mapping):  # true allows all, false nothing
+        schema = {"allOf": [schema]}
+    return "%json " + json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
+
+
+def _lark(grammar: str) -> str:
     try:
-        return llguidance().LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), overrides=options
-        )
-    except (ValueError, RecursionError) as error:
-        raise refused("the JSON schema cannot be read", str(error)) from error
+        return llguidance().gbnf_to_lark.any_to_lark(grammar)
+    except Exception as error:  # its own class is nothing more
+        raise refused("the grammar cannot be read", str(error)) from error
 
 
 def _json_value(name: str, value: Any) -> Any:
@@ -125,7 +124,7 @@ def _tag_rules(tag: Any, special_tokens: Container[str]) -> str:
         ) from error
 
 
-def _tag(begin: str, schema: Any, end: str, triggers: list[str]) -> Any:
+def _tag(begin: str, schema: Mapping[str, Any], end: str, triggers: list[str]) -> Any:
     trigger = next((each for each in triggers if begin.startswith(each)), None)
     if trigger is None:
         raise ValueError(f"{begin!r} starts with no trigger")

@@ -8,6 +8,8 @@ from nspjax.errors import RequestError
 from nspjax.generate.text.library_errors import MOST_SHOWN
 from nspjax.message_text import shortened
 
+MISSING = "structured output needs the package llguidance: pip install 'nspjax[structured]'"
+
 
 class GrammarError(RequestError):
     """A schema, regular expression or grammar that no answer can be held to."""
@@ -22,9 +24,7 @@ def llguidance() -> Any:
     try:
         import llguidance
     except ImportError:
-        raise RequestError(
-            "structured output needs the package llguidance: pip install 'nspjax[structured]'"
-        ) from None
+        raise RequestError(MISSING) from None
     return llguidance
 
 

@@ -13,14 +13,6 @@ from nspjax.generate.tools.formats import Function
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-class ToolError(RequestError):
-    """What a request says of tools cannot be served. param: the field that is wrong."""
-
-    def __init__(self, message: str, *, param: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 @dataclasses.dataclass(frozen=True)
 class Tools:
     """The functions that may be called, of which one must be if `required`. several: in one
@@ -35,7 +27,7 @@ def tools_of(tools: Any, choice: Any = None, parallel: Any = True) -> Tools | No
     """OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`; None: no function may be called.
 
     Raises:
-      ToolError: one of them is of another form, or names a function that is not there.
+      RequestError: one of them is of another form, or names a function that is not there.
     """
     if not isinstance(parallel, bool):
         raise _wrong("parallel_tool_calls", "true or false", parallel)
@@ -46,12 +38,12 @@ def tools_of(tools: Any, choice: Any = None, parallel: Any = True) -> Tools | No
     if choice in (None, "none", "auto"):
         return Tools(functions, several=parallel) if functions and choice != "none" else None
     if not functions:
-        raise ToolError("tool_choice needs tools: there are none", param="tool_choice")
+        raise RequestError('"tool_choice" needs "tools": there are none', param="tool_choice")
     if named is not None:
         functions = tuple(function for function in functions if function.name == named)
         if not functions:
-            raise ToolError(
-                f"tool_choice names {reprlib.repr(named)}: there is no such tool",
+            raise RequestError(
+                f'"tool_choice" names {reprlib.repr(named)}: there is no such tool',
                 param="tool_choice",
             )
     return Tools(functions, required=True, several=parallel and named is None)
@@ -68,7 +60,8 @@ def _functions(tools: Any) -> tuple[Function, ...]:
 
 def _function(tool: Any, where: str) -> Function:
     function = tool.get("function") if isinstance(tool, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
+    function = function if isinstance(function, Mapping) else {}
+    name = function.get("name")
     if not isinstance(name, str) or not name:
         raise _wrong(where, _NAMED, tool)
     parameters = function.get("parameters")
@@ -87,5 +80,5 @@ def _named(choice: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _wrong(param: str, wanted: str, value: Any) -> ToolError:
-    return ToolError(f"{param} must be {wanted}, got {reprlib.repr(value)}", param=param)
+def _wrong(param: str, wanted: str, value: Any) -> RequestError:
+    return RequestError(f'"{param}" must be {wanted}, got {reprlib.repr(value)}', param=param)

@@ -36,10 +36,10 @@ class Function:
 
 
 class ToolFormat(Protocol):
-    """A format. name: vLLM's; id_length: characters of a call's id."""
+    """A format. name: vLLM's."""
 
-    name: str
-    id_length: int
+    @property
+    def name(self) -> str: ...
 
     def read(self, text: str) -> ReadAnswer | None:
         """The calls in an answer's text with its special tokens; None: there are none."""
@@ -55,7 +55,6 @@ class Hermes:
     """<tool_call>{"name": …, "arguments": {…}}</tool_call>, any number of them: Hermes, Qwen."""
 
     name: str = "hermes"
-    id_length: int = 29
 
     def read(self, text: str) -> ReadAnswer | None:
         calls, spans, after = [], [], 0
@@ -88,7 +87,6 @@ class Llama3Json:
     """{"name": …, "parameters": {…}}, alone or after <|python_tag|>; between several stands ;"""
 
     name: str = "llama3_json"
-    id_length: int = 29
 
     def read(self, text: str) -> ReadAnswer | None:
         before, tag, _ = text.partition("<|python_tag|>")
@@ -122,7 +120,6 @@ class Mistral:
 
     named: bool = False
     name: str = "mistral"
-    id_length: int = 9
 
     def read(self, text: str) -> ReadAnswer | None:
         begin = end = text.find("[TOOL_CALLS]")
