@@ -207,6 +207,15 @@ def test_a_kill_between_the_last_result_and_the_output(source: Path, expected: d
     assert by_id(gzip.decompress(output.read_bytes())) == expected
 
 
+def test_a_kill_while_an_output_was_unpacked(source: Path, expected: dict):
+    output = source.with_name("out.jsonl.gz")
+    run(source, output)
+    some = source.with_name("expected.jsonl").read_bytes().splitlines(keepends=True)[:3]
+    Path(f"{output}.partial.jsonl").write_bytes(b"".join(some))
+    assert run(source, output, resume=True).before == len(REQUESTS)
+    assert by_id(gzip.decompress(output.read_bytes())) == expected
+
+
 def test_overwriting_a_packed_output(source: Path, expected: dict):
     output = source.with_name("out.jsonl.gz")
     run(source, output, limit=3)
@@ -234,6 +243,20 @@ def test_a_packed_output_that_cannot_be_written(
     assert [path.name for path in source.parent.glob("out*")] == ["out.jsonl.gz.partial.jsonl"]
     run(source, output, resume=True)
     assert by_id(gzip.decompress(output.read_bytes())) == expected
+
+
+@COMPRESSED
+def test_a_flipped_bit_in_a_packed_output(source: Path, how: str):
+    output = source.with_name(f"out.jsonl.{how}")
+    run(source, output)
+    whole = output.read_bytes()
+    for at in range(len(whole) // 3, len(whole) - 8, 7):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1
+        output.write_bytes(flipped)
+        with pytest.raises(BatchFileError):  # by what it holds, if not by its checksum
+            run(source, output, resume=True)
+        assert output.read_bytes() == flipped
 
 
 def test_a_damaged_or_foreign_packed_output_is_left_alone(source: Path):

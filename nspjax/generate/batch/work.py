@@ -28,14 +28,15 @@ _once = functools.lru_cache(AskedAnswers)  # a file has many requests, and few k
 def asked_answers(line: BatchLine) -> AskedAnswers:
     """What a line seems to ask for; it may yet be refused."""
     body = line.body
-    n = body.get("n")
-    prompt = body.get("prompt")
-    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    n, prompt = body.get("n"), body.get("prompt")
+    n_prompts = 1
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        n_prompts = len(prompt)
     most = body.get("max_completion_tokens", body.get("max_tokens"))
     if type(most) is not int or most < 1:
         most = None if "messages" in body else _COMPLETION_TOKENS
-    n_answers = (n if type(n) is int and n > 0 else 1) * (len(prompt) if several else 1)
-    return _once(n_answers, most)
+    n_answers = n if type(n) is int and n > 0 else 1
+    return _once(n_answers * n_prompts, most)
 
 
 @dataclasses.dataclass(frozen=True)
