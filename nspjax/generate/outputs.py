@@ -123,8 +123,8 @@ class ServedRow:
 class GenerationStats:
     """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 
-    A prompt counts once for each of its `n` answers. Tokens that it took from another row count as
-    `shared_prompt_tokens` only.
+    A prompt counts once for each of its `n` answers, and once in all if they are greedy. Tokens
+    that it took from another row count as `shared_prompt_tokens` only.
     Seconds are wall time of the compiled calls, and of the compilation of new shapes apart.
     running: of each running answer, its tokens so far and the most it may have.
     """
