@@ -113,8 +113,8 @@ class RequestOutput:
 class GenerationStats:
     """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 
-    A prompt counts once for each of its `n` answers. Tokens that it took from another row count as
-    `shared_prompt_tokens` only.
+    A prompt counts once for each of its `n` answers, and once in all if they are greedy. Tokens
+    that it took from another row count as `shared_prompt_tokens` only.
     Seconds are wall time of the compiled calls, the compilation of a new shape included.
     """
 

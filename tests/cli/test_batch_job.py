@@ -82,7 +82,7 @@ def test_bad_requests_become_error_lines_and_the_job_goes_on(tmp_path: Path):
     files = Files(
         tmp_path,
         line("long", prompt="x" * 500),
-        line("field", prompt="x", logprobs=3),
+        line("field", prompt="x", best_of=3),
         line("url", "/v1/embeddings", input="x"),
         line("later", prompt=["x", "y" * 500]),
         line("good", prompt="x"),
@@ -92,7 +92,7 @@ def test_bad_requests_become_error_lines_and_the_job_goes_on(tmp_path: Path):
     assert results["good"]["error"] is None
     for name, code, message in (
         ("long", "invalid_request", "too long for the context"),
-        ("field", "unsupported_field", '"logprobs": 3 is not supported'),
+        ("field", "unsupported_field", '"best_of": 3 is not supported'),
         ("url", "unknown_endpoint", "no endpoint"),
         ("later", "invalid_request", "too long for the context"),
     ):

@@ -78,7 +78,7 @@ def test_all_answered(run: Run):
 
 
 def test_some_requests_refused(run: Run):
-    Path("in.jsonl").write_text(line("a") + line("b", logprobs=1) + line("c", model="gpt"))
+    Path("in.jsonl").write_text(line("a") + line("b", best_of=2) + line("c", model="gpt"))
     result = run()
     assert result.exit_code == 3
     assert "1 could not be served: see their error lines" in result.stderr

@@ -9,8 +9,14 @@ from logits_by_hand import ALIKE, OPTIONS, PlainModel, bytes_decoder, log_softma
 
 import nspjax
 from nspjax.generate import LLM, SamplingParams
+from nspjax.generate.logprob_records import LogprobRecords
+from nspjax.generate.sampling.logprobs import Logprobs
 
-PROMPTS = [[*b"hello, world"], [*b"the end of a longer prompt, in three pieces"], [*b"x"]]
+PROMPTS = [
+    [*b"hello, world"],
+    [*b"a prompt so long that it is computed in pieces, and that a part of it may be shared"],
+    [*b"x"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,8 @@ def test_logprobs_are_those_of_the_models_own_logits(llm, model):
         SamplingParams(temperature=1.0, seed=5, max_tokens=9, logprobs=20, prompt_logprobs=0,
                        **ALIKE),
     ]  # fmt: skip
-    outputs = llm.generate(PROMPTS, params) + llm.generate(PROMPTS[1:2] * 2, [params[0], usual])
+    outputs = llm.generate(PROMPTS, params)
+    outputs += llm.generate(PROMPTS[1:2] * 2, [params[0], usual])
     for output, asked in zip(outputs, [*params, params[0], usual], strict=True):
         (answer,), prompt = output.outputs, list(output.prompt_token_ids)
         right = log_softmax(plain.logits([*prompt, *answer.token_ids]))
@@ -79,3 +86,18 @@ def test_logprobs_are_those_of_the_models_own_logits(llm, model):
         total = sum(row[token] for row, token in zip(before, answer.token_ids, strict=True))
         assert answer.cumulative_logprob == pytest.approx(total, abs=1e-4)
     assert outputs[-1].outputs[0].token_ids == outputs[-2].outputs[0].token_ids
+
+
+def test_what_is_computed_again_replaces_what_was_there():
+    def logprobs(*values):
+        chosen = np.array(values, np.float32)
+        rank = np.ones(len(values), np.int32)
+        return Logprobs(chosen, rank, np.zeros((len(values), 1), np.int32), chosen[:, None])
+
+    records = LogprobRecords(1)
+    assert records.put(0, logprobs(-1, -2))
+    assert records.put(2, logprobs(-4))
+    assert records.total(3) == -7
+    assert records.put(0, logprobs(-8))
+    assert records.total(3) == -8
+    assert not records.put(1, logprobs(np.nan))

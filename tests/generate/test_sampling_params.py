@@ -99,7 +99,9 @@ def _shown(value):
 
 
 def test_a_bias_may_name_its_tokens_as_json_does():
-    assert SamplingParams(logit_bias={"7": -100, 8: 1}).logit_bias == {7: -100.0, 8: 1.0}
+    params = SamplingParams(logit_bias={"7": -100, 8: 1})
+    assert params.logit_bias == {7: -100.0, 8: 1.0}
+    assert len({params, dataclasses.replace(params)}) == 1
 
 
 def test_a_tiny_temperature_is_greedy():

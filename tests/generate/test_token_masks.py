@@ -13,8 +13,10 @@ from logits_by_hand import ALIKE, OPTIONS, PlainModel, bytes_decoder
 import nspjax
 from nspjax.errors import RequestError
 from nspjax.generate import LLM, SamplingParams
+from nspjax.generate.answer import Answer
 from nspjax.generate.request_reader import RequestReader
 from nspjax.generate.sampling.logit_terms import unpacked
+from nspjax.generate.sampling.request_terms import RequestTerms
 from nspjax.generate.sampling.token_mask import AllOf, packed, packed_all
 
 VOCABULARY = 258
@@ -146,6 +148,19 @@ def test_each_choice_has_a_mask_of_its_own(llm):
     params = masked(temperature=1.0, seed=2, n=3, max_tokens=6, masks=(Multiples, Multiples))
     for answer in llm.generate(PROMPTS[:1], params)[0].outputs:
         assert all(token % (i % 4 + 2) == 0 for i, token in enumerate(answer.token_ids))
+
+
+def test_an_answer_that_starts_over_has_a_new_mask():
+    terms = RequestTerms(new_mask=Multiples)
+    answer = Answer(
+        [1], SamplingParams(), index=0, seed=0, max_tokens=9, end_tokens=(), tokenizer=None,
+        terms=terms,
+    )  # fmt: skip
+    first = answer.allowed()
+    answer.accept(4)
+    assert not np.array_equal(answer.allowed(), first)
+    answer.restart()
+    np.testing.assert_array_equal(answer.allowed(), first)
 
 
 @given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))

@@ -135,7 +135,7 @@ def _prompts(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
 
 def _as_asked(body: Mapping[str, Any]) -> list[str | list[int]]:
     """OpenAI's four forms: a text, several texts, token ids, several lists of token ids."""
-    prompt = body.get("prompt")
+    prompt: Any = body.get("prompt")
     prompts = [prompt] if _is_single(prompt) else prompt
     if isinstance(prompts, list) and prompts and all(map(_is_single, prompts)):
         return prompts
