@@ -57,10 +57,8 @@ class Hermes:
     name: str = "hermes"
 
     def read(self, text: str) -> ReadAnswer | None:
-        calls, spans, after = [], [], 0
+        calls, spans = [], []
         for found in re.finditer("<tool_call>", text):
-            if found.start() < after:
-                continue  # in the arguments of a call
             try:
                 value, end = json_at(text, found.end())
             except (ValueError, RecursionError):
@@ -69,9 +67,8 @@ class Hermes:
             call = call_of(value, "arguments")
             if call is None or not (text.startswith("</tool_call>", end) or end == len(text)):
                 continue
-            after = min(end + len("</tool_call>"), len(text))
             calls.append(call)
-            spans.append((found.start(), after))
+            spans.append((found.start(), min(end + len("</tool_call>"), len(text))))
         return ReadAnswer(without(text, spans), tuple(calls)) if calls else None
 
     def rules(self, functions: Sequence[Function], *, several: bool, literal: Literal) -> str:
