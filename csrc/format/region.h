@@ -15,7 +15,7 @@ struct Region {
   // The first tiles are in host memory, all devices' parts side by side, instead of on a device.
   std::byte* pinned = nullptr;
   int64_t pinned_tiles = 0;
-  int64_t n_pinned = 0;                          // of them, those that have been written
+  int64_t n_pinned = 0;                          // of them, those up to the last that was written
   std::vector<std::vector<uint32_t>> checksums;  // [device][tile], of those that were stored
 };
 

@@ -14,7 +14,7 @@ void Lane::store_tiles(const TileGeometry& geometry, std::span<const NewTiles> t
   for (const NewTiles& run : tiles) {
     Region& region = run.region;
     const int64_t pinned_end = std::clamp(region.pinned_tiles, run.begin, run.end);
-    if (const int64_t more = pinned_end - std::max(run.begin, region.n_pinned); more > 0) {
+    if (const int64_t more = std::min(region.pinned_tiles, run.end) - region.n_pinned; more > 0) {
       region.n_pinned += more;
       counters_.pinned_bytes += more * geometry.pinned_tile_bytes(region.row);
     }
