@@ -18,6 +18,7 @@ from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
 from nspjax.cli.output_file import check_output
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
+from nspjax.cli.speculative_option import speculation_of
 from nspjax.cli.summary import requests, summary
 from nspjax.dtypes import STORED_ONLY
 from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
@@ -55,6 +56,7 @@ class RunBatch:
     pipeline: str | None = None
     weights_resident: str | None = None
     interval_tokens: int | None = None
+    speculative: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -187,6 +189,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             store=store,
             dtype=options.dtype,
             share_prefixes=options.share_prefixes,
+            speculative=speculation_of(options.speculative),
             **sizes,
         )
         yield opened.enter_context(llm), store
@@ -225,6 +228,7 @@ def _check_options(options: RunBatch) -> None:
         Pipeline.parse(options.pipeline)
     if options.interval_tokens is not None and not options.store:
         raise InvalidArgumentError("--interval-tokens is how a store writes: it needs --store")
+    speculation_of(options.speculative)
     _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):

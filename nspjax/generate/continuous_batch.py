@@ -18,6 +18,7 @@ from nspjax.generate.prefill_plan import Group, PrefillPlan
 from nspjax.generate.sampler import NOT_FINITE
 from nspjax.generate.shared_prefixes import plan_rounds
 from nspjax.generate.slots import Slots
+from nspjax.generate.speculation.history import TokenHistory
 
 FIRST_STEPS = 4
 CALL_SECONDS = 2.0
@@ -44,7 +45,8 @@ class ContinuousBatch:
     """Runs the answers of `source`, as many at a time as the runner has rows.
 
     Every call has a shape that follows from the configuration or, for prefill, from the prompt's
-    own length: what runs in the other rows changes no bit of an answer.
+    own length: what runs in the other rows changes no bit of an answer. With a history, decoding
+    speculates.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class ContinuousBatch:
         plan: PrefillPlan,
         source: Iterator[Answer],
         progress: Progress,
+        history: TokenHistory | None = None,
     ) -> None:
         self._runner = runner
+        self._history = history
         self._plan = plan
         self._slots = Slots(plan.n_rows, source)
         self._progress = progress
@@ -138,12 +142,19 @@ class ContinuousBatch:
         """Run the compiled loop once and hand its tokens to the answers."""
         began = time.perf_counter()
         self._in_call, self._borrowers = list(self._slots.running), set()
-        tokens, counts = self._runner.decode(
-            decode_rows(self._slots.running, self._plan.n_rows, self._leave_at(), self._n_steps)
-        )
+        running = self._slots.running
+        rows = decode_rows(running, self._plan.n_rows, self._leave_at(), self._n_steps)
+        if self._history is None:
+            tokens, counts = self._runner.decode(rows)
+            n_steps = int(counts.max())
+        else:
+            tokens, counts, tally = self._runner.speculate(self._history.operands(rows, running))
+            n_steps, n_proposed, n_kept = tally.tolist()
+            self._progress.add(draft_tokens=n_proposed, accepted_draft_tokens=n_kept)
         seconds = time.perf_counter() - began
-        self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
-        self._progress.add(decode_seconds=seconds, decode_calls=1)
+        most = self._runner.steps_per_call
+        self._n_steps = steps_for_next_call(self._n_steps, seconds / n_steps, most)
+        self._progress.add(decode_seconds=seconds, decode_calls=1, decode_steps=n_steps)
         for row, answer in self._slots.running.items():
             self._accept(answer, tokens[row, : counts[row]].tolist())
 

@@ -20,6 +20,8 @@ from nspjax.generate.outputs import GenerationStats, Prompt, Request, RequestOut
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.speculation.history import TokenHistory
+from nspjax.generate.speculation.settings import NgramSpeculation
 from nspjax.generate.text.chat_template import ChatTemplate
 from nspjax.generate.text.tokenization import chosen_tokenizer, encode
 from nspjax.models import Decoder, load_config, resolve_checkpoint
@@ -63,6 +65,9 @@ class LLM:
       pipeline: in a store, the passes between the model and XLA: a preset or a text as
         `near_storage` takes it. Caches then have the interval of its delay-writeback, unless
         interval_tokens says otherwise. None: `near_storage`'s.
+      speculative: {"method": "ngram", "num_speculative_tokens": 5}: greedy answers go on with what
+        followed their last tokens before, in the prompt or the answer, as far as the model agrees:
+        several tokens for one reading of the cache (see `speculation.settings`). None: no.
       max_model_len: the most tokens of a prompt and its answer; None: the model's context.
       max_num_seqs: rows, that is sequences generated at the same time.
       prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
@@ -88,6 +93,7 @@ class LLM:
         interval_tokens: int | None = None,
         share_prefixes: bool = False,
         pipeline: str | Pipeline | None = None,
+        speculative: Mapping[str, Any] | NgramSpeculation | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         prefill_budget_tokens: int = 2048,
@@ -103,6 +109,7 @@ class LLM:
                 "share_prefixes shares keys and values, and x-cache keeps X in their place: take "
                 "one of the two, or x-cache{fraction=0}"
             )
+        speculation = None if speculative is None else NgramSpeculation.of(speculative)
         if interval_tokens is None and pipeline is not None:
             interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
@@ -137,6 +144,10 @@ class LLM:
             kv_format=kv_format,
             share_prefixes=share_prefixes,
             steps_per_call=steps_per_call,
+            speculative=speculation,
+        )
+        self._history = (
+            None if speculation is None else TokenHistory(max_num_seqs, self.max_model_len)
         )
 
     # ---- generation -----------------------------------------------------------------------------
@@ -248,7 +259,7 @@ class LLM:
                 pending.update(dict.fromkeys(siblings, (prepared, siblings)))
                 yield from siblings
 
-        batch = ContinuousBatch(self._runner, self._plan, answers(), self._progress)
+        batch = ContinuousBatch(self._runner, self._plan, answers(), self._progress, self._history)
         with contextlib.closing(batch.run()) as finished:
             for answer in finished:
                 prepared, siblings = pending.pop(answer)

@@ -28,6 +28,8 @@ from nspjax.errors import (
 )
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
+from nspjax.generate.speculation.settings import NgramSpeculation
+from nspjax.generate.speculation.steps import SpeculatingRows, speculate
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline
@@ -55,7 +57,9 @@ class ModelRunner:
         kv_format: KVFormat,
         share_prefixes: bool,
         steps_per_call: int,
+        speculative: NgramSpeculation | None = None,
     ) -> None:
+        self.steps_per_call = steps_per_call
         self._store = store
         self._share_prefixes = share_prefixes
         self._may_keep_x = pipeline is not None and pipeline.may_keep_x
@@ -70,8 +74,14 @@ class ModelRunner:
         def decode_call(weights: Any, caches: Any, batch: DecodeRows) -> Any:
             return decode(nnx.merge(graph, weights), caches, batch, max_steps=steps_per_call)
 
+        def speculate_call(weights: Any, caches: Any, batch: SpeculatingRows) -> Any:
+            assert speculative is not None, "it is asked for"
+            model = nnx.merge(graph, weights)
+            return speculate(model, caches, batch, speculative, max_steps=steps_per_call)
+
         self._prefill = _compiled(prefill_call, store, pipeline)
         self._decode = _compiled(decode_call, store, pipeline)
+        self._speculate = _compiled(speculate_call, store, pipeline)
         self._caches: list[Any] = self._new_caches()
         self._intact = True
         self._closed = False
@@ -85,6 +95,11 @@ class ModelRunner:
         """New tokens int32 [S, steps] and their counts int32 [S]. See `model_steps.decode`."""
         tokens, counts = self._run(self._decode, batch)
         return tokens, counts
+
+    def speculate(self, batch: SpeculatingRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """New tokens, their counts, and a tally. See `speculation.steps.speculate`."""
+        tokens, counts, tally = self._run(self._speculate, batch)
+        return tokens, counts, tally
 
     def may_share(self, from_row: int, row: int) -> bool:
         """Whether a row may begin with another's tokens: in a store, if their heads lie alike."""
@@ -133,7 +148,9 @@ class ModelRunner:
         with contextlib.suppress(StoreClosedError):  # which gave their room back
             self._drop_caches()
 
-    def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[np.ndarray]:
+    def _run(
+        self, call: Callable[..., Any], batch: PrefillRows | DecodeRows | SpeculatingRows
+    ) -> list[np.ndarray]:
         self._check_usable()
         self._intact = False  # until the call has returned: it consumes the caches
         with engine_errors():

@@ -85,7 +85,7 @@ class GenerationStats:
     """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 
     A prompt counts once for each of its `n` answers. Tokens that it took from another row count as
-    `shared_prompt_tokens` only.
+    `shared_prompt_tokens` only. Draft tokens are those that speculation proposed.
     Seconds are wall time of the compiled calls, the compilation of a new shape included.
     """
 
@@ -96,6 +96,9 @@ class GenerationStats:
     decode_seconds: float = 0.0
     prefill_calls: int = 0
     decode_calls: int = 0
+    decode_steps: int = 0
+    draft_tokens: int = 0
+    accepted_draft_tokens: int = 0
     requests_finished: int = 0
     rows_running: int = 0
     rows_waiting: int = 0

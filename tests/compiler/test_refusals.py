@@ -169,7 +169,7 @@ def test_rows_reordered_inside(store):
     def beams(x, cache):
         return step(x, jax.tree.map(lambda a: a[::-1], cache))
 
-    with pytest.raises(OffloadError, match="KVCache.take_rows"):
+    with pytest.raises(OffloadError, match=r"KVCache\.take_rows"):
         near_storage(beams, store=store)(X, new(store))
 
 

@@ -123,6 +123,14 @@ def run_batch(
             "the model's shape if not given.",
         ),
     ] = None,
+    speculative: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="Verify several tokens at a time where answers repeat what stands before: "
+            '{"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}.',
+        ),
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +183,7 @@ def run_batch(
             pipeline,
             weights_resident,
             interval_tokens,
+            speculative,
         )
     )
     raise typer.Exit(code)
