@@ -26,6 +26,7 @@ from nspjax.errors import (
     StoreFullError,
     engine_errors,
 )
+from nspjax.generate.beams.steps import Beams, BeamSettings, search
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import DecodeRows, PrefillRows, decode, prefill
 from nspjax.generate.speculation.settings import NgramSpeculation
@@ -79,6 +80,10 @@ class ModelRunner:
             model = nnx.merge(graph, weights)
             return speculate(model, caches, batch, speculative, max_steps=steps_per_call)
 
+        def search_call(weights: Any, caches: Any, batch: tuple[BeamSettings, Beams]) -> Any:
+            return search(nnx.merge(graph, weights), caches, batch)
+
+        self._search = _compiled(search_call, store, pipeline)
         self._prefill = _compiled(prefill_call, store, pipeline)
         self._decode = _compiled(decode_call, store, pipeline)
         self._speculate = _compiled(speculate_call, store, pipeline)
@@ -101,10 +106,28 @@ class ModelRunner:
         tokens, counts, tally = self._run(self._speculate, batch)
         return tokens, counts, tally
 
+    def search(self, settings: BeamSettings, beams: Beams) -> Beams:
+        """Some steps of a beam search. See `beams.steps.search`."""
+        (beams,) = self._run(self._search, (settings, beams))
+        return beams
+
+    def empty(self, rows: Sequence[int]) -> None:
+        """Rows that share their tiles let go of them, all at once."""
+        if self._store is None or not self._intact or self._closed:
+            return
+        for i, cache in enumerate(self._caches):
+            lengths = np.array(self._store.current(cache).lengths)
+            lengths[list(rows)] = 0
+            self._caches[i] = self._store.cut(cache, lengths)
+
     def may_share(self, from_row: int, row: int) -> bool:
         """Whether a row may begin with another's tokens: in a store, if their heads lie alike."""
-        if self._store is None or not self._share_prefixes:
-            return False
+        return self._store is not None and self._share_prefixes and self.are_alike(from_row, row)
+
+    def are_alike(self, from_row: int, row: int) -> bool:
+        """Whether a row may go on from another."""
+        if self._store is None:
+            return True
         n_devices = len(self._store.devices())
         return (from_row - row) * self._caches[0].shape[2] % n_devices == 0
 
@@ -148,14 +171,12 @@ class ModelRunner:
         with contextlib.suppress(StoreClosedError):  # which gave their room back
             self._drop_caches()
 
-    def _run(
-        self, call: Callable[..., Any], batch: PrefillRows | DecodeRows | SpeculatingRows
-    ) -> list[np.ndarray]:
+    def _run(self, call: Callable[..., Any], batch: Any) -> list[Any]:
         self._check_usable()
         self._intact = False  # until the call has returned: it consumes the caches
         with engine_errors():
             caches, *results = call(self._weights, self._caches, batch)
-            arrays = [np.asarray(result) for result in results]
+            arrays = jax.tree.map(np.asarray, results)
         self._caches, self._intact = caches, True
         return arrays
 

@@ -173,6 +173,20 @@ class CacheCalls:
         lengths[ids] = n_tokens
         return cache.with_handles(self._engine.cache_handles(cache_id, version), lengths)
 
+    def cut(self, cache: StoredKVCache, lengths: ArrayLike) -> StoredKVCache:
+        """`StoredKVCache.cut`, at once: all rows give what is cut back in this call, so that rows
+        which share it need no room beside one another when they start over.
+
+        Raises:
+          StaleHandleError: the cache has been appended to since.
+          InvalidArgumentError: lengths are not integers [S], or negative.
+        """
+        cache_id, version = self._check_current(cache)
+        kept = np.minimum(np.asarray(cache.cut(lengths).lengths), self._engine.lengths(cache_id))
+        rows = np.arange(cache.batch, dtype=np.int32)
+        version = self._engine.truncate(cache_id, version, rows, kept.astype(np.int32))
+        return cache.with_handles(self._engine.cache_handles(cache_id, version), kept)
+
     def take_rows(self, cache: StoredKVCache, order: ArrayLike) -> StoredKVCache:
         """`KVCache.take_rows` outside of a compiled function: row i goes on as row order[i] was.
 
