@@ -102,7 +102,7 @@ std::vector<Row> CacheSet::taken_rows(Cache& cache, const TakeRowsArgs& args,
       const TailTile copy = new_tail_tile(cache.geometry(), static_cast<int64_t>(i));
       std::memcpy(copy->data(), tile->data(), static_cast<size_t>(bytes));
       lane_.counters().copied_bytes += bytes;
-      tile = copy;
+      tile = tile;
     }
   }
   for (const int64_t i : without_region) {
