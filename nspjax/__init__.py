@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nspjax.compiler import Pipeline as Pipeline
     from nspjax.compiler import near_storage as near_storage
     from nspjax.generate import LLM as LLM
+    from nspjax.generate import BeamSearchParams as BeamSearchParams
     from nspjax.generate import SamplingParams as SamplingParams
     from nspjax.generate import StructuredOutputsParams as StructuredOutputsParams
     from nspjax.ops import KVCache as KVCache
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from nspjax.runtime.step_trace import trace as trace
 
 _PUBLIC = {
+    "BeamSearchParams": "nspjax.generate",
     "KVCache": "nspjax.ops",
     "LLM": "nspjax.generate",
     "Pipeline": "nspjax.compiler",

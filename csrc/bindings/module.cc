@@ -235,6 +235,17 @@ NB_MODULE(_engine, m) {
           },
           "cache"_a, "version"_a, "from_row"_a, "rows"_a, "n_tokens"_a,
           "The first tokens of a row become those of others; returns the cache's new version.")
+      .def(
+          "truncate",
+          [](Store& store, int32_t cache, int32_t version, const Int32Array& rows,
+             const Int32Array& lengths) {
+            return without_gil(
+                [&] { return store.truncate(cache, version, values(rows), values(lengths)); });
+          },
+          "cache"_a, "version"_a, "rows"_a, "lengths"_a,
+          "Cuts rows back, all in one; returns the cache's new version.")
+      .def("take_rows", &take_rows, "cache"_a, "version"_a, "order"_a, "length"_a,
+           "Row i goes on as row order[i], of length[order[i]] tokens; returns the new version.")
       .def("fill_synthetic", &Store::fill_synthetic, "cache"_a, "n_tokens"_a, release_gil,
            "Gives every row n_tokens pseudo-random tokens; returns the cache's new version.")
       .def("put_weight", &put_weight, "data"_a, "The bytes of an array; returns its number.")

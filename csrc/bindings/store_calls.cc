@@ -135,6 +135,12 @@ nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int
                                     : fetch_as<uint16_t>(call, type, sizes);
 }
 
+int32_t take_rows(const StorePtr& store, int32_t cache, int32_t version, const Int32Array& order,
+                  const Int32Array& length) {
+  ArrayCall call(calls::kTakeRows, {store, cache, version});
+  return call.operand("order", order).operand("length", length).run("handle").version;
+}
+
 nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim) {
   ArrayCall call(calls::kXCache, {store, cache, 0});
   const Handle handle = call.attribute("n_heads", n_heads).attribute("head_dim", head_dim).run("x");

@@ -34,6 +34,10 @@ nb::tuple fetch(const StorePtr& store, int32_t cache, int32_t version, const Int
                 int32_t begin, const Int32Array& length, int64_t n_tokens, bool read_ahead,
                 int64_t window);
 
+// Row i goes on as row order[i]; returns the cache's new version.
+int32_t take_rows(const StorePtr& store, int32_t cache, int32_t version, const Int32Array& order,
+                  const Int32Array& length);
+
 // The number and version of the cache that keeps X.
 nb::tuple x_cache(const StorePtr& store, int32_t cache, int64_t n_heads, int64_t head_dim);
 

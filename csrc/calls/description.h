@@ -27,9 +27,9 @@ struct Parameter {
   std::string_view name;
   Kind kind = Kind::kArray;
 
-  // Of arrays. A letter an axis, the same size wherever a call has it: B batch rows, T tokens,
-  // H KV heads, Q query heads, D head_dim; M, K, N of a product. A digit is that size, "*" any
-  // shape.
+  // Of arrays. A letter an axis, the same size wherever a call has it: B batch rows, S rows of the
+  // cache, T tokens, H KV heads, Q query heads, D head_dim; M, K, N of a product. A digit is that
+  // size, "*" any shape.
   std::string_view axes = {};
   // As MLIR spells it: "i32", "f32", "bf16"; or "float": f32, bf16 or f16; "cache": as the cache;
   // "bytes": any whose elements are whole bytes.

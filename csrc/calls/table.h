@@ -13,6 +13,7 @@ void attend_start(Arguments& given);
 void attend_wait(Arguments& given);
 void prefetch(Arguments& given);
 void writeback(Arguments& given);
+void take_rows(Arguments& given);
 void fetch(Arguments& given);
 void x_cache(Arguments& given);
 void load(Arguments& given);
@@ -66,6 +67,14 @@ inline constexpr Call kPrefetch{
     .results = {{"done", Kind::kDone}},
     .run = prefetch};
 
+// Row i goes on as row order[i], which had length[order[i]] tokens: see TakeRowsArgs.
+inline constexpr Call kTakeRows{
+    .name = "take_rows",
+    .operands = {{"handle", Kind::kCache}, {"order", "S", "i32"}, {"length", "S", "i32"}},
+    .attributes = {},
+    .results = {{"handle", Kind::kCache}},
+    .run = take_rows};
+
 // Rows with interval_tokens or more that were not written are. exclusive: nothing else meanwhile.
 inline constexpr Call kWriteback{.name = "writeback",
                                  .operands = {{"handle", Kind::kCache}},
@@ -111,8 +120,8 @@ inline constexpr Call kDot{.name = "dot",
                            .run = dot,
                            .uses_threads = true};
 
-inline constexpr std::array kCalls = {kAppend,   kAttend,    kAttendStart, kAttendWait,
-                                      kPrefetch, kWriteback, kFetch,       kXCache,
-                                      kLoad,     kLoadAhead, kDot};
+inline constexpr std::array kCalls = {kAppend,   kAttend,   kAttendStart, kAttendWait,
+                                      kTakeRows, kPrefetch, kWriteback,   kFetch,
+                                      kXCache,   kLoad,     kLoadAhead,   kDot};
 
 }  // namespace nspjax::calls

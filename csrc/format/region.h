@@ -16,7 +16,7 @@ struct Region {
   // The first tiles are in host memory, all devices' parts side by side, instead of on a device.
   std::byte* pinned = nullptr;
   int64_t pinned_tiles = 0;                      // of a ring of slots all or none
-  int64_t n_pinned = 0;                          // slots of pinned tiles that have been written
+  int64_t n_pinned = 0;                          // pinned slots up to the last that was written
   std::vector<std::vector<uint32_t>> checksums;  // [device][slot], of tiles that were stored
   std::vector<Region> more;  // the same of the cache's further page runs, of which none is pinned
 

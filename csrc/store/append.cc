@@ -77,9 +77,11 @@ int32_t CacheSet::append(int32_t cache, int32_t version, const ArgsFor<AppendArg
   check_append(found, args);
   settle_writes();
   writes_.throw_error();
+  std::vector<Cut> cuts;
   for (size_t b = 0; b < args.rows.size(); ++b) {
-    if (args.n_new[b] > 0) cut_back(found, args.rows[b], args.start[b]);
+    if (args.n_new[b] > 0) cuts.push_back({args.rows[b], args.start[b]});
   }
+  cut_back(found, std::move(cuts));
   extend(found, args);
   return ++found.version;
 }

@@ -72,6 +72,11 @@ struct FetchArgs {
   std::byte* v;
 };
 
+struct TakeRowsArgs {
+  std::span<const int32_t> order;   // [batch], the row that each goes on from
+  std::span<const int32_t> length;  // [batch], tokens of each row before; what it has beyond, ends
+};
+
 // Makes a call's arguments when its cache is found, under the call's lock, and may refuse: for a
 // caller whose arrays must fit the cache's shape.
 template <typename Args>

@@ -25,7 +25,8 @@ struct Cache {
   CacheView view;
   std::vector<Extent> extents = {};  // [device], of all runs one after another
   std::vector<Row> rows;
-  std::vector<std::shared_ptr<Region>> regions = {};   // one that is only here is free
+  // A row may write to one that no other does, from where on no row has tiles there.
+  std::vector<std::shared_ptr<Region>> regions = {};
   std::vector<std::vector<Extent>> more_extents = {};  // of regions beyond one a row
   int32_t version = 0;
   int64_t tail_bytes = 0;      // when every row has one tile in its tail

@@ -17,6 +17,7 @@
 #include "store/cache.h"
 #include "store/lane.h"
 #include "store/tickets.h"
+#include "store/tiles_in_use.h"
 #include "store/write_queue.h"
 #include "weights/weights.h"
 
@@ -66,6 +67,7 @@ class CacheSet {
                     std::span<const std::byte> tiles);
   int32_t share_prefix(int32_t cache, int32_t version, int64_t from, std::span<const int32_t> rows,
                        int64_t n_tokens);
+  int32_t take_rows(int32_t cache, int32_t version, const ArgsFor<TakeRowsArgs>& args_for);
   int32_t fill_synthetic(int32_t cache, int64_t n_tokens);
   // Opens them before the first weight, with buffers out of this lane's memory. Throws StoreFull.
   void give_buffers_to(Weights& weights);
@@ -93,14 +95,29 @@ class CacheSet {
   int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers, int64_t tail_bytes) const
       REQUIRES(lane_.mutex);
   void make_regions(Cache& cache, int64_t pinned_tiles) REQUIRES(lane_.mutex, lane_.device_access);
-  std::shared_ptr<Region> free_region(Cache& cache, int64_t row)
+  // For a row to write its tiles from `tile` on: one that no row writes to, or more room.
+  std::shared_ptr<Region> free_region(Cache& cache, int64_t row, int64_t tile,
+                                      const TilesInUse& in_use)
       REQUIRES(lane_.mutex, lane_.device_access);
+  // Before rows are replaced, or go.
+  void uncount_rows(Cache& cache) REQUIRES(lane_.mutex);
   void release(Cache& cache) REQUIRES(lane_.mutex, lane_.device_access);
 
-  // ---- rows: truncate.cc, append.cc, writeback.cc
-  // Shortens a row; the tile that is then its last, if it was stored, goes back into the tail.
-  void cut_back(Cache& cache, int64_t row, int64_t length) REQUIRES(lane_.mutex);
-  void drop_shared_tiles(Cache& cache, int64_t row, int64_t n_tiles)
+  // ---- rows: take_rows.cc, truncate.cc, append.cc, writeback.cc
+  // takers: how many rows go on from each. What several go on from is stored as far as it is full.
+  std::vector<Row> taken_rows(Cache& cache, const TakeRowsArgs& args,
+                              const std::vector<int64_t>& takers)
+      REQUIRES(lane_.mutex, lane_.device_access);
+  // A row that is to be shorter; and what it needs for that, which can fail.
+  struct Cut {
+    int64_t row;
+    int64_t length;
+    TailTile tail = {};                   // its last tile, if that was stored
+    std::shared_ptr<Region> region = {};  // to write to from now on, if not the one that it has
+  };
+  // All of them, or none.
+  void cut_back(Cache& cache, std::vector<Cut> cuts) REQUIRES(lane_.mutex);
+  void prepare_cuts(Cache& cache, std::vector<Cut>& cuts)
       REQUIRES(lane_.mutex, lane_.device_access);
   void set_length(Cache& cache, int64_t row, int64_t length) REQUIRES(lane_.mutex);
   void set_extent(Cache& cache, int64_t row, int64_t begin, int64_t length) REQUIRES(lane_.mutex);

@@ -210,11 +210,14 @@ void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
   }
 }
 
-// A region for the row beside its own one, which other rows go on using.
-std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row) {
+std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t tile,
+                                              const TilesInUse& in_use) {
   const TileGeometry& geometry = cache.geometry();
   for (const auto& region : cache.regions) {
-    if (region.use_count() == 1 && geometry.same_places(region->row, row)) return region;
+    if (geometry.same_places(region->row, row) && !in_use.is_own(*region) &&
+        in_use.is_free_from(*region, tile)) {
+      return region;
+    }
   }
   // All devices are asked before any gives room: a call that is refused again and again takes none.
   const Runs runs = *cache.view.runs;
@@ -239,13 +242,17 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row) {
   return region;
 }
 
-void CacheSet::release(Cache& cache) {
-  budget_.take_back(cache.tail_bytes, cache.pinned_bytes);
+void CacheSet::uncount_rows(Cache& cache) {
   for (size_t row = 0; row < cache.rows.size(); ++row) {
     lane_.counters().tail_bytes -= cache.rows[row].tail_bytes;
     budget_.hold(-cache.rows[row].held_bytes);
     set_length(cache, static_cast<int64_t>(row), 0);
   }
+}
+
+void CacheSet::release(Cache& cache) {
+  budget_.take_back(cache.tail_bytes, cache.pinned_bytes);
+  uncount_rows(cache);
   for (const auto& region : cache.regions) {
     lane_.counters().pinned_bytes -=
         region->n_pinned * cache.geometry().pinned_tile_bytes(region->row);

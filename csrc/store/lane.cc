@@ -60,6 +60,7 @@ StoreStats Lane::stats() const {
     for (const auto& [name, field] : device_counters()) total.*field += device.*field;
   }
   total.bytes_appended = counters_.bytes_appended;
+  total.bytes_copied = counters_.copied_bytes;
   total.attend_ns = counters_.attend_ns;
   total.append_ns = counters_.append_ns;
   total.kv_bytes_stored = counters_.kv_bytes_stored;

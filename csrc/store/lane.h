@@ -51,6 +51,7 @@ struct TilesToRead {
 
 struct LaneCounters {
   std::atomic<int64_t> bytes_appended = 0;
+  std::atomic<int64_t> copied_bytes = 0;  // of tails, into other rows'
   std::atomic<int64_t> padding_bytes = 0;
   std::atomic<int64_t> query_bytes = 0;  // over the link: queries and results
   std::atomic<int64_t> fetched_bytes = 0;

@@ -56,10 +56,13 @@ int32_t CacheSet::share_prefix(int32_t cache, int32_t version, int64_t from,
   for (size_t i = 0; has_rest && i < rows.size(); ++i) {
     rests.push_back(new_tail_tile(found.geometry(), from));
     std::memcpy(rests.back()->data(), rest->data(), static_cast<size_t>(tail_bytes));
+    lane_.counters().copied_bytes += tail_bytes;
   }
   if (!rows.empty()) source.share_tiles(n_tiles);
   // This may fail for want of room: then no row has tokens that its handle does not know of.
-  for (const int32_t row : rows) cut_back(found, row, 0);
+  std::vector<Cut> cuts;
+  for (const int32_t row : rows) cuts.push_back({row, 0});
+  cut_back(found, std::move(cuts));
   for (size_t i = 0; i < rows.size(); ++i) {
     Row& state = found.row(rows[i]);
     for (const Row::Shared& shared : source.shared) {

@@ -8,6 +8,7 @@ namespace nspjax {
 std::span<const StoreStatsField> store_stats_fields() {
   static constexpr auto kOwn = std::to_array<StoreStatsField>({
       {"bytes_appended", &StoreStats::bytes_appended},
+      {"bytes_copied", &StoreStats::bytes_copied},
       {"padding_bytes", &StoreStats::padding_bytes},
       {"link_bytes", &StoreStats::link_bytes},
       {"attend_ns", &StoreStats::attend_ns},

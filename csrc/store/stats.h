@@ -10,6 +10,7 @@ namespace nspjax {
 
 struct StoreStats : DeviceStats {  // of all devices
   int64_t bytes_appended;
+  int64_t bytes_copied;   // of tails, from row to row
   int64_t padding_bytes;  // of what was written to devices: fills tiles to pages
   // What crosses the link between host and devices, where there is one: queries, results, what is
   // written and what is fetched; with kv_over_link what is read and written.

@@ -215,6 +215,10 @@ int32_t Store::share_prefix(int32_t cache, int32_t version, int64_t from,
   return of(cache).share_prefix(cache, version, from, rows, n_tokens);
 }
 
+int32_t Store::take_rows(int32_t cache, int32_t version, const ArgsFor<TakeRowsArgs>& args_for) {
+  return of(cache).take_rows(cache, version, args_for);
+}
+
 int32_t Store::fill_synthetic(int32_t cache, int64_t n_tokens) {
   return of(cache).fill_synthetic(cache, n_tokens);
 }

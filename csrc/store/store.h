@@ -114,6 +114,9 @@ class Store {
   // are shared, not copied, and one scan serves all rows that share them.
   int32_t share_prefix(int32_t cache, int32_t version, int64_t from, std::span<const int32_t> rows,
                        int64_t n_tokens);
+  // Row i goes on as row order[i] was. Full tiles that several rows then have are shared; of tails,
+  // each row has its own. Waits for what is queued.
+  int32_t take_rows(int32_t cache, int32_t version, const ArgsFor<TakeRowsArgs>& args_for);
   // Sets every row to n_tokens pseudo-random tokens.
   int32_t fill_synthetic(int32_t cache, int64_t n_tokens);
 

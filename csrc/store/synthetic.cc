@@ -47,7 +47,7 @@ int32_t CacheSet::fill_synthetic(int32_t cache, int64_t n_tokens) {
   }
   drain();
   for (int32_t row = 0; row < shape.batch; ++row) {
-    cut_back(found, row, 0);
+    cut_back(found, {{row, 0}});
     const std::byte* k = values.data() + row % kChunkTokens * shape.token_bytes() / 2;
     for (int64_t begin = 0; begin < n_tokens; begin += kChunkTokens) {
       const auto start = static_cast<int32_t>(begin);

@@ -83,7 +83,7 @@ void CacheSet::import_tiles(int32_t cache, int32_t version, int64_t row, int64_t
          " tokens each, into row ", row, ", which has ", length, " tokens and a capacity of ",
          shape.capacity_tokens, ": give tiles that begin where it ends, or at 0");
   }
-  if (begin == 0) cut_back(found, row, 0);
+  if (begin == 0) cut_back(found, {{row, 0}});
   drain();
   write_held(found, row, begin);
   const int64_t head_bytes = geometry.stored().bytes();

@@ -110,8 +110,8 @@ struct Fixture {
   int32_t cache =
       store->create_caches(1, {kRows, kCapacity, kHeads, kDim, DType::kF32, DType::kF32})[0];
   int32_t weight = store->put_weight(std::vector<std::byte>(12, std::byte{7}));
-  std::map<char, int64_t> sizes = {
-      {'B', kRows}, {'T', kNewTokens}, {'H', kHeads}, {'Q', kQueryHeads}, {'D', kDim}};
+  std::map<char, int64_t> sizes = {{'B', kRows},  {'S', kRows},       {'T', kNewTokens},
+                                   {'H', kHeads}, {'Q', kQueryHeads}, {'D', kDim}};
 
   calls::Reference cache_now() const { return {store, cache, store->version(cache)}; }
 
@@ -141,6 +141,13 @@ struct Fixture {
   std::unique_ptr<Example> prefetch() const {
     auto made = std::make_unique<Example>(calls::kPrefetch, cache_now(), sizes);
     made->set<int32_t>("rows", {1, 0}).set<int32_t>("length", {3, 1});
+    return made;
+  }
+  std::unique_ptr<Example> take_rows() const {
+    auto made = std::make_unique<Example>(calls::kTakeRows, cache_now(), sizes);
+    const auto lengths = store->lengths(cache);
+    made->set<int32_t>("order", {1, 1});
+    made->set("length", std::vector<int32_t>(lengths.begin(), lengths.end()));
     return made;
   }
   std::unique_ptr<Example> writeback() const {
@@ -180,6 +187,7 @@ struct Fixture {
                               [this] { return attend(calls::kAttend); },
                               [this] { return attend(calls::kAttendStart); },
                               [this] { return attend_wait(); },
+                              [this] { return take_rows(); },
                               [this] { return prefetch(); },
                               [this] { return writeback(); },
                               [this] { return fetch(); },

@@ -52,6 +52,11 @@ void test_a_step() {
     const auto token = static_cast<int64_t>(i) / (kHeads * kDim);
     check(got[i] == (token < 4 ? static_cast<float>(token + 1) : 0.0f), "as appended, 0 beyond");
   }
+
+  const auto taken = f.take_rows();
+  taken->run();
+  check(taken->reference("handle").version == 2, "the next version");
+  check(f.store->lengths(f.cache) == std::vector<int64_t>{3, 3}, "both as row 1 was");
 }
 
 void test_windows_and_softcaps_arrive() {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
+from nspjax.cli.speculative_option import speculation_of
 from nspjax.dtypes import STORED_ONLY
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
     }
     if options.tool_call_parser is not None:
         settings["tool_call_parser"] = options.tool_call_parser
+    if (speculation := speculation_of(options.speculative)) is not None:
+        settings["speculative"] = ",".join(map(str, dataclasses.astuple(speculation)))
     if options.store:
         settings |= {
             "pipeline": options.pipeline or "default",

@@ -19,6 +19,7 @@ from nspjax.cli.exit_code import ExitCode
 from nspjax.cli.interrupt import Interrupted, raise_on_signals
 from nspjax.cli.output_file import check_output
 from nspjax.cli.progress import ProgressReporter, ProgressStyle, Sample
+from nspjax.cli.speculative_option import speculation_of
 from nspjax.cli.summary import requests, summary
 from nspjax.dtypes import STORED_ONLY
 from nspjax.errors import CheckpointError, InvalidArgumentError, NspjaxError
@@ -61,6 +62,7 @@ class RunBatch:
     limit: int | None = None
     compilation_cache: str | None = None
     tool_call_parser: str | None = None
+    speculative: str | None = None
 
 
 def execute(options: RunBatch) -> int:
@@ -199,6 +201,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             store=store,
             dtype=options.dtype,
             share_prefixes=options.share_prefixes,
+            speculative=speculation_of(options.speculative),
             **sizes,
         )
         yield opened.enter_context(llm), store
@@ -238,6 +241,7 @@ def _check_options(options: RunBatch) -> None:
         Pipeline.parse(options.pipeline)
     if options.interval_tokens is not None and not options.store:
         raise InvalidArgumentError("--interval-tokens is how a store writes: it needs --store")
+    speculation_of(options.speculative)
     _check_trace(options)
     path = os.path.expanduser(options.model)
     if os.path.isdir(path):

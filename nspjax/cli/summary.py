@@ -28,7 +28,8 @@ def summary(
         _requests(progress, seconds, output, errors),
         _speed("prefill", generated.prompt_tokens, generated.prefill_seconds)
         + _shared(generated.shared_prompt_tokens),
-        _speed("decode", generated.generated_tokens, generated.decode_seconds),
+        _speed("decode", generated.generated_tokens, generated.decode_seconds)
+        + _drafts(generated.draft_tokens, generated.accepted_draft_tokens),
     ]
     if generated.programs_compiled:
         lines.append(
@@ -82,6 +83,10 @@ def _requests(progress: BatchProgress, seconds: float, output: str, errors: str 
 
 def _shared(n_tokens: int) -> str:
     return f"; {n_tokens:,} more shared" if n_tokens else ""
+
+
+def _drafts(n_tokens: int, n_accepted: int) -> str:
+    return f"; {n_accepted:,} of {n_tokens:,} drafts accepted" if n_tokens else ""
 
 
 def _speed(name: str, n_tokens: int, seconds: float) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nspjax.generate.beams.records import BeamSearchOutput as BeamSearchOutput
+from nspjax.generate.beams.records import BeamSearchParams as BeamSearchParams
+from nspjax.generate.beams.records import BeamSearchSequence as BeamSearchSequence
 from nspjax.generate.outputs import CompletionOutput as CompletionOutput
 from nspjax.generate.outputs import GenerationStats as GenerationStats
 from nspjax.generate.outputs import Logprob as Logprob

@@ -25,6 +25,7 @@ from nspjax.generate.sampling.choice import NOT_FINITE
 from nspjax.generate.sampling.logprobs import Logprobs
 from nspjax.generate.shared_prefixes import plan_rounds
 from nspjax.generate.slots import Slots
+from nspjax.generate.speculation.history import TokenHistory
 
 FIRST_STEPS = 4
 CALL_SECONDS = 2.0
@@ -73,7 +74,8 @@ class ContinuousBatch:
     """Runs the answers of `source`, as many at a time as the runner has rows.
 
     Every call has a shape that follows from the configuration or, for prefill, from the prompt's
-    own length: what runs in the other rows changes no bit of an answer.
+    own length: what runs in the other rows changes no bit of an answer. With a history, decoding
+    speculates.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class ContinuousBatch:
         plan: PrefillPlan,
         source: Iterator[Answer],
         progress: Progress,
+        history: TokenHistory | None = None,
     ) -> None:
         self._runner = runner
+        self._history = history
         self._plan = plan
         self._slots = Slots(plan.n_rows, source)
         self._progress = progress
@@ -188,17 +192,22 @@ class ContinuousBatch:
         """Run the compiled loop once and hand its tokens to the answers."""
         began = self._progress.seconds()
         self._in_call, self._borrowers = list(self._slots.running), set()
-        operands = decode_rows(
-            self._slots.running,
-            self._plan.n_rows,
-            self._leave_at(),
-            self._n_steps,
-            self._runner.vocab_size,
+        running = self._slots.running
+        rows = decode_rows(
+            running, self._plan.n_rows, self._leave_at(), self._n_steps, self._runner.vocab_size
         )
-        tokens, counts, logprobs = self._runner.decode(operands)
+        if self._history is None:
+            tokens, counts, logprobs = self._runner.decode(rows)
+            n_steps = int(counts.max())
+        else:
+            operands = self._history.operands(rows, running)
+            tokens, counts, logprobs, tally = self._runner.speculate(operands)
+            n_steps, n_proposed, n_kept = tally.tolist()
+            self._progress.add(draft_tokens=n_proposed, accepted_draft_tokens=n_kept)
         seconds = self._progress.seconds() - began
-        self._n_steps = steps_for_next_call(self._n_steps, seconds / counts.max(), tokens.shape[1])
-        self._progress.add(decode_seconds=seconds, decode_calls=1, decode_steps=int(counts.max()))
+        most = self._runner.steps_per_call
+        self._n_steps = steps_for_next_call(self._n_steps, seconds / n_steps, most)
+        self._progress.add(decode_seconds=seconds, decode_calls=1, decode_steps=n_steps)
         for row, answer in self._slots.running.items():
             new = (row, slice(counts[row]))
             self._accept(answer, tokens[new], _part(logprobs, new))

@@ -11,6 +11,12 @@ from jax.typing import DTypeLike
 
 from nspjax.errors import InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
+from nspjax.generate.beams.records import (
+    BeamSearchOutput,
+    BeamSearchParams,
+    BeamSearchSequence,
+)
+from nspjax.generate.beams.search import BeamSearch, Found
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.jax_settings import check_settings, pinned_settings
 from nspjax.generate.kv_format import KVFormat
@@ -27,9 +33,11 @@ from nspjax.generate.outputs import (
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.request_reader import PreparedRequest, RequestReader
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.speculation.history import TokenHistory
+from nspjax.generate.speculation.settings import NgramSpeculation
 from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text.chat_template import ChatTemplate
-from nspjax.generate.text.tokenization import chosen_tokenizer, encode
+from nspjax.generate.text.tokenization import chosen_tokenizer, decode, encode
 from nspjax.generate.tools.model_tools import ModelTools
 from nspjax.models import Decoder, load_config, resolve_checkpoint
 
@@ -74,6 +82,9 @@ class LLM:
       pipeline: in a store, the passes between the model and XLA: a preset or a text as
         `near_storage` takes it. Caches then have the interval of its delay-writeback, unless
         interval_tokens says otherwise. None: `near_storage`'s.
+      speculative: {"method": "ngram", "num_speculative_tokens": 5}: greedy answers go on with what
+        followed their last tokens before, in the prompt or the answer, as far as the model agrees:
+        several tokens for one reading of the cache (see `speculation.settings`). None: no.
       max_model_len: the most tokens of a prompt and its answer; None: the model's context.
       max_num_seqs: rows, that is sequences generated at the same time.
       prefill_budget_tokens: the most prompt tokens of one compiled call, which bounds the memory
@@ -100,6 +111,7 @@ class LLM:
         interval_tokens: int | None = None,
         share_prefixes: bool = False,
         pipeline: str | Pipeline | None = None,
+        speculative: Mapping[str, Any] | NgramSpeculation | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         prefill_budget_tokens: int = 2048,
@@ -115,6 +127,7 @@ class LLM:
                 "share_prefixes shares keys and values, and x-cache keeps X in their place: take "
                 "one of the two, or x-cache{fraction=0}"
             )
+        speculation = None if speculative is None else NgramSpeculation.of(speculative)
         if interval_tokens is None and pipeline is not None:
             interval_tokens = pipeline.writeback_interval_tokens
         kv_format = KVFormat.checked(kv_dtype, interval_tokens, in_store=store is not None)
@@ -156,7 +169,11 @@ class LLM:
             kv_format=kv_format,
             share_prefixes=share_prefixes,
             steps_per_call=steps_per_call,
+            speculative=speculation,
             compiling=self._progress.compiling,
+        )
+        self._history = (
+            None if speculation is None else TokenHistory(max_num_seqs, self.max_model_len)
         )
 
     # ---- generation -----------------------------------------------------------------------------
@@ -177,12 +194,7 @@ class LLM:
           RequestError: one of the requests cannot be served (says which); nothing has run then.
         """
         requests = requests_of(prompts, params)
-        prepared = []
-        for i, request in enumerate(requests):
-            try:
-                prepared.append(self._reader.prepare(request))
-            except RequestError as error:
-                raise RequestError(f"prompt {i}: {error}") from error
+        prepared = self._prepared(requests)
         outputs = {output.request_id: output for output in self._serve(iter(prepared))}
         return [outputs[request.request_id] for request in requests]
 
@@ -195,6 +207,54 @@ class LLM:
           RequestError: a request that cannot be served ends the stream; `validate` them before.
         """
         return self._serve(self._reader.prepare(request) for request in requests)
+
+    def beam_search(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams
+    ) -> list[BeamSearchOutput]:
+        """The beam_width most likely answers to each prompt that a beam search finds.
+
+        Candidates, their ends and their ranks are those of transformers' `generate(num_beams=...)`
+        with early_stopping=False. max_num_seqs over beam_width prompts are searched for at a time;
+        in a store, beams share what they have in common, which is read once for all.
+
+        Raises:
+          RequestError: one of the prompts cannot be served (says which); nothing has run then.
+          InvalidArgumentError: more beams than rows; or the pipeline keeps X.
+          NotFiniteError: the logits of a beam are not finite.
+        """
+        if not isinstance(params, BeamSearchParams):
+            raise RequestError(f"params must be BeamSearchParams, got {params!r}")
+        prepared = self._prepared(
+            requests_of(prompts, SamplingParams(max_tokens=params.max_tokens, temperature=0))
+        )
+        check_settings()
+        with self._alone():
+            found = self._search(params, [request.token_ids for request in prepared])
+        return [
+            BeamSearchOutput(
+                tuple(self._sequence(request.token_ids, params, *each) for each in of_prompt)
+            )
+            for request, of_prompt in zip(prepared, found, strict=True)
+        ]
+
+    @pinned_settings()
+    def _search(self, params: BeamSearchParams, prompts: Sequence[Sequence[int]]) -> list[Found]:
+        search = BeamSearch(self._runner, self._plan, params, self._reader.end_tokens)
+        return list(search.run(prompts))
+
+    def _sequence(
+        self,
+        prompt: tuple[int, ...],
+        params: BeamSearchParams,
+        tokens: list[int],
+        cum_logprob: float,
+        ended: bool,
+    ) -> BeamSearchSequence:
+        if ended and not params.include_stop_str_in_output:
+            tokens = tokens[:-1]
+        all_tokens = (*prompt, *tokens)
+        text = "" if self.tokenizer is None else decode(self.tokenizer, all_tokens)
+        return BeamSearchSequence(all_tokens, cum_logprob, text, "stop" if ended else "length")
 
     def validate(self, request: Request) -> tuple[int, ...]:
         """The prompt's token ids, once it is sure that the request can be served.
@@ -255,14 +315,28 @@ class LLM:
         """Which request had which row, and when: the newest 65,536 answers that have finished."""
         return list(self._progress.served)
 
-    def _serve(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
+    def _prepared(self, requests: Sequence[Request]) -> list[PreparedRequest]:
+        prepared = []
+        for i, request in enumerate(requests):
+            try:
+                prepared.append(self._reader.prepare(request))
+            except RequestError as error:
+                raise RequestError(f"prompt {i}: {error}") from error
+        return prepared
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
         if self._busy:
             raise InvalidArgumentError("this LLM is generating: finish or close that stream first")
         self._busy = True
         try:
-            yield from self._outputs(requests)
+            yield
         finally:
             self._busy = False
+
+    def _serve(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
+        with self._alone():
+            yield from self._outputs(requests)
 
     def _outputs(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
         check_settings()
@@ -274,7 +348,7 @@ class LLM:
                 pending.update(dict.fromkeys(siblings, (prepared, siblings)))
                 yield from siblings
 
-        batch = ContinuousBatch(self._runner, self._plan, answers(), self._progress)
+        batch = ContinuousBatch(self._runner, self._plan, answers(), self._progress, self._history)
         with contextlib.closing(batch.run()) as finished:
             for answer in finished:
                 prepared, siblings = pending.pop(answer)

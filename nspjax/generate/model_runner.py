@@ -26,6 +26,7 @@ from nspjax.errors import (
     StoreFullError,
     engine_errors,
 )
+from nspjax.generate.beams.steps import Beams, BeamSettings, search
 from nspjax.generate.compiled_call import CompiledCall, Compiling
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.model_steps import (
@@ -37,6 +38,8 @@ from nspjax.generate.model_steps import (
 )
 from nspjax.generate.sampling.choice import Asked
 from nspjax.generate.sampling.logprobs import Logprobs
+from nspjax.generate.speculation.settings import NgramSpeculation
+from nspjax.generate.speculation.steps import SpeculatingRows, speculate
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline
@@ -64,14 +67,16 @@ class ModelRunner:
         kv_format: KVFormat,
         share_prefixes: bool,
         steps_per_call: int,
+        speculative: NgramSpeculation | None = None,
         compiling: Compiling = contextlib.nullcontext,
     ) -> None:
+        self.steps_per_call = steps_per_call
         self._store = store
         self._share_prefixes = share_prefixes
         self.vocab_size = model.config.vocab_size
         self._may_keep_x = pipeline is not None and pipeline.may_keep_x
-        # tiles that rows share, and X, are kept whole
-        may_drop = not share_prefixes and not self._may_keep_x
+        # tiles that rows share, X, and what a draft may be cut back from are kept whole
+        may_drop = not share_prefixes and not self._may_keep_x and speculative is None
         self._new_caches = functools.partial(
             _new_caches, model, store, n_rows, capacity_tokens, kv_format, may_drop
         )
@@ -83,8 +88,18 @@ class ModelRunner:
         def decode_call(weights: Any, caches: Any, batch: DecodeRows) -> Any:
             return decode(nnx.merge(graph, weights), caches, batch, max_steps=steps_per_call)
 
+        def speculate_call(weights: Any, caches: Any, batch: SpeculatingRows) -> Any:
+            assert speculative is not None, "it is asked for"
+            model = nnx.merge(graph, weights)
+            return speculate(model, caches, batch, speculative, max_steps=steps_per_call)
+
+        def search_call(weights: Any, caches: Any, batch: tuple[BeamSettings, Beams]) -> Any:
+            return search(nnx.merge(graph, weights), caches, batch)
+
         self._prefill = CompiledCall(prefill_call, store, pipeline, compiling)
         self._decode = CompiledCall(decode_call, store, pipeline, compiling)
+        self._speculate = CompiledCall(speculate_call, store, pipeline, compiling)
+        self._search = CompiledCall(search_call, store, pipeline, compiling)
         self._first_tokens = jax.jit(first_tokens)
         self._caches: list[Any] = self._new_caches()
         self._intact = True
@@ -103,10 +118,34 @@ class ModelRunner:
         they are asked for. See `model_steps.decode`."""
         return jax.tree.map(np.asarray, tuple(self._run(self._decode, batch)))
 
+    def speculate(
+        self, batch: SpeculatingRows
+    ) -> tuple[np.ndarray, np.ndarray, Logprobs | None, np.ndarray]:
+        """What `decode` returns, and a tally. See `speculation.steps.speculate`."""
+        return jax.tree.map(np.asarray, tuple(self._run(self._speculate, batch)))
+
+    def search(self, settings: BeamSettings, beams: Beams) -> Beams:
+        """Some steps of a beam search. See `beams.steps.search`."""
+        (beams,) = self._run(self._search, (settings, beams))
+        return beams
+
+    def empty(self, rows: Sequence[int]) -> None:
+        """Rows that share their tiles let go of them, all at once."""
+        if self._store is None or not self._intact or self._closed:
+            return
+        for i, cache in enumerate(self._caches):
+            lengths = np.array(self._store.current(cache).lengths)
+            lengths[list(rows)] = 0
+            self._caches[i] = self._store.cut(cache, lengths)
+
     def may_share(self, from_row: int, row: int) -> bool:
         """Whether a row may begin with another's tokens: in a store, if their heads lie alike."""
-        if self._store is None or not self._share_prefixes:
-            return False
+        return self._store is not None and self._share_prefixes and self.are_alike(from_row, row)
+
+    def are_alike(self, from_row: int, row: int) -> bool:
+        """Whether a row may go on from another."""
+        if self._store is None:
+            return True
         n_devices = len(self._store.devices())
         return (from_row - row) * self._caches[0].shape[2] % n_devices == 0
 
@@ -154,7 +193,7 @@ class ModelRunner:
         with contextlib.suppress(StoreClosedError):  # which gave their room back
             self._drop_caches()
 
-    def _run(self, call: Callable[..., Any], batch: PrefillRows | DecodeRows) -> list[Any]:
+    def _run(self, call: Callable[..., Any], batch: Any) -> list[Any]:
         self._check_usable()
         self._intact = False  # until the call has returned: it consumes the caches
         with engine_errors():

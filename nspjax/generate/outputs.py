@@ -124,7 +124,8 @@ class GenerationStats:
     """Counts since the LLM was made; `*_running` and `*_waiting` are as of now.
 
     A prompt counts once for each of its `n` answers, and once in all if they are greedy. Tokens
-    that it took from another row count as `shared_prompt_tokens` only.
+    that it took from another row count as `shared_prompt_tokens` only. Draft tokens are those that
+    speculation proposed.
     Seconds are wall time of the compiled calls, and of the compilation of new shapes apart.
     running: of each running answer, its tokens so far and the most it may have.
     """
@@ -140,6 +141,8 @@ class GenerationStats:
     decode_steps: int = 0
     programs_compiled: int = 0
     compiling: bool = False
+    draft_tokens: int = 0
+    accepted_draft_tokens: int = 0
     requests_finished: int = 0
     rows_running: int = 0
     rows_waiting: int = 0

@@ -7,3 +7,4 @@ from nspjax.ops.blockwise import merge_partials as merge_partials
 from nspjax.ops.cache import KVCache as KVCache
 from nspjax.ops.projection import PROJECT_KV as PROJECT_KV
 from nspjax.ops.projection import project_kv as project_kv
+from nspjax.ops.rows import TAKE_ROWS as TAKE_ROWS

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from nspjax.errors import InvalidArgumentError
+from nspjax.ops.rows import take_rows, taken_lengths
 
 
 @jax.tree_util.register_dataclass
@@ -56,6 +57,35 @@ class KVCache:
         """
         return dataclasses.replace(self, lengths=row_lengths(lengths, self.batch))
 
+    def cut(self, lengths: ArrayLike) -> KVCache:
+        """Rows that keep their first `lengths` tokens: all that they have, where that is fewer.
+
+        Nothing moves, in memory or near storage: attention goes by the lengths, and the next
+        tokens are written over what was cut. A store gives the room of a cut row's tiles back when
+        the row is next appended to.
+
+        Raises:
+          InvalidArgumentError: lengths are not integers [S].
+        """
+        return self.with_lengths(jnp.minimum(row_lengths(lengths, self.batch), self.lengths))
+
+    def take_rows(self, order: ArrayLike) -> KVCache:
+        """The cache in which row i goes on as row order[i] was: for beams, which change places,
+        end, and become several.
+
+        In memory this is a gather. Near storage it is one call of the engine: rows share their full
+        tiles, nothing of which is copied; each has its own newest tokens.
+
+        order: integers [S]. Values that only a run tells: a row that does not exist is refused by
+        a store; in memory attention over the row that goes on from it gives NaN.
+
+        Raises:
+          InvalidArgumentError: order are not integers [S].
+        """
+        rows = row_numbers(order, self.batch)
+        k, v = take_rows(self.k, self.v, rows, self.lengths)
+        return KVCache(k, v, taken_lengths(rows, self.lengths, self.capacity_tokens))
+
 
 def row_lengths(lengths: ArrayLike, batch: int) -> jax.Array:
     """int32 [S].
@@ -63,12 +93,21 @@ def row_lengths(lengths: ArrayLike, batch: int) -> jax.Array:
     Raises:
       InvalidArgumentError: they are not integers, or not one for each row.
     """
-    values = as_int32("lengths", lengths)
-    if values.shape != (batch,):
+    return _one_a_row("lengths", lengths, batch)
+
+
+def row_numbers(order: ArrayLike, batch: int) -> jax.Array:
+    """int32 [S]. Raises as `row_lengths`."""
+    return _one_a_row("order", order, batch)
+
+
+def _one_a_row(name: str, values: ArrayLike, batch: int) -> jax.Array:
+    integers = as_int32(name, values)
+    if integers.shape != (batch,):
         raise InvalidArgumentError(
-            f"lengths has shape {values.shape} for a cache of {batch} rows: give one for each"
+            f"{name} has shape {integers.shape} for a cache of {batch} rows: give one for each"
         )
-    return jax.device_put(values)
+    return jax.device_put(integers)
 
 
 def as_int32(name: str, values: ArrayLike) -> jax.Array | np.ndarray:

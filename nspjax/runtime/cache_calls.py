@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from nspjax.errors import InvalidArgumentError, StaleHandleError
-from nspjax.ops.cache import KVCache
+from nspjax.ops.cache import KVCache, row_numbers
 from nspjax.runtime.engine_values import engine_dtype, engine_kv_dtype, raw_elements
 from nspjax.runtime.handle import StoredKVCache, handle_integers
 from nspjax.runtime.stored_array import StoredArray
@@ -173,6 +173,36 @@ class CacheCalls:
         lengths = np.array(cache.lengths)
         lengths[ids] = n_tokens
         return cache.with_handles(self._engine.cache_handles(cache_id, version), lengths)
+
+    def cut(self, cache: StoredKVCache, lengths: ArrayLike) -> StoredKVCache:
+        """`StoredKVCache.cut`, at once: all rows give what is cut back in this call, so that rows
+        which share it need no room beside one another when they start over.
+
+        Raises:
+          StaleHandleError: the cache has been appended to since.
+          InvalidArgumentError: lengths are not integers [S], or negative.
+        """
+        cache_id, version = self._check_current(cache)
+        kept = np.minimum(np.asarray(cache.cut(lengths).lengths), self._engine.lengths(cache_id))
+        rows = np.arange(cache.batch, dtype=np.int32)
+        version = self._engine.truncate(cache_id, version, rows, kept.astype(np.int32))
+        return cache.with_handles(self._engine.cache_handles(cache_id, version), kept)
+
+    def take_rows(self, cache: StoredKVCache, order: ArrayLike) -> StoredKVCache:
+        """`KVCache.take_rows` outside of a compiled function: row i goes on as row order[i] was.
+
+        Full tiles that several rows then have are shared, not copied; each has its own newest
+        tokens.
+
+        Raises:
+          StaleHandleError: the cache has been appended to since.
+          InvalidArgumentError: no such row; or the heads of two rows lie on different devices; or
+            order are not integers [S].
+        """
+        cache_id, version = self._check_current(cache)
+        rows, lengths = np.asarray(row_numbers(order, cache.batch)), np.asarray(cache.lengths)
+        version = self._engine.take_rows(cache_id, version, rows, lengths)
+        return cache.with_handles(self._engine.cache_handles(cache_id, version), lengths[rows])
 
     def fill_synthetic(self, cache: StoredKVCache, n_tokens: int) -> StoredKVCache:
         """The cache with `n_tokens` pseudo-random tokens in every row: for benches, no prefill."""

@@ -30,8 +30,8 @@ class StoredKVCache:
     """A KVCache whose keys and values are in a Store: pass it to a `near_storage` function.
 
     It is linear: each call that appends returns the next one, and the one before is stale. Handles
-    are opaque: rows are reordered with `Store.share_prefix`, not by indexing, and rolled back with
-    `with_lengths`, not by going on with an older cache.
+    are opaque: rows are reordered with `Store.take_rows`, not by indexing, and rolled back with
+    `cut`, not by going on with an older cache.
 
     k, v: int32 [4], handles; lengths: int32 [S]; shape: (S, C, Hkv, D); dtype: of the elements.
     """
@@ -69,6 +69,15 @@ class StoredKVCache:
           InvalidArgumentError: lengths are not integers [S].
         """
         return dataclasses.replace(self, lengths=row_lengths(lengths, self.batch))
+
+    def cut(self, lengths: ArrayLike) -> StoredKVCache:
+        """Rows that keep their first `lengths` tokens: all that they have, where that is fewer.
+        What the engine has beyond goes when the row is next appended to.
+
+        Raises:
+          InvalidArgumentError: lengths are not integers [S].
+        """
+        return self.with_lengths(jnp.minimum(row_lengths(lengths, self.batch), self.lengths))
 
     def with_handles(
         self, handles: tuple[np.ndarray, np.ndarray], lengths: jax.Array | np.ndarray

@@ -26,6 +26,8 @@ class StoreStats:
     """over the link between host and devices, where there is one: queries, results, what is written
     and what is fetched; with `kv_over_link` what is read and written"""
     bytes_appended: int
+    bytes_copied: int
+    """in host memory, of newest tokens, where rows go on from one another"""
     n_reads: int
     n_writes: int
     n_write_retries: int

@@ -112,6 +112,10 @@ def test_overwrite(run: Run):
         (["--store", "memory:", "--share-prefixes"], "share_prefixes was none and is True"),
         (["--store", "memory:", "--pipeline", "ans"], "pipeline was none and is ans"),
         (["--store", "memory:", "--interval-tokens", "16"], "interval_tokens was none and is 16"),
+        (
+            ["--speculative", '{"method": "ngram", "num_speculative_tokens": 5}'],
+            "speculative was none and is 5,4,2",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -283,6 +287,10 @@ def test_bad_options(refused: Callable[..., str]):
     assert "--dtype" in refused("--dtype", "int8")
     assert "it needs --store" in refused("--interval-tokens", "16")
     assert "--progress" in refused("--progress", "loud")
+    assert "--speculative is no JSON" in refused("--speculative", "ngram")
+    assert "no setting 'k'" in refused(
+        "--speculative", '{"method": "ngram", "num_speculative_tokens": 3, "k": 3}'
+    )
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "/dev/null", "socket", "long"])

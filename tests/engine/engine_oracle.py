@@ -71,6 +71,10 @@ class PlainCache:
                 self.v[row, begin : begin + n] = v[b, :n]
                 self.lengths[row] = begin + n
 
+    def take_rows(self, order, lengths) -> None:
+        self.k, self.v = self.k[order], self.v[order]
+        self.lengths = np.array(lengths)[order]
+
     def attend(self, q, rows, position, length, scale, window=0, softcap=0.0):
         _, n_tokens, heads, _ = q.shape
         out, lse = np.zeros(q.shape), np.full(q.shape[:3], -np.inf)

@@ -69,6 +69,11 @@ class Both:
             version = s.share_prefix(caches[layer], self.versions[layer], source, rows, n_tokens)
         self.versions[layer] = version
 
+    def take(self, layer, order, lengths):
+        for s, caches in zip(self.stores, self.caches, strict=True):
+            version = s.take_rows(caches[layer], self.versions[layer], order, lengths)
+        self.versions[layer] = version
+
     def read(self, layer, row, begin, end):
         results = [
             s.read(caches[layer], row, begin, end)
@@ -93,7 +98,7 @@ def test_random_programs(open_store, kind, kv_dtype):
         length = lengths[layer]
         rows = int32(rng.permutation(ROWS)[: rng.integers(1, ROWS + 1)])
         match rng.choice(["append", "start", "wait", "writeback", "prefetch", "rare"],
-                         p=[0.4, 0.2, 0.18, 0.1, 0.08, 0.04]):  # fmt: skip
+                         p=[0.39, 0.2, 0.18, 0.1, 0.08, 0.05]):  # fmt: skip
             case "append":
                 n = int(rng.choice([1, 1, 1, 2, 15, 40]))
                 cut = rng.choice([0, 0, 0, 0, 0, 0, 3, 20, 200], len(rows))
@@ -117,7 +122,7 @@ def test_random_programs(open_store, kind, kv_dtype):
                 store.prefetch(both.caches[0][layer], rows, length[rows], 1 << 16)
             case "rare":
                 source = int(rng.integers(ROWS))
-                match rng.integers(3):
+                match rng.integers(4):
                     case 0:
                         others = int32([row for row in rows if row != source])
                         n_tokens = int(rng.integers(0, length[source] + 1))
@@ -128,6 +133,10 @@ def test_random_programs(open_store, kind, kv_dtype):
                         both.read(layer, source, begin, end)
                     case 2:
                         store.flush()
+                    case 3:
+                        order = int32(rng.integers(0, ROWS, ROWS))
+                        both.take(layer, order, length)
+                        length[:] = length[order]
     while both.started:
         both.wait(0)
     for layer in range(LAYERS):

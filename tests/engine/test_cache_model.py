@@ -1,4 +1,5 @@
-"""Sequences of appends, cuts, shares and attention on every device kind, against arrays."""
+"""Sequences of appends, cuts, shares, rows that go on from others and attention, on every device
+kind, against arrays."""
 
 import dataclasses
 
@@ -31,6 +32,7 @@ class Step:
     cut: list[int]  # tokens dropped from each row first
     n_tokens: int
     shares: tuple[int, int, float] | None  # before that: from a row, with a row, this part of it
+    takes: list[int] | None  # before that: the row that each goes on from
 
 
 @st.composite
@@ -46,7 +48,8 @@ def steps(draw) -> Step:
             lambda share: share[0] != share[1]
         )
     )
-    return Step(rows, n_new, cut, n_tokens, shares)
+    takes = draw(st.none() | st.lists(st.integers(0, ROWS - 1), min_size=ROWS, max_size=ROWS))
+    return Step(rows, n_new, cut, n_tokens, shares, takes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,6 +73,7 @@ def test_sequences(open_store, kind, dtype, heads, head_dim, tile_tokens, sequen
     (cache,) = store.create_caches(1, ROWS, CAPACITY, n_kv, head_dim, dtype, tile_tokens)
     model, version = PlainCache.empty(ROWS, CAPACITY, n_kv, head_dim, dtype), 0
     for step in sequence:
+        version = take(store, cache, version, model, step)
         version = share(store, cache, version, model, step)
         k, v = (normal(rng, (len(step.rows), step.n_tokens, n_kv, head_dim), dtype) for _ in "kv")
         start = np.maximum(model.lengths[step.rows] - step.cut, 0)
@@ -84,6 +88,23 @@ def test_sequences(open_store, kind, dtype, heads, head_dim, tile_tokens, sequen
         np.testing.assert_array_equal(k, bits(model.k[row, begin:end]))
         np.testing.assert_array_equal(v, bits(model.v[row, begin:end]))
     store.close()
+
+
+def take(store, cache, version, model, step: Step) -> int:
+    """Of rows that several go on from, fewer tokens where the step cuts rows, too."""
+    if step.takes is None:
+        return version
+    order = np.array(step.takes)
+    n_takers = np.bincount(order, minlength=ROWS)
+    lengths = np.maximum(model.lengths - np.where(n_takers > 1, max(step.cut), 0), 0)
+    args = (cache, version, int32(order), int32(lengths))
+    n_devices = len(store.devices())
+    if ((order - np.arange(ROWS)) * model.k.shape[2] % n_devices).any():
+        with pytest.raises(InvalidArgumentError, match="different devices"):
+            store.take_rows(*args)
+        return version
+    model.take_rows(order, lengths)
+    return store.take_rows(*args)
 
 
 def share(store, cache, version, model, step: Step) -> int:

@@ -165,6 +165,14 @@ def run_batch(
             "template if not given.",
         ),
     ] = None,
+    speculative: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="Verify several tokens at a time where answers repeat what stands before: "
+            '{"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}.',
+        ),
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -229,6 +237,7 @@ def run_batch(
             limit,
             compilation_cache,
             None if tool_call_parser is None else tool_call_parser.value,
+            speculative,
         )
     )
     raise typer.Exit(code)

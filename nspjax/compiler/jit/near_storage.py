@@ -52,8 +52,8 @@ def near_storage(
     `StoredWeight` (from `Store.put_weight`) where it expects an array. A model that was not written
     for nspjax gets `StoredArray`s (from `Store.kv_pair`) where it expects its arrays of keys and
     values, and `raise-attention` in the pipeline. `fn` may hold its caches in `lax.while_loop`,
-    `lax.scan`, `lax.cond` and nested functions; only `ops.cached_attention` may use their k and v.
-    Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
+    `lax.scan`, `lax.cond` and nested functions; only `cached_attention` and `KVCache.take_rows` may
+    use their k and v. Put `jax.jit(..., donate_argnums=...)` around the result to donate arguments.
 
     Args:
       fn: takes and returns pytrees of arrays, numbers and KVCaches, all positional or by keyword.

@@ -264,6 +264,7 @@ class _Calls:
 
 _CALLS = {
     nsp.APPEND.name: _Calls._append,
+    nsp.TAKE_ROWS.name: _Calls._nothing,
     nsp.WRITEBACK.name: _Calls._write_back,
     nsp.PREFETCH.name: _Calls._prefetch,
     nsp.ATTEND.name: _Calls._attend_start,

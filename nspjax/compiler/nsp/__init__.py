@@ -36,5 +36,6 @@ from nspjax.compiler.nsp.ops import LOAD_AHEAD as LOAD_AHEAD
 from nspjax.compiler.nsp.ops import OPS as OPS
 from nspjax.compiler.nsp.ops import PREFETCH as PREFETCH
 from nspjax.compiler.nsp.ops import READS as READS
+from nspjax.compiler.nsp.ops import TAKE_ROWS as TAKE_ROWS
 from nspjax.compiler.nsp.ops import WRITEBACK as WRITEBACK
 from nspjax.compiler.nsp.ops import X_CACHE as X_CACHE

@@ -6,19 +6,19 @@ import itertools
 from collections.abc import Iterable
 
 from nspjax.compiler import mlir
+from nspjax.compiler.nsp.cache_flow import has_cache_mark
 from nspjax.compiler.nsp.edges import RETURNS, Edges
 from nspjax.compiler.nsp.single_use import are_alternatives, is_before, is_repeated, uses_up
 from nspjax.errors import OffloadError
-from nspjax.ops.attention import CACHED_ATTENTION
 
 _ROLL_BACK = (
-    "a cache in a store is linear: go on with the one that cached_attention returned; to undo what "
-    "it appended, give that one the old lengths: new.with_lengths(old.lengths)"
+    "a cache in a store is linear: go on with the one that the last call returned; to undo what "
+    "cached_attention appended, give that one the old lengths: new.cut(old.lengths)"
 )
 
 
 def check_used_once(module: mlir.Module, caches: Iterable[mlir.Value]) -> None:
-    """Refuse a function that goes on with a cache from before a cached_attention; in memory that is
+    """Refuse a function that goes on with a cache from before a mark that has it; in memory that is
     another copy, in a store there is one.
 
     Raises:
@@ -52,9 +52,9 @@ def check_used_once(module: mlir.Module, caches: Iterable[mlir.Value]) -> None:
 
 
 def _takes(op: mlir.Operation, _: int) -> bool:
-    return mlir.composite_name(op) == CACHED_ATTENTION
+    return has_cache_mark(op)
 
 
 def _what(op: mlir.Operation) -> str:
-    name = "cached_attention" if mlir.composite_name(op) == CACHED_ATTENTION else op.name
+    name = (mlir.composite_name(op) or op.name).removeprefix("nspjax.")
     return f"{name} at {mlir.source_line(op)}"

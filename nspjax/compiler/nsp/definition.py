@@ -32,13 +32,13 @@ class Effect(enum.Enum):
 
     NONE = enum.auto()
     """it has no cache"""
-    APPENDS = enum.auto()
+    CHANGES = enum.auto()
     """it uses the handle up and gives that of the next version"""
     READS = enum.auto()
-    """it uses the handle up and gives one as good: reads and appends are in one order"""
+    """it uses the handle up and gives one as good: reads and changes are in one order"""
     LOOKS = enum.auto()
-    """it does not use the handle up; where it gives `done`, it must come before the append that
-    makes the handle stale"""
+    """it does not use the handle up; where it gives `done`, it must come before what makes
+    the handle stale"""
 
 
 class Stage(enum.IntEnum):
@@ -58,9 +58,9 @@ class Stage(enum.IntEnum):
 class Tensor:
     """The type of an operand or a result.
 
-    axes: a letter for each. The same letter is the same size in all of an operation, H and D are
-    the heads of its cache and their size, a digit is that size; None: anything. turned_by: the
-    attribute, a bool, that says that the axes are in the other order.
+    axes: a letter for each. The same letter is the same size in all of an operation, S, H and D
+    are the rows and heads of its cache and the heads' size, a digit is that size; None: anything.
+    turned_by: the attribute, a bool, that says that the axes are in the other order.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Op:
 
     @property
     def gives_handle(self) -> bool:
-        return self.effect in (Effect.APPENDS, Effect.READS)
+        return self.effect in (Effect.CHANGES, Effect.READS)
 
     @property
     def is_ordered(self) -> bool:
@@ -207,7 +207,7 @@ class Op:
         """Of axes, as far as attributes say."""
         sizes = {item.axis: values[item.name] for item in self.attributes if item.axis is not None}
         if CACHE_SHAPE in values:
-            sizes |= {"H": values[CACHE_SHAPE][2], "D": values[CACHE_SHAPE][3]}
+            sizes |= dict(zip("SHD", (values[CACHE_SHAPE][i] for i in (0, 2, 3)), strict=True))
         return sizes
 
     def _check_types(

@@ -29,10 +29,10 @@ def taker(handle: Handle, block: mlir.Block) -> mlir.Operation | None:
     return None
 
 
-def next_append(handle: Handle, block: mlir.Block) -> mlir.Operation | None:
-    """The append, in a block, that makes a handle stale. Reads leave it good."""
+def next_change(handle: Handle, block: mlir.Block) -> mlir.Operation | None:
+    """What makes a handle stale, in a block: an append, say. Reads leave it good."""
     user = taker(handle, block)
-    while user is not None and nsp.kind(user) is not nsp.APPEND:
+    while user is not None and (kind := nsp.kind(user)) and kind.effect is nsp.Effect.READS:
         user = taker(nsp.next_handle(user), block)
     return user
 

@@ -118,17 +118,17 @@ def _check_held(ops: list[mlir.Operation]) -> None:
 
 
 def _check_looks(block: mlir.Block, ops: list[mlir.Operation]) -> None:
-    looks = [op for op in ops if _must_come_before_appends(op)]
+    looks = [op for op in ops if _must_come_before_changes(op)]
     if not looks:
         return
     found = Dependence.of(block)
     for op in looks:
-        append = handles.next_append(nsp.handle(op), block)
-        if append is not None and not found.needs_any(found.index[append], 1 << found.index[op]):
-            raise _refused(op, f"has a handle that {_named(append)} may have made stale by then")
+        change = handles.next_change(nsp.handle(op), block)
+        if change is not None and not found.needs_any(found.index[change], 1 << found.index[op]):
+            raise _refused(op, f"has a handle that {_named(change)} may have made stale by then")
 
 
-def _must_come_before_appends(op: mlir.Operation) -> bool:
+def _must_come_before_changes(op: mlir.Operation) -> bool:
     kind = nsp.kind(op)
     return kind is not None and kind.effect is nsp.Effect.LOOKS and kind.is_ordered
 

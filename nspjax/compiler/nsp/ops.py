@@ -59,7 +59,7 @@ APPEND = Op(
     ),
     _HANDLES,
     (Attribute("hold", bool, False), *_CACHE),
-    effect=Effect.APPENDS,
+    effect=Effect.CHANGES,
     since=Stage.OFFLOADED,
     costs=traffic.appended,
 )
@@ -99,6 +99,17 @@ ATTEND_WAIT = Op(
     costs=traffic.waited,
 )
 """Waits for what nsp.attend_start began."""
+
+TAKE_ROWS = Op(
+    "nsp.take_rows",
+    (*_HANDLES, Tensor("order", "S"), Tensor("length", "S")),
+    _HANDLES,
+    _CACHE,
+    effect=Effect.CHANGES,
+    since=Stage.OFFLOADED,
+)
+"""Row i goes on as row order[i], which had `length` tokens. Nothing crosses the link
+or is read or written: rows share full tiles, and what is copied of tails is in host memory."""
 
 PREFETCH = Op(
     "nsp.prefetch",
@@ -181,6 +192,7 @@ OPS: dict[str, Op] = {
     op.name: op
     for op in (
         APPEND,
+        TAKE_ROWS,
         ATTEND,
         ATTEND_START,
         ATTEND_WAIT,

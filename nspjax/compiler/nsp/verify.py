@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.nsp import Stage
+from nspjax.compiler.nsp.cache_flow import has_cache_mark
 from nspjax.errors import CompilerError
-from nspjax.ops.attention import CACHED_ATTENTION
 
 
 class Verifier:
@@ -26,7 +26,7 @@ class Verifier:
           that they have there. So are the engine's calls by name.
         - Each may stand in a module from its stage on: nsp.attend when caches are offloaded,
           nsp.prefetch when the module is scheduled.
-        - When caches are offloaded no mark of a cached attention is left.
+        - When caches are offloaded no mark that has a cache is left.
         - When it is lowered no operation of the dialect is left.
 
         stage: None where no pass has said how far it brought the module.
@@ -74,7 +74,7 @@ def _check_stage(op: mlir.Operation, stage: Stage | None) -> None:
 
 
 def _check_no_mark(op: mlir.Operation, stage: Stage) -> None:
-    if mlir.composite_name(op) == CACHED_ATTENTION:
+    if has_cache_mark(op):
         raise _refused(op, f"is left in a module that is {_text(stage)}: offload-kv comes first")
 
 

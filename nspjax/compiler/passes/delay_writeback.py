@@ -99,7 +99,7 @@ class DelayWriteback:
             after=order,
         )
         done = nsp.result(writeback, "done")
-        stales = handles.next_append(current, append.block)
+        stales = handles.next_change(current, append.block)
         if stales is not None:
             after.setdefault(stales, []).append(done)
         return done

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.nsp.cache_flow import cache_values
+from nspjax.compiler.nsp.cache_flow import cache_marks, cache_of, cache_values
 from nspjax.compiler.nsp.cache_use import check_used_once
-from nspjax.ops.attention import CACHED_ATTENTION
 from nspjax.ops.blockwise import blockwise_attention, merge_partials
+from nspjax.ops.rows import TAKE_ROWS
 from nspjax.runtime.handle import HANDLE_INTEGERS
 
 Cache = dict[str, Any]
@@ -27,28 +27,44 @@ class OffloadKV:
     One new token a row (decode): it is appended, then the store attends over all. Several
     (prefill, extension): the store attends over what it held before, the compute device over the
     new tokens, and the two partial results are merged by log-sum-exp; HILOS (arXiv 2502.09921)
-    likewise keeps prefill attention on the compute device.
+    likewise keeps prefill attention on the compute device. A KVCache.take_rows becomes an
+    nsp.take_rows.
     """
 
     name: ClassVar[str] = "offload-kv"
     stage: ClassVar[nsp.Stage] = nsp.Stage.OFFLOADED
 
     def run(self, module: mlir.Module) -> mlir.Module:
-        marks = mlir.composites(module, CACHED_ATTENTION)
-        caches = [mlir.tensor(mark.operands[3]) for mark in marks]
+        marks = cache_marks(module)
+        caches = [mlir.tensor(cache_of(mark)) for mark in marks]
         handle = mlir.tensor_type((HANDLE_INTEGERS,), "i32", module.context)
-        values = cache_values(module, marks)
+        values = cache_values(module)
         check_used_once(module, values)
         for value in values:
             value.set_type(handle)
         mlir.mark_cache_arguments(module, ())  # they are handles now
         for mark, (shape, element) in zip(marks, caches, strict=True):
-            n_tokens = mlir.tensor(mark.operands[0])[0][1]
-            cache: Cache = {"cache_shape": shape, "cache_dtype": element}
-            (_decode if n_tokens == 1 else _extend)(module, mark, cache)
+            _rewrite(module, mark, {"cache_shape": shape, "cache_dtype": element})
         mlir.update_function_types(module)
         mlir.remove_unused_functions(module)
         return module
+
+
+def _rewrite(module: mlir.Module, mark: mlir.Operation, cache: Cache) -> None:
+    if mlir.composite_name(mark) == TAKE_ROWS:
+        _take_rows(mark, cache)
+    elif mlir.tensor(mark.operands[0])[0][1] == 1:
+        _decode(module, mark, cache)
+    else:
+        _extend(module, mark, cache)
+
+
+def _take_rows(mark: mlir.Operation, cache: Cache) -> None:
+    handle_k, handle_v, order, lengths = mark.operands
+    taken = nsp.TAKE_ROWS.build(
+        mlir.Builder(mark), handle=(handle_k, handle_v), order=order, length=lengths, **cache
+    )
+    mlir.replace(mark, list(nsp.next_handle(taken)))
 
 
 def _decode(module: mlir.Module, mark: mlir.Operation, cache: Cache) -> None:

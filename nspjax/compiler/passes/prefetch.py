@@ -107,7 +107,7 @@ class _Layers:
             after=before,
         )
         done = nsp.result(prefetch, "done")
-        stales = handles.next_append(handle, anchor.block)
+        stales = handles.next_change(handle, anchor.block)
         if stales is not None:
             at = self.found.index[stales]
             if not self.found.ancestors[at] & 1 << read:

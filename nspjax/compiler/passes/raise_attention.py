@@ -92,7 +92,7 @@ def _check_stored_caches(module: mlir.Module, report: RaiseReport) -> None:
       OffloadError: one is not; says what broke the match.
     """
     try:
-        cache_values(module, mlir.composites(module, CACHED_ATTENTION))
+        cache_values(module)
     except OffloadError as error:
         why = (
             "; ".join(dict.fromkeys(report.left))

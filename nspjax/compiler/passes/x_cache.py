@@ -10,6 +10,7 @@ from nspjax.compiler.passes.options import check_whole
 from nspjax.compiler.x_cache.finding import is_of_a_layer, layers_of
 from nspjax.compiler.x_cache.fraction import AUTO, auto_share, checked_fraction, rows_with_x
 from nspjax.compiler.x_cache.rewriting import Layers
+from nspjax.errors import OffloadError
 from nspjax.ops.projection import PROJECT_KV
 
 
@@ -26,6 +27,9 @@ class XCache:
     What a model does between project_kv and cached_attention may depend, beside X, on the lengths
     of the caches, which are taken for the tokens' positions, and on weights: all arguments of the
     program but single integers count as such.
+
+    Rows whose X is kept cannot be taken for others: a program with take_rows is refused, or left as
+    it is where the fraction is `auto`.
     """
 
     name: ClassVar[str] = "x-cache"
@@ -49,9 +53,18 @@ class XCache:
 
     def run(self, module: mlir.Module) -> mlir.Module:
         appends = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.APPEND]
+        takes = [op for op in mlir.operations(module) if nsp.kind(op) is nsp.TAKE_ROWS]
+        if takes and self.fraction == AUTO:
+            return module
         share = auto_share(module) if self.fraction == AUTO else float(self.fraction)
         if not any(rows_with_x(share, nsp.cache_shape(op)[0]) for op in appends):
             return module
+        if takes:
+            raise OffloadError(
+                "x-cache keeps X for the last rows of a cache, K and V for the others, and "
+                f"take_rows at {mlir.source_line(takes[0])} may take one kind of row for the "
+                "other: leave x-cache out of the pipeline, or say x-cache{fraction=0}"
+            )
         mlir.inline_calls(module, needed=is_of_a_layer, keep={PROJECT_KV})
         mlir.merge_equal(module)
         layers = Layers(module, self.chunk_tokens)

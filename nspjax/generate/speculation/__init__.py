@@ -1,0 +1,1 @@
+"""Speculation: tokens that an answer may go on with, verified several at a time."""
