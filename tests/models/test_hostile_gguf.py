@@ -86,7 +86,9 @@ def test_headers_made_to_harm(tmp_path: Path, case: str) -> None:
     path.write_bytes(CASES[case])
     tracemalloc.start()
     try:
-        assert str(path) in refusal(path, load_config)
+        message = refusal(path, load_config)
+        assert str(path) in message
+        assert "general.architecture" not in message  # the header itself is refused
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -107,6 +109,15 @@ def test_a_file_that_is_cut_anywhere(tmp_path: Path, whole: bytes) -> None:
         path = tmp_path / "cut.gguf"
         path.write_bytes(whole[:n_bytes])
         assert "cut.gguf" in refusal(path)
+
+
+def test_a_file_without_its_last_bytes(tmp_path: Path, whole: bytes) -> None:
+    """Told by the header, before anything is loaded."""
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(whole[:-33])
+    assert f"has {len(whole) - 33} bytes, but 'blk.1.attn_v.weight' takes" in refusal(
+        path, load_config
+    )
 
 
 def test_a_file_that_is_damaged_anywhere(tmp_path: Path, whole: bytes) -> None:

@@ -52,7 +52,7 @@ def gguf_tokenizer(header: GgufHeader) -> PreTrainedTokenizerBase:
       Exception: whatever transformers raises at a description that it cannot follow.
     """
     from transformers import PreTrainedTokenizerFast
-    from transformers.integrations.gguf import convert_gguf_tokenizer
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
     architecture = header.metadata["general.architecture"]
     described = {

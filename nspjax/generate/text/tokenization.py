@@ -103,12 +103,15 @@ def _loaded(
 
 def why_missing(checkpoint: Path | None) -> str:
     """Why `load_tokenizer` gave None, and what to do about it."""
-    in_gguf = checkpoint is not None and is_gguf(checkpoint)
-    if in_gguf and not has_tokenizer(read_header(checkpoint)):
-        return f"{checkpoint} holds no tokenizer: give token ids"
-    if in_gguf or (checkpoint is not None and _has_vocabulary(checkpoint)):
+    if checkpoint is not None and is_gguf(checkpoint):
+        there = has_tokenizer(read_header(checkpoint))
+        missing = f"{checkpoint} holds no tokenizer: give token ids"
+    else:
+        there = checkpoint is not None and _has_vocabulary(checkpoint)
+        missing = "the model has no tokenizer.json: give token ids"
+    if there:
         return "text needs the package transformers: pip install 'nspjax[hf]', or give token ids"
-    return "the model has no tokenizer.json: give token ids"
+    return missing
 
 
 def chosen_tokenizer(

@@ -120,7 +120,6 @@ class _Reader:
         element, count = self._integer("<I"), self._integer("<Q")
         if element != _STRING:
             return self._array(element, count)
-        self._check_room(8 * count)
         return [self._text() for _ in range(count)]
 
     def _array(self, kind: int, count: int) -> np.ndarray:
