@@ -26,7 +26,7 @@ pytest.importorskip("llguidance", reason="needs the extra structured")
 
 LINES = (Path(__file__).parent / "json_schemas.jsonl").read_text().splitlines()
 SCHEMAS = {line["name"]: line["schema"] for line in map(json.loads, LINES)}
-FORMAT = jsonschema.FormatChecker()
+FORMAT = jsonschema.FormatChecker(["uuid", "ipv4", "email"])  # Python knows no year 0
 MOST_TOKENS = 2000
 
 
