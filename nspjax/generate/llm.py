@@ -11,15 +11,12 @@ from jax.typing import DTypeLike
 
 from nspjax.errors import InvalidArgumentError, RequestError
 from nspjax.generate.answer import Answer
-from nspjax.generate.beams.records import (
-    BeamSearchOutput,
-    BeamSearchParams,
-    BeamSearchSequence,
-)
-from nspjax.generate.beams.search import BeamSearch, Found
+from nspjax.generate.beams.records import BeamSearchOutput, BeamSearchParams
+from nspjax.generate.beams.search import BeamSearch, Found, sequence_of
 from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.jax_settings import check_settings, pinned_settings
 from nspjax.generate.kv_format import KVFormat
+from nspjax.generate.llm_settings import check_at_least_one, checked_pipeline, context_tokens
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.offloaded_weights import OffloadedWeights
 from nspjax.generate.outputs import (
@@ -37,7 +34,7 @@ from nspjax.generate.speculation.history import TokenHistory
 from nspjax.generate.speculation.settings import NgramSpeculation
 from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text.chat_template import ChatTemplate
-from nspjax.generate.text.tokenization import chosen_tokenizer, decode, encode
+from nspjax.generate.text.tokenization import chosen_tokenizer, encode
 from nspjax.generate.tools.model_tools import ModelTools
 from nspjax.models import Decoder, load_config, resolve_checkpoint
 
@@ -118,15 +115,10 @@ class LLM:
         steps_per_call: int = 32,
     ) -> None:
         check_settings()
-        for name, value in (("max_num_seqs", max_num_seqs), ("steps_per_call", steps_per_call)):
-            if value < 1:
-                raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
-        pipeline = _checked_pipeline(pipeline, in_store=store is not None)
-        if share_prefixes and pipeline is not None and pipeline.may_keep_x:
-            raise InvalidArgumentError(
-                "share_prefixes shares keys and values, and x-cache keeps X in their place: take "
-                "one of the two, or x-cache{fraction=0}"
-            )
+        check_at_least_one(max_num_seqs=max_num_seqs, steps_per_call=steps_per_call)
+        pipeline = checked_pipeline(
+            pipeline, in_store=store is not None, share_prefixes=share_prefixes
+        )
         speculation = None if speculative is None else NgramSpeculation.of(speculative)
         if interval_tokens is None and pipeline is not None:
             interval_tokens = pipeline.writeback_interval_tokens
@@ -141,7 +133,7 @@ class LLM:
             self.tokenizer, no_tokenizer = chosen_tokenizer(tokenizer, None)
             decoder = self._offloaded.replace(model)
         self.config = decoder.config
-        self.max_model_len = _context(max_model_len, self.config.max_position_tokens)
+        self.max_model_len = context_tokens(max_model_len, self.config.max_position_tokens)
         self.tools: ModelTools | None = None
         """How the model writes tool calls; None without a tokenizer."""
         self._chat_template = self._grammars = None
@@ -232,7 +224,10 @@ class LLM:
             found = self._search(params, [request.token_ids for request in prepared])
         return [
             BeamSearchOutput(
-                tuple(self._sequence(request.token_ids, params, *each) for each in of_prompt)
+                tuple(
+                    sequence_of(request.token_ids, each, params, self.tokenizer)
+                    for each in of_prompt
+                )
             )
             for request, of_prompt in zip(prepared, found, strict=True)
         ]
@@ -241,20 +236,6 @@ class LLM:
     def _search(self, params: BeamSearchParams, prompts: Sequence[Sequence[int]]) -> list[Found]:
         search = BeamSearch(self._runner, self._plan, params, self._reader.end_tokens)
         return list(search.run(prompts))
-
-    def _sequence(
-        self,
-        prompt: tuple[int, ...],
-        params: BeamSearchParams,
-        tokens: list[int],
-        cum_logprob: float,
-        ended: bool,
-    ) -> BeamSearchSequence:
-        if ended and not params.include_stop_str_in_output:
-            tokens = tokens[:-1]
-        all_tokens = (*prompt, *tokens)
-        text = "" if self.tokenizer is None else decode(self.tokenizer, all_tokens)
-        return BeamSearchSequence(all_tokens, cum_logprob, text, "stop" if ended else "length")
 
     def validate(self, request: Request) -> tuple[int, ...]:
         """The prompt's token ids, once it is sure that the request can be served.
@@ -285,8 +266,8 @@ class LLM:
         add_special_tokens: let the tokenizer add BOS and the like; most templates write them.
 
         Returns the text under "prompt", and under "prompt_token_ids" its tokens, which are not
-        those that the text alone would get. The template runs in a
-        process of its own, within limits (see `nspjax.generate.text.chat_process`).
+        those that the text alone would get. The template runs in a process of its own, within
+        limits (see `nspjax.generate.limited_process`).
 
         Raises:
           RequestError: the checkpoint has no chat template or tokenizer, or the template refuses
@@ -373,24 +354,3 @@ class LLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _context(max_model_len: int | None, model_limit: int) -> int:
-    if max_model_len is None:
-        return model_limit
-    if not 2 <= max_model_len <= model_limit:
-        raise InvalidArgumentError(
-            f"max_model_len must be from 2 to the model's context of {model_limit} tokens, "
-            f"got {max_model_len}"
-        )
-    return max_model_len
-
-
-def _checked_pipeline(pipeline: str | Pipeline | None, *, in_store: bool) -> Pipeline | None:
-    if pipeline is None:
-        return None
-    if not in_store:
-        raise InvalidArgumentError(f"pipeline={str(pipeline)!r} needs a store: give store=")
-    from nspjax.compiler import Pipeline
-
-    return Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline

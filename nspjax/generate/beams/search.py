@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,16 @@ import numpy as np
 
 from nspjax.errors import InvalidArgumentError, NotFiniteError
 from nspjax.generate.answer import Answer
-from nspjax.generate.beams.records import BeamSearchParams
+from nspjax.generate.beams.records import BeamSearchParams, BeamSearchSequence
 from nspjax.generate.beams.steps import Beams, BeamSettings, first_beams
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import first_asked, prefill_rows
 from nspjax.generate.prefill_plan import PrefillPlan
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.text.tokenization import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Found = list[tuple[list[int], float, bool]]
 """Sequences: generated tokens, sum of log-probabilities, whether an end token ended it."""
@@ -42,6 +47,21 @@ def groups_of_rows(n_rows: int, width: int, alike: Callable[[int, int], bool]) -
             f"LLM has {most} such rows: raise max_num_seqs, now {n_rows}"
         )
     return groups
+
+
+def sequence_of(
+    prompt: tuple[int, ...],
+    found: tuple[list[int], float, bool],
+    params: BeamSearchParams,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> BeamSearchSequence:
+    """What is told of a sequence that was found."""
+    tokens, cum_logprob, ended = found
+    if ended and not params.include_stop_str_in_output:
+        tokens = tokens[:-1]
+    all_tokens = (*prompt, *tokens)
+    text = "" if tokenizer is None else decode(tokenizer, all_tokens)
+    return BeamSearchSequence(all_tokens, cum_logprob, text, "stop" if ended else "length")
 
 
 class BeamSearch:
