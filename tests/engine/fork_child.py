@@ -199,6 +199,8 @@ def api(directory):
             "current": lambda: store.current(cache),
             "check_row": lambda: store.check_row(cache, 0),
             "share_prefix": lambda: store.share_prefix(cache, 0, [0], 10),
+            "take_rows": lambda: store.take_rows(cache, [0]),
+            "cut": lambda: store.cut(cache, [0]),
             "save_prefix": lambda: store.save_prefix(directory / "p2", [cache], 0, model="m"),
             "load_prefix": lambda: store.load_prefix(directory / "prefix", [cache], 0, model="m"),
             "save_trace": lambda: store.save_trace(directory / "trace"),
