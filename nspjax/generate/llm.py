@@ -211,7 +211,8 @@ class LLM:
 
         Raises:
           RequestError: one of the prompts cannot be served (says which); nothing has run then.
-          InvalidArgumentError: more beams than rows; or the pipeline keeps X.
+          InvalidArgumentError: more beams than rows.
+          OffloadError: the pipeline keeps X.
           NotFiniteError: the logits of a beam are not finite.
         """
         if not isinstance(params, BeamSearchParams):

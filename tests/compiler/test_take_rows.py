@@ -29,7 +29,8 @@ def beams(weights, x, caches, orders, cuts, n_steps, *, takes_first):
     """
 
     def take(i, x, caches):
-        caches = [c.take_rows(orders[i]).cut(c.lengths[orders[i]] - cuts[i]) for c in caches]
+        kept = jnp.maximum(caches[0].lengths[orders[i]] - cuts[i], 0)
+        caches = [c.take_rows(orders[i]).cut(kept) for c in caches]
         return x[orders[i]], caches
 
     def step(carry):

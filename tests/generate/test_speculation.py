@@ -1,5 +1,7 @@
 """Speculation by n-gram lookup: the same answers, in fewer steps."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,9 +88,6 @@ def test_greedy_answers_do_not_change():
         None,
         pytest.param("ans+writeback", marks=pytest.mark.slow),
         pytest.param("hilos", marks=pytest.mark.slow),
-        pytest.param(
-            "offload-kv,x-cache{fraction=0.5},split-attention,lower-to-ffi", marks=pytest.mark.slow
-        ),
     ],
 )
 def test_in_a_store(pipeline, tmp_path):
@@ -99,6 +98,19 @@ def test_in_a_store(pipeline, tmp_path):
         got, stats = answers(model, PROMPTS, speculative=NGRAM, store=store, pipeline=pipeline)
     assert [list(answer) for answer in got] == expected
     assert stats.accepted_draft_tokens > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("speculative", [None, NGRAM])
+def test_where_rows_keep_x(speculative):
+    """A real decoder, in memory and with X kept for half of its rows."""
+    model = Path(__file__).parents[1] / "models" / "goldens" / "llama"
+    prompts, options = PROMPTS[:2], {"dtype": "float32", "max_model_len": 64}
+    expected, _ = answers(model, prompts, **options)
+    with Store("memory:", host_memory="16MiB") as store:
+        pipeline = "offload-kv,x-cache{fraction=0.5},split-attention,lower-to-ffi"
+        options |= {"store": store, "pipeline": pipeline, "speculative": speculative}
+        assert answers(model, prompts, **options)[0] == expected
 
 
 def test_one_scan_for_all_that_is_verified(tmp_path):
