@@ -164,6 +164,37 @@ def test_a_stop_token_among_the_drafts(steps_per_call):
         assert stats.generated_tokens == n
 
 
+ASKS_MORE = {
+    "logprobs": {"logprobs": 2},
+    "penalties": {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "logprobs": 1},
+    "allowed tokens and a bias": {"allowed_token_ids": [*range(1, 30)], "logit_bias": {3: 2.0}},
+}
+
+
+@pytest.mark.parametrize("what", ASKS_MORE)
+def test_rows_that_ask_for_more(what):
+    """Their answers and logprobs, and their neighbours' answers, are as without speculation."""
+    model = without_positions()
+    more = SamplingParams(max_tokens=24, temperature=0, **ASKS_MORE[what])
+    params = [GREEDY, more, GREEDY, more, GREEDY]
+
+    def both(**options):
+        with LLM(model, tokenizer=None, max_num_seqs=4, **options) as llm:
+            outputs = llm.generate([{"prompt_token_ids": p} for p in PROMPTS], params)
+            return [out.outputs[0] for out in outputs], llm.stats()
+
+    expected, _ = both()
+    got, stats = both(speculative=NGRAM)
+    assert stats.accepted_draft_tokens > 0
+    for one, other in zip(expected, got, strict=True):
+        assert one.token_ids == other.token_ids
+        assert (one.logprobs is None) == (other.logprobs is None)
+        for a, b in zip(one.logprobs or (), other.logprobs or (), strict=True):
+            assert a.keys() == b.keys()
+            for token in a:
+                assert a[token].logprob == pytest.approx(b[token].logprob, abs=1e-4)
+
+
 def test_the_context_ends_among_the_drafts():
     config = TinyConfig(vocab_size=8, n_layers=1, max_position_tokens=21)
     model = ScriptedDecoder([1, 2, 3, 4, 5, 6, 7, 0], config)
