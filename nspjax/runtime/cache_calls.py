@@ -148,9 +148,11 @@ class CacheCalls:
         shape, bits = cache.shape, np.uint32 if cache.dtype.itemsize == 4 else np.uint16
         k, v = np.zeros(shape, bits), np.zeros(shape, bits)
         begins = self._engine.begins(cache_id)
-        for row, (begin, end) in enumerate(zip(begins, cache.lengths, strict=True)):
+        for row, (begin, end) in enumerate(
+            zip(begins, np.asarray(cache.lengths).tolist(), strict=True)
+        ):
             if begin < end:
-                read = self._engine.read(cache_id, row, begin, int(end))
+                read = self._engine.read(cache_id, row, begin, end)
                 k[row, begin:end], v[row, begin:end] = (part.view(bits) for part in read)
         keys, values = (jax.device_put(part.view(cache.dtype)) for part in (k, v))
         return KVCache(keys, values, jnp.array(cache.lengths, copy=True))

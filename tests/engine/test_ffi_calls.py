@@ -144,6 +144,7 @@ def right_calls(store) -> dict[str, Callable[[], Call]]:
             n_tokens=3, window=0, read_ahead=0,
         ),
         "x_cache": of("nspjax.x_cache", (), hh, n_heads=2, head_dim=16),
+        "take_rows": of("nspjax.take_rows", (rows[::-1], at), hh),
         "load": lambda: Call("nspjax.load", (weight,), (WEIGHT,), free=(0,)),
         "load_ahead": lambda: Call("nspjax.load_ahead", (weight,), (TOKEN,)),
     }  # fmt: skip

@@ -213,6 +213,7 @@ class Disturbed:
 
     def __init__(self, llm: LLM, event: Callable[[], None]):
         self.validate, self.chat_prompt = llm.validate, llm.chat_prompt
+        self.tools = llm.tools
         self._llm, self._event = llm, event
 
     def stream(self, requests):

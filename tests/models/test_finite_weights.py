@@ -11,7 +11,7 @@ import tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
-from test_load import MIXTRAL, mixtral_tensors
+from test_load_experts import MIXTRAL, mixtral_tensors
 
 import nspjax
 from nspjax.errors import CheckpointError

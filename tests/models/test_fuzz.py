@@ -11,7 +11,7 @@ import pytest
 import tiny_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_load import MIXTRAL
+from test_load_experts import MIXTRAL
 
 from nspjax.errors import CheckpointError
 from nspjax.models import load_config

@@ -108,7 +108,7 @@ def why_missing(checkpoint: Path | None) -> str:
         missing = f"{checkpoint} holds no tokenizer: give token ids"
     else:
         there = checkpoint is not None and _has_vocabulary(checkpoint)
-        missing = "the model has no tokenizer.json: give token ids"
+        missing = f"{checkpoint or 'the model'} has no tokenizer.json: give token ids"
     if there:
         return "text needs the package transformers: pip install 'nspjax[hf]', or give token ids"
     return missing
@@ -139,7 +139,7 @@ def chosen_tokenizer(
     if isinstance(asked, str | Path):
         tokenizer = load_tokenizer(Path(asked))
         if tokenizer is None:
-            raise CheckpointError(f"{asked} is no tokenizer: {why_missing(Path(asked))}")
+            raise CheckpointError(f"tokenizer={str(asked)!r}: {why_missing(Path(asked))}")
         return tokenizer, ""
     if not hasattr(asked, "apply_chat_template"):
         raise InvalidArgumentError(
