@@ -18,7 +18,7 @@ import jax
 
 import nspjax
 from nspjax.byte_size import format_bytes
-from nspjax.generate import Request
+from nspjax.generate import CompletionOutput, Request
 from nspjax.runtime import StoreStats
 
 ROOT = Path(__file__).parents[1]
@@ -88,11 +88,18 @@ def main(model: Path, directory: Path) -> None:
                 raise output.error
             prompt_tokens += len(output.prompt_token_ids)
             print(f"\n── {output.request_id}")
-            print(textwrap.indent(output.outputs[0].text.strip(), "  │ "), flush=True)
+            print(shown(output.outputs[0]), flush=True)
         print(f"\n{'─' * 78}")
         show(llm, store.stats(), len(requests), prompt_tokens)
     print(f"All in {time.perf_counter() - begin:.0f} s. A file of requests of your own:")
     print(f"  nspjax run-batch -i FILE -o answers.jsonl --model {model} --store {kv}")
+
+
+def shown(answer: CompletionOutput) -> str:
+    """Its lines, indented; … where it was cut."""
+    text = answer.text.strip() + (" …" if answer.finish_reason == "length" else "")
+    indents = {"initial_indent": "  │ ", "subsequent_indent": "  │ "}
+    return "\n".join(textwrap.fill(line, 78, **indents) for line in text.splitlines())
 
 
 def show(llm: nspjax.LLM, stored: StoreStats, n_requests: int, prompt_tokens: int) -> None:
