@@ -137,4 +137,13 @@ void check_row(const char* what, const Cache& cache, int64_t row) {
   fail(ErrorKind::kInvalidArgument, what, " row ", row, ": the cache has rows 0 to ", batch - 1);
 }
 
+void check_same_places(const char* what, const TileGeometry& geometry, int64_t from, const char* as,
+                       int64_t row) {
+  if (geometry.same_places(from, row)) return;
+  fail(ErrorKind::kInvalidArgument, what, " of row ", from, " ", as, " row ", row, ": with ",
+       geometry.shape().n_kv_heads, " KV heads on ", geometry.n_devices(),
+       " devices their heads lie on different devices; use rows that differ by a multiple of ",
+       geometry.n_devices());
+}
+
 }  // namespace nspjax

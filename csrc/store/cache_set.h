@@ -155,6 +155,9 @@ class CacheSet {
   // What a page run has of tokens, and the tail of those that it has not.
   void read_run(const Cache& cache, size_t run, int64_t row, TokenSpan tokens,
                 const TokenRun<std::byte>& into) REQUIRES(lane_.mutex);
+  // A tile of the tail for another row, whose heads lie as this one's.
+  TailTile copy_of_tail(const Cache& cache, int64_t row, const AlignedBuffer& tail)
+      REQUIRES(lane_.mutex);
   void read_into_tail(const Cache& cache, int64_t row, int64_t tile, std::byte* tail)
       REQUIRES(lane_.device_access);
 
@@ -171,5 +174,9 @@ class CacheSet {
 
 // Throws InvalidArgument where a cache has no such row. what: "read of", for the error.
 void check_row(const char* what, const Cache& cache, int64_t row);
+// Throws InvalidArgument where a row's heads are not on the devices of another's. what:
+// "take_rows", as: "with", for the error.
+void check_same_places(const char* what, const TileGeometry& geometry, int64_t from, const char* as,
+                       int64_t row);
 
 }  // namespace nspjax

@@ -4,8 +4,17 @@
 #include <set>
 
 #include "store/cache_set.h"
+#include "store/window.h"
 
 namespace nspjax {
+
+TailTile CacheSet::copy_of_tail(const Cache& cache, int64_t row, const AlignedBuffer& tail) {
+  const int64_t bytes = tail_tile_bytes(cache.geometry(), row);
+  const TailTile copy = new_tail_tile(cache.geometry(), row);
+  std::memcpy(copy->data(), tail.data(), static_cast<size_t>(bytes));
+  lane_.counters().copied_bytes += bytes;
+  return copy;
+}
 
 int32_t CacheSet::share_prefix(int32_t cache, int32_t version, int64_t from,
                                std::span<const int32_t> rows, int64_t n_tokens) {
@@ -13,11 +22,7 @@ int32_t CacheSet::share_prefix(int32_t cache, int32_t version, int64_t from,
   Cache& found = find_current(cache, version);
   const TileGeometry& geometry = found.geometry();
   const int64_t batch = geometry.shape().batch;
-  if (const int64_t window = geometry.shape().window_tokens; window > 0) {
-    fail(ErrorKind::kInvalidArgument, "share_prefix: the cache keeps the newest ", window,
-         " tokens of a row and writes over older ones, which rows can then not share; make it ",
-         "without window_tokens");
-  }
+  check_can_share("share_prefix", geometry.shape());
   check_row("share_prefix from", found, from);
   Row& source = found.row(from);
   if (n_tokens < 0 || n_tokens > source.length) {
@@ -30,33 +35,26 @@ int32_t CacheSet::share_prefix(int32_t cache, int32_t version, int64_t from,
       fail(ErrorKind::kInvalidArgument, "share_prefix with row ", row,
            ": give each of the cache's rows 0 to ", batch - 1, " once, and not row ", from);
     }
-    if (!geometry.same_places(from, row)) {
-      fail(ErrorKind::kInvalidArgument, "share_prefix of row ", from, " with row ", row, ": with ",
-           geometry.shape().n_kv_heads, " KV heads on ", geometry.n_devices(),
-           " devices their heads lie on different devices; use rows that differ by a multiple of ",
-           geometry.n_devices());
-    }
+    check_same_places("share_prefix", geometry, from, "with", row);
   }
 
   drain();
   const int64_t n_tiles = n_tokens / geometry.tile_tokens();
   write_held(found, from, n_tiles);
   const bool has_rest = n_tokens % geometry.tile_tokens() != 0;
-  const int64_t tail_bytes = tail_tile_bytes(found.geometry(), from);
   TailTile rest;
   if (has_rest) {
     rest = new_tail_tile(found.geometry(), from);
     if (source.has_in_tail(n_tiles)) {
-      std::memcpy(rest->data(), source.tail_tile(n_tiles), static_cast<size_t>(tail_bytes));
+      std::memcpy(rest->data(), source.tail_tile(n_tiles),
+                  static_cast<size_t>(tail_tile_bytes(geometry, from)));
     } else {
       read_into_tail(found, from, n_tiles, rest->data());
     }
   }
   std::vector<TailTile> rests;  // before anything changes
   for (size_t i = 0; has_rest && i < rows.size(); ++i) {
-    rests.push_back(new_tail_tile(found.geometry(), from));
-    std::memcpy(rests.back()->data(), rest->data(), static_cast<size_t>(tail_bytes));
-    lane_.counters().copied_bytes += tail_bytes;
+    rests.push_back(copy_of_tail(found, from, *rest));
   }
   if (!rows.empty()) source.share_tiles(n_tiles);
   // This may fail for want of room: then no row has tokens that its handle does not know of.

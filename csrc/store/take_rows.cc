@@ -1,9 +1,9 @@
 // Rows that go on from others: full tiles change hands, or are shared; of tails there are copies.
 #include <algorithm>
-#include <cstring>
 
 #include "store/cache_set.h"
 #include "store/shared_runs.h"
+#include "store/window.h"
 
 namespace nspjax {
 namespace {
@@ -17,21 +17,12 @@ std::vector<int64_t> count_takers(const TakeRowsArgs& args) {
 
 void check_order(const Cache& cache, const TakeRowsArgs& args) {
   const TileGeometry& geometry = cache.geometry();
-  if (const int64_t window = geometry.shape().window_tokens; window > 0) {
-    fail(ErrorKind::kInvalidArgument, "take_rows: the cache keeps the newest ", window,
-         " tokens of a row and writes over older ones, which rows can then not share; make it ",
-         "without window_tokens");
-  }
+  check_can_share("take_rows", geometry.shape());
   for (size_t i = 0; i < args.order.size(); ++i) {
     const int64_t from = args.order[i], row = static_cast<int64_t>(i);
     check_row("take_rows of", cache, from);
     if (from == row) continue;
-    if (!geometry.same_places(from, row)) {
-      fail(ErrorKind::kInvalidArgument, "take_rows of row ", from, " as row ", row, ": with ",
-           geometry.shape().n_kv_heads, " KV heads on ", geometry.n_devices(),
-           " devices their heads lie on different devices; use rows that differ by a multiple of ",
-           geometry.n_devices());
-    }
+    check_same_places("take_rows", geometry, from, "as", row);
     const int64_t length = args.length[static_cast<size_t>(from)];
     if (length < 0 || length > cache.row(from).length) {
       fail(ErrorKind::kInvalidArgument, "take_rows of row ", from, " with ", length,
@@ -103,11 +94,7 @@ std::vector<Row> CacheSet::taken_rows(Cache& cache, const TakeRowsArgs& args,
     without_region.push_back(static_cast<int64_t>(i));
     row.written_tokens = row.stored_tiles * tile_tokens;
     for (TailTile& tile : row.tail) {  // one, at most
-      const int64_t bytes = tail_tile_bytes(cache.geometry(), static_cast<int64_t>(i));
-      const TailTile copy = new_tail_tile(cache.geometry(), static_cast<int64_t>(i));
-      std::memcpy(copy->data(), tile->data(), static_cast<size_t>(bytes));
-      lane_.counters().copied_bytes += bytes;
-      tile = copy;
+      tile = copy_of_tail(cache, static_cast<int64_t>(i), *tile);
     }
   }
   for (const int64_t i : without_region) {

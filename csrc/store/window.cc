@@ -20,6 +20,13 @@ void check_window(const char* what, const CacheShape& shape, int64_t window) {
        "window there may be; make it with more window_tokens, or without");
 }
 
+void check_can_share(const char* what, const CacheShape& shape) {
+  if (shape.window_tokens == 0) return;
+  fail(ErrorKind::kInvalidArgument, what, ": the cache keeps the newest ", shape.window_tokens,
+       " tokens of a row and writes over older ones, which rows can then not share; make it ",
+       "without window_tokens");
+}
+
 void check_kept(const char* what, const Cache& cache, int64_t row, int64_t begin) {
   const int64_t kept = cache.row(row).begin;
   if (begin >= kept) return;

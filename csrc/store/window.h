@@ -13,6 +13,8 @@ namespace nspjax {
 
 // So much of a row is asked for, 0 being all, that a cache with a window need not have it.
 void check_window(const char* what, const CacheShape& shape, int64_t window);
+// Rows are to share tiles.
+void check_can_share(const char* what, const CacheShape& shape);
 // Tokens from `begin` on are asked for.
 void check_kept(const char* what, const Cache& cache, int64_t row, int64_t begin);
 // Whether a row has its whole window once it is cut back to so many tokens.
