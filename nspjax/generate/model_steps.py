@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from nspjax.generate.sampling.choice import Asked, choose
+from nspjax.generate.sampling.choice import Asked, choose, with_counted
 from nspjax.generate.sampling.logprobs import Logprobs, prompt_logprobs
 from nspjax.ops import KVCache
 
@@ -56,6 +56,13 @@ class DecodeRows:
     n_steps: Array
     asked: Asked
 
+    def goes_on(self, n_done: Array, active: Array, max_steps: int) -> Array:
+        """Whether a call has another step, after n_done of them, with these rows still active."""
+        n_active = active.sum()
+        finished = self.active.sum() - n_active
+        in_time = n_done < jnp.minimum(self.n_steps, max_steps)
+        return in_time & (n_active > 0) & (finished < self.leave_at)
+
 
 def prefill(
     model: Any, caches: Caches, batch: PrefillRows
@@ -97,14 +104,9 @@ def decode(
     generated, int32 [S], and logprobs [S, max_steps] where a row wants them.
     """
     n_rows = batch.last_token.shape[0]
-    n_at_first = batch.active.sum()
-    n_steps = jnp.minimum(batch.n_steps, max_steps)
-    terms = None if batch.asked.more is None else batch.asked.more.terms
 
     def going(loop: _Loop) -> Array:
-        n_active = loop.active.sum()
-        finished = n_at_first - n_active
-        return (loop.step < n_steps) & (n_active > 0) & (finished < batch.leave_at)
+        return batch.goes_on(loop.step, loop.active, max_steps)
 
     def one_step(loop: _Loop) -> _Loop:
         step, active, last = loop.step, loop.active, loop.last_token
@@ -115,9 +117,6 @@ def decode(
         token = jnp.where(active, token, last)
         ends = (token[:, None] == batch.stop_tokens).any(-1) | (token < 0)
         ends |= n_generated + 1 >= batch.max_tokens
-        counts = loop.counts
-        if counts is not None:
-            counts = counts.at[jnp.arange(n_rows), token].add(active.astype(jnp.int32), mode="drop")
         return _Loop(
             step=step + 1,
             caches=caches,
@@ -125,7 +124,7 @@ def decode(
             active=active & ~ends,
             n_new=loop.n_new + active.astype(jnp.int32),
             tokens=loop.tokens.at[:, step].set(token),
-            counts=counts,
+            counts=with_counted(loop.counts, token, active),
             logprobs=jax.tree.map(lambda all, x: all.at[:, step].set(x), loop.logprobs, logprobs),
         )
 
@@ -140,8 +139,8 @@ def decode(
             active=batch.active,
             n_new=jnp.zeros((n_rows,), jnp.int32),
             tokens=jnp.zeros(shape, jnp.int32),
-            counts=None if terms is None or terms.penalties is None else terms.penalties.counts,
-            logprobs=None if terms is None else Logprobs.zeros(shape, model.config.vocab_size),
+            counts=batch.asked.counts,
+            logprobs=batch.asked.room_for_logprobs(shape, model.config.vocab_size),
         ),
     )
     return end.caches, end.tokens, end.n_new, end.logprobs

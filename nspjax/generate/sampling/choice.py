@@ -40,12 +40,31 @@ class Asked:
     sampling: Sampling
     more: More | None
 
+    @property
+    def counts(self) -> Array | None:
+        """How often each row has each token, int32 [B, V]; None: nobody asks what depends on it."""
+        if self.more is None or self.more.terms.penalties is None:
+            return None
+        return self.more.terms.penalties.counts
+
+    def room_for_logprobs(self, shape: tuple[int, int], vocab_size: int) -> Logprobs | None:
+        """Room for logprobs [B, steps]; None where `choose` gives none."""
+        return None if self.more is None else Logprobs.zeros(shape, vocab_size)
+
     def counted(self, counts: Array | None) -> Asked:
         """The same where answers have `counts` of each token, int32 [B, V]; None: nobody counts."""
         if self.more is None or counts is None:
             return self
         more = dataclasses.replace(self.more, terms=self.more.terms.counted(counts))
         return dataclasses.replace(self, more=more)
+
+
+def with_counted(counts: Array | None, token: Array, active: Array) -> Array | None:
+    """The counts int32 [B, V], if any, after the tokens int32 [B] of the active rows."""
+    if counts is None:
+        return None
+    rows = jnp.arange(token.shape[0])
+    return counts.at[rows, token].add(active.astype(jnp.int32), mode="drop")
 
 
 def choose(logits: Array, asked: Asked, n_generated: Array) -> tuple[Array, Logprobs | None]:

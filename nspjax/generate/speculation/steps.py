@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nspjax.generate.model_steps import Caches, DecodeRows
-from nspjax.generate.sampling.choice import NOT_FINITE, choose
+from nspjax.generate.sampling.choice import NOT_FINITE, choose, with_counted
 from nspjax.generate.sampling.logprobs import Logprobs
 from nspjax.generate.speculation.lookup import propose
 from nspjax.generate.speculation.settings import NgramSpeculation
@@ -72,14 +72,9 @@ def speculate(
     width = settings.num_speculative_tokens + 1
     at = jnp.arange(width, dtype=jnp.int32)[None]  # [1, k + 1]
     each = jnp.arange(n_rows, dtype=jnp.int32)[:, None]
-    n_at_first = rows.active.sum()
-    n_steps = jnp.minimum(rows.n_steps, max_steps)
-    terms = None if rows.asked.more is None else rows.asked.more.terms
 
     def going(loop: _Loop) -> Array:
-        n_active = loop.active.sum()
-        finished = n_at_first - n_active
-        return (loop.tally[0] < n_steps) & (n_active > 0) & (finished < rows.leave_at)
+        return rows.goes_on(loop.tally[0], loop.active, max_steps)
 
     def one_step(loop: _Loop) -> _Loop:
         n_generated = rows.n_generated + loop.n_new
@@ -103,12 +98,11 @@ def speculate(
         n_tokens = jnp.where(loop.active, jnp.minimum(n_kept + 1, until_end), 0)
         active = loop.active & (until_end > n_tokens) & (n_generated + n_tokens < rows.max_tokens)
         gained = at < n_tokens[:, None]  # [S, k + 1]
-        counts = loop.counts
-        if counts is not None:
-            counts = counts.at[each[:, 0], first].add(loop.active.astype(jnp.int32), mode="drop")
-        put = lambda into, begin: into.at[  # noqa: E731
-            each, jnp.where(gained, begin[:, None] + at, into.shape[1])
-        ].set(chosen, mode="drop")
+
+        def put(into: Array, begin: Array) -> Array:
+            place = jnp.where(gained, begin[:, None] + at, into.shape[1])
+            return into.at[each, place].set(chosen, mode="drop")
+
         return _Loop(
             caches=[
                 cache.cut(before.lengths + n_tokens)
@@ -121,7 +115,7 @@ def speculate(
             tokens=put(loop.tokens, loop.n_new),
             tally=loop.tally
             + jnp.stack([jnp.int32(1), n_drafts.sum(), jnp.maximum(n_tokens - 1, 0).sum()]),
-            counts=counts,
+            counts=with_counted(loop.counts, first, loop.active),
             # who wants them proposes nothing, and so has one token a step
             logprobs=jax.tree.map(
                 lambda all, x: all.at[each[:, 0], loop.n_new].set(x, mode="drop"),
@@ -141,10 +135,8 @@ def speculate(
             n_new=jnp.zeros((n_rows,), jnp.int32),
             tokens=jnp.zeros((n_rows, max_steps * width), jnp.int32),
             tally=jnp.zeros((3,), jnp.int32),
-            counts=None if terms is None or terms.penalties is None else terms.penalties.counts,
-            logprobs=None
-            if terms is None
-            else Logprobs.zeros((n_rows, max_steps * width), model.config.vocab_size),
+            counts=rows.asked.counts,
+            logprobs=rows.asked.room_for_logprobs((n_rows, max_steps * width), model.config.vocab_size),
         ),
     )
     return end.caches, end.tokens, end.n_new, end.logprobs, end.tally
