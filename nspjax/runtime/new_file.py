@@ -60,7 +60,7 @@ def _publish(fd: int, temporary: Path, path: Path) -> None:
     with os_errors(f"renaming {temporary} to {path}"):
         os.rename(temporary, path)
     with os_errors(f"sync of {path.parent}"):
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def _mode_for(path: Path) -> int:
@@ -135,7 +135,8 @@ def _is_named(fd: int, path: Path) -> bool:
         return False
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """A name that was made, changed or removed there lasts."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from nspjax.errors import BatchFileError
 from nspjax.generate.batch.earlier_result import EarlierResult, result_in
 from nspjax.generate.batch.packing import Packing
 from nspjax.generate.batch.result_file import ResultFile, check_regular, open_result_file
+from nspjax.runtime.new_file import sync_directory
 
 PARTIAL_SUFFIX = ".partial.jsonl"
 
@@ -110,7 +112,7 @@ class PackedOutput:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self._target)
-            _sync_directory(os.path.dirname(self._target))
+            sync_directory(Path(self._target).parent)
             os.unlink(self._partial.path)
         except OSError as error:
             raise BatchFileError(
@@ -149,11 +151,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

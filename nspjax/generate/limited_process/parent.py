@@ -110,7 +110,7 @@ class _Worker:
         self._connection.settimeout(_START_SECONDS)
         try:
             ready = receive(self._connection, most_answer_bytes)
-        except (OSError, BaseException):
+        except BaseException:
             self.end()
             raise
         if ready != READY:
