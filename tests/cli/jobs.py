@@ -21,10 +21,14 @@ def request_line(custom_id: str, **body: object) -> str:
 
 
 def results(output: Path) -> dict[str, dict]:
+    """Those in a file, as `results_in` has them."""
+    content = output.read_bytes()
+    return results_in(gzip.decompress(content) if output.suffix == ".gz" else content)
+
+
+def results_in(content: bytes) -> dict[str, dict]:
     """custom_id -> its result, without the time. Every id must be there once."""
     found = {}
-    content = output.read_bytes()
-    content = gzip.decompress(content) if output.suffix == ".gz" else content
     for text in content.splitlines():
         result = json.loads(text)
         assert result["custom_id"] not in found

@@ -2,14 +2,13 @@
 
 import gzip
 import io
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from jobs import HERE, request_line
+from jobs import HERE, request_line, results_in
 from stub_engine import StubEngine
 
 from nspjax.errors import BatchFileError, StorageIOError
@@ -56,16 +55,6 @@ def run(
         return progress if progress.finished == progress.total else job.run(engine or StubEngine())
 
 
-def by_id(text: bytes) -> dict[str, dict]:
-    found = {}
-    for line in text.splitlines():
-        result = json.loads(line)
-        assert result["custom_id"] not in found
-        result["response"]["body"].pop("created", None)
-        found[result["custom_id"]] = result
-    return found
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "in.jsonl"
@@ -77,7 +66,7 @@ def source(tmp_path: Path) -> Path:
 def expected(source: Path) -> dict[str, dict]:
     output = source.with_name("expected.jsonl")
     run(source, output)
-    return by_id(output.read_bytes())
+    return results_in(output.read_bytes())
 
 
 def failing(after: int) -> StubEngine:
@@ -93,14 +82,14 @@ def test_a_compressed_input_in_several_parts(source: Path, expected: dict, how: 
     packed = source.with_name("in.data")  # the content tells, not the name
     packed.write_bytes(b"".join(compressed(how, part.encode()) for part in parts))
     run(packed, source.with_name("out.jsonl"))
-    assert by_id(source.with_name("out.jsonl").read_bytes()) == expected
+    assert results_in(source.with_name("out.jsonl").read_bytes()) == expected
 
 
 def test_zstd_behind_a_skippable_frame(source: Path, expected: dict):
     frame = b"\x5a\x2a\x4d\x18\x03\0\0\0abc"
     source.write_bytes(frame + compressed("zst", source.read_bytes()))
     run(source, source.with_name("out.jsonl"))
-    assert by_id(source.with_name("out.jsonl").read_bytes()) == expected
+    assert results_in(source.with_name("out.jsonl").read_bytes()) == expected
 
 
 @COMPRESSED
@@ -128,7 +117,7 @@ def test_lines_of_a_compressed_input_fail_one_by_one(source: Path, how: str):
     source.write_bytes(compressed(how, "".join(lines).encode()))
     output = source.with_name("out.jsonl")
     assert run(source, output) == BatchProgress(3, answered=1, refused=2, before=0)
-    found = by_id(output.read_bytes())
+    found = results_in(output.read_bytes())
     assert "NaN is not a JSON value" in found["nan"]["error"]["message"]
     assert "half of a character" in found["half"]["error"]["message"]
 
@@ -138,7 +127,7 @@ def test_standard_input(source: Path, expected: dict, how: str, monkeypatch: pyt
     content = source.read_bytes() if how == "plain" else gzip.compress(source.read_bytes())
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     run("-", source.with_name("out.jsonl"))
-    assert by_id(source.with_name("out.jsonl").read_bytes()) == expected
+    assert results_in(source.with_name("out.jsonl").read_bytes()) == expected
 
 
 def test_standard_input_that_is_large_or_empty(source: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,7 +143,7 @@ def test_a_limit(source: Path):
     output = source.with_name("out.jsonl")
     source.write_text("\n" + "".join(REQUESTS) + "no JSON\n")  # what is not asked for is not read
     assert run(source, output, limit=5) == BatchProgress(5, answered=5, refused=0, before=0)
-    assert by_id(output.read_bytes()).keys() == set("01234")
+    assert results_in(output.read_bytes()).keys() == set("01234")
     assert run(source, output, limit=9, resume=True).before == 5
     with pytest.raises(BatchFileError, match="does not have among its first 5 requests"):
         run(source, output, limit=5, resume=True)
@@ -170,12 +159,12 @@ def test_a_compressed_output_after_a_stop(source: Path, expected: dict, how: str
     with pytest.raises(StorageIOError):
         run(source, output, failing(5))
     assert not output.exists()
-    assert len(by_id(partial.read_bytes())) == 5
+    assert len(results_in(partial.read_bytes())) == 5
     with pytest.raises(BatchFileError, match=r"partial\.jsonl exists: --resume .* --overwrite"):
         run(source, output)
     assert run(source, output, resume=True).before == 5
     assert not partial.exists()
-    assert by_id(decompressed(how, output.read_bytes())) == expected
+    assert results_in(decompressed(how, output.read_bytes())) == expected
     with pytest.raises(BatchFileError, match=rf"{output} exists"):
         run(source, output)
 
@@ -194,7 +183,7 @@ def test_a_packed_output_gets_the_results_of_a_longer_input(source: Path, expect
         partial, len(gzip.decompress(before)) - 30
     )  # a copy that was cut short is made anew
     assert run(source, output, resume=True).before == 6
-    assert by_id(gzip.decompress(output.read_bytes())) == expected
+    assert results_in(gzip.decompress(output.read_bytes())) == expected
 
 
 def test_a_kill_between_the_last_result_and_the_output(source: Path, expected: dict):
@@ -204,7 +193,7 @@ def test_a_kill_between_the_last_result_and_the_output(source: Path, expected: d
     engine = StubEngine()
     assert run(source, output, engine, resume=True).before == len(REQUESTS)
     assert not engine.served
-    assert by_id(gzip.decompress(output.read_bytes())) == expected
+    assert results_in(gzip.decompress(output.read_bytes())) == expected
 
 
 def test_a_kill_while_an_output_was_unpacked(source: Path, expected: dict):
@@ -213,7 +202,7 @@ def test_a_kill_while_an_output_was_unpacked(source: Path, expected: dict):
     some = source.with_name("expected.jsonl").read_bytes().splitlines(keepends=True)[:3]
     Path(f"{output}.partial.jsonl").write_bytes(b"".join(some))
     assert run(source, output, resume=True).before == len(REQUESTS)
-    assert by_id(gzip.decompress(output.read_bytes())) == expected
+    assert results_in(gzip.decompress(output.read_bytes())) == expected
 
 
 def test_overwriting_a_packed_output(source: Path, expected: dict):
@@ -221,11 +210,11 @@ def test_overwriting_a_packed_output(source: Path, expected: dict):
     run(source, output, limit=3)
     with BatchJob(str(source), str(output), model="stub", overwrite=True):
         pass  # ends before it begins
-    assert len(by_id(gzip.decompress(output.read_bytes()))) == 3
+    assert len(results_in(gzip.decompress(output.read_bytes()))) == 3
     with pytest.raises(StorageIOError):
         run(source, output, failing(1), overwrite=True)
     assert run(source, output, resume=True).before == 1  # not those that were thrown away
-    assert by_id(gzip.decompress(output.read_bytes())) == expected
+    assert results_in(gzip.decompress(output.read_bytes())) == expected
 
 
 def test_a_packed_output_that_cannot_be_written(
@@ -242,7 +231,7 @@ def test_a_packed_output_that_cannot_be_written(
             run(source, output)
     assert [path.name for path in source.parent.glob("out*")] == ["out.jsonl.gz.partial.jsonl"]
     run(source, output, resume=True)
-    assert by_id(gzip.decompress(output.read_bytes())) == expected
+    assert results_in(gzip.decompress(output.read_bytes())) == expected
 
 
 @COMPRESSED
@@ -279,7 +268,7 @@ def test_a_link_to_a_packed_output_stays_one(source: Path):
     output.symlink_to(target)
     run(source, output)
     assert output.is_symlink()
-    assert len(by_id(gzip.decompress(target.read_bytes()))) == len(REQUESTS)
+    assert len(results_in(gzip.decompress(target.read_bytes()))) == len(REQUESTS)
 
 
 def test_one_job_at_a_time_on_a_packed_output(source: Path):
@@ -316,9 +305,9 @@ def test_errors_in_a_file_of_their_own(source: Path, expected: dict, suffix: str
         run(source, output, failing(4), errors=errors)
     end = run(source, output, errors=errors, resume=True)
     assert end == BatchProgress(14, answered=12, refused=2, before=5)
-    assert by_id(output.read_bytes()) == expected
+    assert results_in(output.read_bytes()) == expected
     content = errors.read_bytes()
-    found = by_id(gzip.decompress(content) if suffix else content)
+    found = results_in(gzip.decompress(content) if suffix else content)
     assert found.keys() == {"bad", "worse"}
     assert "no_such_field" in found["bad"]["error"]["message"]
     with pytest.raises(BatchFileError, match=r"the output .*errors.* exists"):
@@ -363,7 +352,7 @@ def test_standard_output_has_results_only(
 
     run(source, "-", Talking())
     captured = capfd.readouterr()
-    assert by_id(captured.out.encode()) == expected
+    assert results_in(captured.out.encode()) == expected
     assert captured.err == "from a library\nfrom a child\n"
     os.write(1, b"given back\n")
     assert capfd.readouterr().out == "given back\n"
@@ -398,11 +387,11 @@ def test_the_command_between_two_pipes(source: Path, expected: dict):
         env=os.environ | {"PYTHONPATH": str(HERE.parent.parent)},
     )
     assert done.returncode == 3, done.stderr
-    assert texts(by_id(done.stdout)) == texts(expected)
+    assert texts(results_in(done.stdout)) == texts(expected)
     assert "13 requests in 0:0" in done.stderr.decode()
     assert "-> standard output; 1 could not be served: see " in done.stderr.decode()
     errors = gzip.decompress(source.with_name("errors.jsonl.gz").read_bytes())
-    assert by_id(errors).keys() == {"bad"}
+    assert results_in(errors).keys() == {"bad"}
 
 
 def texts(found: dict[str, dict]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 from flax import nnx
 from tiny_decoder import TinyConfig, TinyDecoder
 
-from nspjax.generate import SamplingParams
+from nspjax import LLM, SamplingParams, Store
 
 END = ord("\n")
 OPTIONS = {"max_num_seqs": 3, "steps_per_call": 8, "prefill_budget_tokens": 16}
@@ -24,6 +26,16 @@ ALIKE = {"frequency_penalty": 1e-30}
 def bytes_decoder() -> TinyDecoder:
     """A random model over the tokens of `byte_tokenizer`."""
     return TinyDecoder(TinyConfig(vocab_size=258, eos_token_ids=(END,)))
+
+
+@contextlib.contextmanager
+def llm_in(where: str, model: TinyDecoder, **options: Any) -> Iterator[LLM]:
+    """An LLM with OPTIONS and these. where: "in memory", or a store's device."""
+    with contextlib.ExitStack() as entered:
+        if where != "in memory":
+            store = Store(where, host_memory="64MiB")
+            options["store"] = entered.enter_context(store)
+        yield entered.enter_context(LLM(model, **OPTIONS, **options))
 
 
 class PlainModel:

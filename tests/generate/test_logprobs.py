@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 from byte_tokenizer import byte_tokenizer
-from logits_by_hand import ALIKE, OPTIONS, PlainModel, bytes_decoder, log_softmax
+from logits_by_hand import ALIKE, PlainModel, bytes_decoder, llm_in, log_softmax
 
-import nspjax
-from nspjax.generate import LLM, SamplingParams
+from nspjax.generate import SamplingParams
 from nspjax.generate.logprob_records import LogprobRecords
 from nspjax.generate.sampling.logprobs import Logprobs
 
@@ -28,15 +27,8 @@ def model():
     scope="module", params=["in memory", pytest.param("memory:", marks=pytest.mark.slow)]
 )
 def llm(model, request):
-    options = {"tokenizer": byte_tokenizer(), **OPTIONS}
-    if request.param == "in memory":
-        with LLM(model, **options) as made:
-            yield made
-        return
-    with (
-        nspjax.Store(request.param, host_memory="64MiB") as store,
-        LLM(model, store=store, share_prefixes=True, **options) as made,
-    ):
+    shares = {} if request.param == "in memory" else {"share_prefixes": True}
+    with llm_in(request.param, model, tokenizer=byte_tokenizer(), **shares) as made:
         yield made
 
 

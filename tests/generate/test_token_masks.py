@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logits_by_hand import ALIKE, OPTIONS, PlainModel, bytes_decoder
+from logits_by_hand import ALIKE, PlainModel, bytes_decoder, llm_in
 
-import nspjax
 from nspjax.errors import RequestError
-from nspjax.generate import LLM, SamplingParams
+from nspjax.generate import SamplingParams
 from nspjax.generate.answer import Answer
 from nspjax.generate.request_reader import RequestReader
 from nspjax.generate.sampling.logit_terms import unpacked
@@ -74,14 +73,7 @@ def model():
     scope="module", params=["in memory", pytest.param("memory:", marks=pytest.mark.slow)]
 )
 def llm(model, request):
-    if request.param == "in memory":
-        with LLM(model, **OPTIONS) as made:
-            yield made
-        return
-    with (
-        nspjax.Store(request.param, host_memory="64MiB") as store,
-        LLM(model, store=store, **OPTIONS) as made,
-    ):
+    with llm_in(request.param, model) as made:
         yield made
 
 
