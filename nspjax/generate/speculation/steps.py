@@ -136,7 +136,9 @@ def speculate(
             tokens=jnp.zeros((n_rows, max_steps * width), jnp.int32),
             tally=jnp.zeros((3,), jnp.int32),
             counts=rows.asked.counts,
-            logprobs=rows.asked.room_for_logprobs((n_rows, max_steps * width), model.config.vocab_size),
+            logprobs=rows.asked.room_for_logprobs(
+                (n_rows, max_steps * width), model.config.vocab_size
+            ),
         ),
     )
     return end.caches, end.tokens, end.n_new, end.logprobs, end.tally
