@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -29,6 +30,12 @@ def run(answer: Callable[[bytes], bytes], *, memory_bytes: int) -> None:
     send(connection, READY)
     while (asked := receive(connection)) is not None:
         send(connection, answer(asked))
+
+
+def memory_left_bytes() -> float:
+    """How much more the process may use."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if most == resource.RLIM_INFINITY else most - _used_bytes()
 
 
 def send(to: socket.socket, content: bytes) -> None:
@@ -59,9 +66,13 @@ def _exactly(connection: socket.socket, n_bytes: int) -> bytes | None:
 
 
 def _limit_memory(more_bytes: int) -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + more_bytes
+    most = _used_bytes() + more_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _used_bytes() -> int:
+    """Of address space, which is what is limited."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _end_with_parent(parent_pid: int) -> None:

@@ -18,7 +18,7 @@ import json
 from collections import OrderedDict
 from typing import Any
 
-from nspjax.generate.limited_process.child import run
+from nspjax.generate.limited_process.child import memory_left_bytes, run
 from nspjax.generate.structured.grammar_text import grammar_text
 from nspjax.generate.structured.library import GrammarError, llguidance, refused
 from nspjax.generate.structured.params import StructuredOutputsParams
@@ -32,8 +32,11 @@ id; an error."""
 ACCEPTING, STOPPED = 1, 2
 """Flags of a state: the answer may end; nothing may follow."""
 
-_MOST_KEPT = 32
-"""Compiled grammars that are kept for requests that ask for the same."""
+_MOST_KEPT = 1024
+"""Compiled grammars that are kept, for requests that were checked and wait, and for others that ask
+for the same. One of an ordinary schema takes 70 KB."""
+_MOST_KEPT_IF_SHORT = 32
+"""The same, where half of the memory is used."""
 _MOST_LEXER_STATES = 50_000
 """Of a grammar, 1 to 2 KB each; llguidance's own limit is five times that."""
 
@@ -99,7 +102,8 @@ class Matchers:
         key = json.dumps(form)
         if key not in self._grammars:
             self._grammars[key] = self._compiled(form)
-            if len(self._grammars) > _MOST_KEPT:
+            short = memory_left_bytes() < MEMORY_BYTES / 2
+            while len(self._grammars) > (_MOST_KEPT_IF_SHORT if short else _MOST_KEPT):
                 self._grammars.popitem(last=False)
         self._grammars.move_to_end(key)
         return self._grammars[key]
