@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from typing import Any
 
@@ -19,8 +16,9 @@ from nspjax.generate.isolation import ISOLATED, MOST_FAILURES, judge
 from nspjax.generate.jax_settings import pinned_settings
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import decode_rows, first_asked, prefill_rows
-from nspjax.generate.outputs import GenerationStats, ServedRow
+from nspjax.generate.outputs import ServedRow
 from nspjax.generate.prefill_plan import Group, PrefillPlan
+from nspjax.generate.progress import Progress
 from nspjax.generate.sampling.choice import NOT_FINITE
 from nspjax.generate.sampling.logprobs import Logprobs
 from nspjax.generate.shared_prefixes import plan_rounds
@@ -31,43 +29,6 @@ FIRST_STEPS = 4
 CALL_SECONDS = 2.0
 """What a decode call aims to last at most: between calls the statistics move, finished answers are
 handed out, and an interrupt is heard."""
-
-
-MOST_SERVED = 1 << 16
-"""As many answers as a store's trace has events."""
-
-
-class Progress:
-    """The statistics so far. `stats` is replaced, never changed, so any thread may read it.
-    served: the newest answers that have finished."""
-
-    def __init__(self) -> None:
-        self.stats = GenerationStats()
-        self.served: deque[ServedRow] = deque(maxlen=MOST_SERVED)
-
-    def add(self, **increments: float) -> None:
-        """Count up."""
-        self.set(**{name: getattr(self.stats, name) + by for name, by in increments.items()})
-
-    def set(self, **values: object) -> None:
-        """Replace the fields named."""
-        self.stats = dataclasses.replace(self.stats, **values)  # pyright: ignore
-
-    @contextlib.contextmanager
-    def compiling(self) -> Iterator[None]:
-        """While a program is compiled."""
-        self.set(compiling=True)
-        began = time.perf_counter()
-        try:
-            yield
-            self.add(programs_compiled=1)
-        finally:
-            self.add(compile_seconds=time.perf_counter() - began)
-            self.set(compiling=False)
-
-    def seconds(self) -> float:
-        """A clock that stands still while programs are compiled."""
-        return time.perf_counter() - self.stats.compile_seconds
 
 
 class ContinuousBatch:

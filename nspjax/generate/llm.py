@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax.typing import DTypeLike
 
-from nspjax.errors import InvalidArgumentError, RequestError
-from nspjax.generate.answer import Answer
+from nspjax.errors import RequestError
 from nspjax.generate.beams.records import BeamSearchOutput, BeamSearchParams
-from nspjax.generate.beams.search import BeamSearch, Found, sequence_of
-from nspjax.generate.continuous_batch import ContinuousBatch, Progress
 from nspjax.generate.jax_settings import check_settings, pinned_settings
 from nspjax.generate.kv_format import KVFormat
 from nspjax.generate.llm_settings import check_at_least_one, checked_pipeline, context_tokens
@@ -28,13 +24,16 @@ from nspjax.generate.outputs import (
     requests_of,
 )
 from nspjax.generate.prefill_plan import PrefillPlan
-from nspjax.generate.request_reader import PreparedRequest, RequestReader
+from nspjax.generate.prepared_request import PreparedRequest
+from nspjax.generate.progress import Progress
+from nspjax.generate.request_reader import RequestReader
 from nspjax.generate.sampling_params import SamplingParams
+from nspjax.generate.serving import Serving
 from nspjax.generate.speculation.history import TokenHistory
 from nspjax.generate.speculation.settings import NgramSpeculation
 from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text.chat_template import ChatTemplate
-from nspjax.generate.text.tokenization import chosen_tokenizer, encode
+from nspjax.generate.text.tokenization import chosen_tokenizer
 from nspjax.generate.tools.model_tools import ModelTools
 from nspjax.models import Decoder, load_config, resolve_checkpoint
 
@@ -151,7 +150,6 @@ class LLM:
         )
         self._plan = PrefillPlan(max_num_seqs, self.max_model_len, prefill_budget_tokens)
         self._progress = Progress()
-        self._busy = False
         self._runner = ModelRunner(
             decoder,
             store=store,
@@ -164,8 +162,12 @@ class LLM:
             speculative=speculation,
             compiling=self._progress.compiling,
         )
-        self._history = (
-            None if speculation is None else TokenHistory(max_num_seqs, self.max_model_len)
+        self._serving = Serving(
+            self._runner,
+            self._plan,
+            self._reader,
+            self._progress,
+            None if speculation is None else TokenHistory(max_num_seqs, self.max_model_len),
         )
 
     # ---- generation -----------------------------------------------------------------------------
@@ -185,20 +187,32 @@ class LLM:
         Raises:
           RequestError: one of the requests cannot be served (says which); nothing has run then.
         """
-        requests = requests_of(prompts, params)
-        prepared = self._prepared(requests)
-        outputs = {output.request_id: output for output in self._serve(iter(prepared))}
-        return [outputs[request.request_id] for request in requests]
+        prepared = self._reader.prepare_all(requests_of(prompts, params))
+        outputs = {output.request_id: output for output in self.stream(prepared)}
+        return [outputs[each.request.request_id] for each in prepared]
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]:
-        """The answers as they finish. Requests are taken from the iterable as rows come free.
+    def prepare(self, request: Request) -> PreparedRequest:
+        """The request, ready for this LLM's `stream`: its prompt as `token_ids`, its form compiled.
+        It can be served then.
+
+        Raises:
+          RequestError: it cannot be served; says why.
+        """
+        return self._reader.prepare(request)
+
+    def stream(self, requests: Iterable[Request | PreparedRequest]) -> Iterator[RequestOutput]:
+        """The answers as they finish. Requests are taken from the iterable as rows come free, at
+        most max_num_seqs answers ahead, and prepared then where they are not yet.
 
         One stream runs at a time. Closing the iterator gives up what is unfinished.
 
         Raises:
-          RequestError: a request that cannot be served ends the stream; `validate` them before.
+          RequestError: a request that cannot be served ends the stream; `prepare` finds it before.
         """
-        return self._serve(self._reader.prepare(request) for request in requests)
+        return self._serving.outputs(
+            each if isinstance(each, PreparedRequest) else self._reader.prepare(each)
+            for each in requests
+        )
 
     def beam_search(
         self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams
@@ -217,34 +231,10 @@ class LLM:
         """
         if not isinstance(params, BeamSearchParams):
             raise RequestError(f"params must be BeamSearchParams, got {params!r}")
-        prepared = self._prepared(
+        prepared = self._reader.prepare_all(
             requests_of(prompts, SamplingParams(max_tokens=params.max_tokens, temperature=0))
         )
-        check_settings()
-        with self._alone():
-            found = self._search(params, [request.token_ids for request in prepared])
-        return [
-            BeamSearchOutput(
-                tuple(
-                    sequence_of(request.token_ids, each, params, self.tokenizer)
-                    for each in of_prompt
-                )
-            )
-            for request, of_prompt in zip(prepared, found, strict=True)
-        ]
-
-    @pinned_settings()
-    def _search(self, params: BeamSearchParams, prompts: Sequence[Sequence[int]]) -> list[Found]:
-        search = BeamSearch(self._runner, self._plan, params, self._reader.end_tokens)
-        return list(search.run(prompts))
-
-    def validate(self, request: Request) -> tuple[int, ...]:
-        """The prompt's token ids, once it is sure that the request can be served.
-
-        Raises:
-          RequestError: it cannot; says why.
-        """
-        return self._reader.prepare(request).token_ids
+        return self._serving.beams(prepared, params)
 
     def chat_prompt(
         self,
@@ -274,20 +264,17 @@ class LLM:
           RequestError: the checkpoint has no chat template or tokenizer, or the template refuses
             the messages, or fails at them.
         """
-        if self._chat_template is None or self.tokenizer is None:
+        if self._chat_template is None:
             raise RequestError(f"no chat template can be used: {self._reader.no_tokenizer}")
-        text = self._chat_template.render(
+        return self._chat_template.prompt(
             messages,
             tools=tools,
             documents=documents,
             chat_template_kwargs=chat_template_kwargs,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
+            add_special_tokens=add_special_tokens,
         )
-        return {
-            "prompt": text,
-            "prompt_token_ids": encode(self.tokenizer, text, special_tokens=add_special_tokens),
-        }
 
     def stats(self) -> GenerationStats:
         """The counts so far; may be called from another thread, for a progress line."""
@@ -296,47 +283,6 @@ class LLM:
     def served(self) -> list[ServedRow]:
         """Which request had which row, and when: the newest 65,536 answers that have finished."""
         return list(self._progress.served)
-
-    def _prepared(self, requests: Sequence[Request]) -> list[PreparedRequest]:
-        prepared = []
-        for i, request in enumerate(requests):
-            try:
-                prepared.append(self._reader.prepare(request))
-            except RequestError as error:
-                raise RequestError(f"prompt {i}: {error}") from error
-        return prepared
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self._busy:
-            raise InvalidArgumentError("this LLM is generating: finish or close that stream first")
-        self._busy = True
-        try:
-            yield
-        finally:
-            self._busy = False
-
-    def _serve(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
-        with self._alone():
-            yield from self._outputs(requests)
-
-    def _outputs(self, requests: Iterator[PreparedRequest]) -> Iterator[RequestOutput]:
-        check_settings()
-        pending: dict[Answer, tuple[PreparedRequest, list[Answer]]] = {}
-
-        def answers() -> Iterator[Answer]:
-            for prepared in requests:
-                siblings = self._reader.answers(prepared)
-                pending.update(dict.fromkeys(siblings, (prepared, siblings)))
-                yield from siblings
-
-        batch = ContinuousBatch(self._runner, self._plan, answers(), self._progress, self._history)
-        with contextlib.closing(batch.run()) as finished:
-            for answer in finished:
-                prepared, siblings = pending.pop(answer)
-                if not any(sibling in pending for sibling in siblings):
-                    self._progress.add(requests_finished=1)
-                    yield prepared.output(siblings, self._reader.token_texts)
 
     # ---- life time ------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nspjax.errors import RequestError
 from nspjax.generate.answer import Answer, draw_seed
-from nspjax.generate.outputs import CompletionOutput, Request, RequestOutput
+from nspjax.generate.outputs import Request
+from nspjax.generate.prepared_request import PreparedRequest
 from nspjax.generate.sampling.bad_words import BadWords, bad_word_tokens
 from nspjax.generate.sampling.request_terms import RequestTerms
 from nspjax.generate.sampling.token_mask import NewMask, all_of
@@ -22,43 +23,6 @@ from nspjax.generate.text.token_texts import TokenTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedRequest:
-    """A request that can be served: its tokens are there and fit."""
-
-    request: Request
-    text: str | None
-    token_ids: tuple[int, ...]
-    max_tokens: int
-    stops: StopTexts | None
-    terms: RequestTerms
-
-    def output(self, answers: Sequence[Answer], token_texts: TokenTexts) -> RequestOutput:
-        """What its finished answers make. Greedy ones are all the same, so that one has run."""
-        error = next((answer.error for answer in answers if answer.error), None)
-        outputs: tuple[CompletionOutput, ...] = ()
-        of_prompt = first_token = None
-        if error is None:
-            try:
-                outputs = tuple(answer.output(token_texts) for answer in answers)
-                of_prompt = answers[0].prompt_logprobs(token_texts)
-                first_token = token_texts[self.token_ids[0]] if of_prompt else None
-            except RequestError as failure:  # the tokenizer's, at what was generated
-                outputs, error = (), failure
-        if len(outputs) == 1:
-            every = range(self.request.params.n)
-            outputs = tuple(dataclasses.replace(outputs[0], index=index) for index in every)
-        return RequestOutput(
-            self.request.request_id,
-            self.text,
-            self.token_ids,
-            outputs,
-            error,
-            of_prompt,
-            first_token,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +74,20 @@ class RequestReader:
         stops = self._stops(params.stop_texts)
         terms = self._terms(params, token_ids, stops)
         return PreparedRequest(request, text, token_ids, max_tokens, stops, terms)
+
+    def prepare_all(self, requests: Sequence[Request]) -> list[PreparedRequest]:
+        """All of several requests.
+
+        Raises:
+          RequestError: one of them cannot be served; says which.
+        """
+        prepared = []
+        for i, request in enumerate(requests):
+            try:
+                prepared.append(self.prepare(request))
+            except RequestError as error:
+                raise RequestError(f"prompt {i}: {error}") from error
+        return prepared
 
     def answers(self, prepared: PreparedRequest) -> list[Answer]:
         """The answers to run: `params.n_runs` of them."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from nspjax.errors import RequestError
 from nspjax.generate.outputs import CompletionOutput, GenerationStats, Request, RequestOutput
+from nspjax.generate.prepared_request import PreparedRequest
+from nspjax.generate.sampling.request_terms import RequestTerms
 
 CONTEXT = 200
 """A token is a character here."""
@@ -34,29 +36,32 @@ class StubEngine:
         self._stats = GenerationStats()
         self.served: list[str] = []
 
-    def validate(self, request: Request) -> tuple[int, ...]:
-        if len(_tokens(request)) >= CONTEXT:
+    def prepare(self, request: Request) -> PreparedRequest:
+        tokens = _tokens(request)
+        if len(tokens) >= CONTEXT:
             raise RequestError(f"the prompt is too long for the context of {CONTEXT} tokens")
-        return _tokens(request)
+        text = request.prompt if isinstance(request.prompt, str) else None
+        most = min(request.params.max_tokens or 40, 40)
+        return PreparedRequest(request, text, tokens, most, None, RequestTerms())
 
     def chat_prompt(self, messages: list[dict[str, Any]]) -> str:
         return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]:
-        window: list[Request] = []
+    def stream(self, requests: Iterable[PreparedRequest]) -> Iterator[RequestOutput]:
+        window: list[PreparedRequest] = []
         source = iter(requests)
         while True:
-            while len(window) < 4 and (request := next(source, None)) is not None:
-                window.append(request)
+            while len(window) < 4 and (prepared := next(source, None)) is not None:
+                window.append(prepared)
             if not window:
                 return
             if self._failure is not None and len(self.served) == self._fail_after:
                 raise self._failure
-            window.sort(key=lambda request: len(_tokens(request)))
+            window.sort(key=lambda prepared: len(prepared.token_ids))
             time.sleep(self._seconds)
-            request = window.pop(0)
-            self.served.append(request.request_id)
-            output = _answer(request)
+            prepared = window.pop(0)
+            self.served.append(prepared.request.request_id)
+            output = _answer(prepared)
             self._count(output)
             yield output
 
@@ -85,13 +90,12 @@ def _tokens(request: Request) -> tuple[int, ...]:
     return tuple(request.prompt["prompt_token_ids"])  # pyright: ignore
 
 
-def _answer(request: Request) -> RequestOutput:
-    prompt, params = _tokens(request), request.params
+def _answer(prepared: PreparedRequest) -> RequestOutput:
+    prompt, params = prepared.token_ids, prepared.request.params
     seed = 0 if params.greedy else params.seed
     answers = []
     for index in range(params.n):
         text = hashlib.sha256(repr((prompt, seed, index)).encode()).hexdigest()
-        text = text[: min(params.max_tokens or 40, 40)]
+        text = text[: prepared.max_tokens]
         answers.append(CompletionOutput(index, text, tuple(map(ord, text)), "length", None))
-    text = request.prompt if isinstance(request.prompt, str) else None
-    return RequestOutput(request.request_id, text, prompt, tuple(answers))
+    return RequestOutput(prepared.request.request_id, prepared.text, prompt, tuple(answers))

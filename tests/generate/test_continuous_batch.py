@@ -4,12 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nspjax.generate.continuous_batch import (
-    CALL_SECONDS,
-    FIRST_STEPS,
-    Progress,
-    steps_for_next_call,
-)
+from nspjax.generate.continuous_batch import CALL_SECONDS, FIRST_STEPS, steps_for_next_call
+from nspjax.generate.progress import Progress
 
 
 @given(st.integers(1, 64), st.floats(0, 100), st.integers(1, 64))

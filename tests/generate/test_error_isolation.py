@@ -212,7 +212,7 @@ class Disturbed:
     """An engine to which something happens when a row is free for the seventh request."""
 
     def __init__(self, llm: LLM, event: Callable[[], None]):
-        self.validate, self.chat_prompt = llm.validate, llm.chat_prompt
+        self.prepare, self.chat_prompt = llm.prepare, llm.chat_prompt
         self.tools = llm.tools
         self._llm, self._event = llm, event
 

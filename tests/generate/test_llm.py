@@ -168,16 +168,16 @@ def test_max_tokens_beyond_the_context_is_clipped_or_refused(alphabet):
     (output,) = alphabet.stream([Request("a", "?" * 100, params)])
     assert len(output.outputs[0].token_ids) == 28
     with pytest.raises(RequestError, match=r"context of 128.*has room for 28") as error:
-        alphabet.validate(Request("a", "?" * 100, params, clip_max_tokens=False))
+        alphabet.prepare(Request("a", "?" * 100, params, clip_max_tokens=False))
     assert error.value.param == "max_tokens"
-    alphabet.validate(
+    alphabet.prepare(
         Request("a", "?" * 100, SamplingParams(max_tokens=None), clip_max_tokens=False)
     )
 
 
 def test_special_tokens_are_added_unless_it_is_said():
     with LLM(scripted("ab", ord("?")), tokenizer=byte_tokenizer(add_bos=True)) as llm:
-        ids = [llm.validate(Request("a", {"prompt": "?", "add_special_tokens": add}))
+        ids = [llm.prepare(Request("a", {"prompt": "?", "add_special_tokens": add})).token_ids
                for add in (True, False)]  # fmt: skip
     assert ids == [(256, ord("?")), (ord("?"),)]
 
@@ -319,18 +319,18 @@ def test_a_stream_may_be_given_up(llm):
 )
 def test_a_bad_request_is_refused_before_anything_runs(llm, prompt, params, complaint):
     with pytest.raises(RequestError, match=complaint):
-        llm.validate(Request("bad", prompt, params))
+        llm.prepare(Request("bad", prompt, params))
     before = llm.stats()
     with pytest.raises(RequestError, match=f"prompt 1: .*{complaint}"):
         llm.generate([[1], prompt], [GREEDY, params])
     assert llm.stats() == before
 
 
-def test_validation_gives_the_tokens(alphabet):
-    assert alphabet.validate(Request("good", [1, 2], GREEDY)) == (1, 2)
-    assert alphabet.validate(Request("good", "hé", GREEDY)) == tuple("hé".encode())
+def test_preparing_gives_the_tokens(alphabet):
+    assert alphabet.prepare(Request("good", [1, 2], GREEDY)).token_ids == (1, 2)
+    assert alphabet.prepare(Request("good", "hé", GREEDY)).token_ids == tuple("hé".encode())
     with pytest.raises(RequestError, match="the prompt is empty"):
-        alphabet.validate(Request("bad", "", GREEDY))
+        alphabet.prepare(Request("bad", "", GREEDY))
 
 
 def test_params_must_be_as_many_as_prompts(llm):

@@ -122,10 +122,10 @@ def test_token_ids_are_served_without_transformers(tmp_path, monkeypatch):
     for name in ("transformers", "tokenizers", "jinja2"):
         monkeypatch.setitem(sys.modules, name, None)
     with LLM(tmp_path, max_num_seqs=1, prefill_budget_tokens=16, max_model_len=32) as llm:
-        assert llm.validate(Request("ids", [3, 4])) == (3, 4)
+        assert llm.prepare(Request("ids", [3, 4])).token_ids == (3, 4)
         for refused in (
-            lambda: llm.validate(Request("text", "text")),
-            lambda: llm.validate(Request("stop", [3], SamplingParams(stop="x"))),
+            lambda: llm.prepare(Request("text", "text")),
+            lambda: llm.prepare(Request("stop", [3], SamplingParams(stop="x"))),
             lambda: llm.chat_prompt([{"role": "user", "content": "hi"}]),
         ):
             with pytest.raises(RequestError, match=r"pip install 'nspjax\[hf\]'"):
@@ -137,9 +137,9 @@ def test_token_ids_are_served_beside_files_that_make_no_tokenizer(tmp_path, name
     shutil.copytree(GOLDENS / "llama", tmp_path, dirs_exist_ok=True)
     (tmp_path / name).write_text("{}")
     with LLM(tmp_path, max_num_seqs=1, prefill_budget_tokens=16, max_model_len=32) as llm:
-        assert llm.validate(Request("ids", [3, 4])) == (3, 4)
+        assert llm.prepare(Request("ids", [3, 4])).token_ids == (3, 4)
         with pytest.raises(RequestError, match=rf"(?s){name}.*json, or give token ids"):
-            llm.validate(Request("text", "text"))
+            llm.prepare(Request("text", "text"))
 
 
 # ---- files that are not what they seem ----------------------------------------------------------

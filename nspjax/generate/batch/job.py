@@ -8,34 +8,26 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
-from nspjax.generate.batch.calls import read_calls, with_required_call
-from nspjax.generate.batch.field_error import FieldError
-from nspjax.generate.batch.fields import BatchRequest, parse_request
+from nspjax.generate.batch.calls import read_calls
+from nspjax.generate.batch.fields import BatchRequest
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
 from nspjax.generate.batch.input import BatchInput, InputEntry, scan_input
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.batch.output import STANDARD_OUTPUT, Output, check_kind, open_output
+from nspjax.generate.batch.preparation import Engine, prepared_line
 from nspjax.generate.batch.results import answer_line, error_line
 from nspjax.generate.batch.work import Work, WorkCounter
-from nspjax.generate.outputs import Prompt, Request, RequestOutput
-from nspjax.generate.structured.library import GrammarError
+from nspjax.generate.outputs import RequestOutput
 from nspjax.generate.tools.model_tools import ModelTools
 
-
-class Engine(Protocol):
-    """What a job needs of an `LLM`."""
-
-    tools: ModelTools | None
-
-    def validate(self, request: Request) -> Sequence[int]: ...
-    def stream(self, requests: Iterable[Request]) -> Iterator[RequestOutput]: ...
-    def chat_prompt(self, messages: list[dict[str, Any]]) -> Prompt: ...
+if TYPE_CHECKING:
+    from nspjax.generate.prepared_request import PreparedRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,27 +181,15 @@ class BatchJob:
             except BatchFileError as also:
                 error.add_note(str(also))
 
-    def _requests(self, engine: Engine) -> Iterator[Request]:
+    def _requests(self, engine: Engine) -> Iterator[PreparedRequest]:
         """What the engine is to answer, one by one; requests that it cannot serve end here."""
         for line in self._input.read(self._waiting()):
             entry = self._input.by_id[line.custom_id]
             prompt_tokens = 0
             try:
-                asked = parse_request(line, engine.chat_prompt, self._seed)
-                asked = with_required_call(asked, engine.tools)
-                requests = [
-                    Request(
-                        f"{line.custom_id}/{i}",
-                        prompt,
-                        asked.params,
-                        clip_max_tokens=asked.clip_max_tokens,
-                        with_text=asked.echo,
-                    )
-                    for i, prompt in enumerate(asked.prompts)
-                ]
-                prompt_tokens = asked.params.n_runs * _validate(
-                    engine, requests, "tools" if asked.form is None else asked.form.field
-                )
+                asked, requests = prepared_line(line, engine, self._seed)
+                n_tokens = sum(len(each.token_ids) for each in requests)
+                prompt_tokens = asked.params.n_runs * n_tokens
             except RequestError as error:
                 self._refuse(line, error)
                 continue
@@ -279,21 +259,6 @@ def _check_distinct(input_path: str, output_path: str, errors_path: str | None) 
     for (what, path), (other_what, other) in itertools.combinations(files, 2):
         if _same_file(path, other):
             raise BatchFileError(f"{what} and {other_what} are the same file: {path}")
-
-
-def _validate(engine: Engine, requests: Iterable[Request], form_field: str) -> int:
-    """How many tokens the prompts have. form_field: what gives the answers their form.
-
-    Raises:
-      RequestError: one of the requests cannot be served.
-    """
-    n_tokens = 0
-    for request in requests:
-        try:
-            n_tokens += len(engine.validate(request))
-        except GrammarError as error:
-            raise FieldError(f"{form_field}: {error}", param=form_field) from error
-    return n_tokens
 
 
 def _same_file(one: str, other: str) -> bool:

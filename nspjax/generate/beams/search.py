@@ -11,7 +11,7 @@ import numpy as np
 
 from nspjax.errors import InvalidArgumentError, NotFiniteError
 from nspjax.generate.answer import Answer
-from nspjax.generate.beams.records import BeamSearchParams, BeamSearchSequence
+from nspjax.generate.beams.records import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
 from nspjax.generate.beams.steps import Beams, BeamSettings, first_beams
 from nspjax.generate.model_runner import ModelRunner
 from nspjax.generate.operands import first_asked, prefill_rows
@@ -21,9 +21,6 @@ from nspjax.generate.text.tokenization import decode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Found = list[tuple[list[int], float, bool]]
-"""Sequences: generated tokens, sum of log-probabilities, whether an end token ended it."""
 
 
 def groups_of_rows(n_rows: int, width: int, alike: Callable[[int, int], bool]) -> list[list[int]]:
@@ -49,21 +46,6 @@ def groups_of_rows(n_rows: int, width: int, alike: Callable[[int, int], bool]) -
     return groups
 
 
-def sequence_of(
-    prompt: tuple[int, ...],
-    found: tuple[list[int], float, bool],
-    params: BeamSearchParams,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> BeamSearchSequence:
-    """What is told of a sequence that was found."""
-    tokens, cum_logprob, ended = found
-    if ended and not params.include_stop_str_in_output:
-        tokens = tokens[:-1]
-    all_tokens = (*prompt, *tokens)
-    text = "" if tokenizer is None else decode(tokenizer, all_tokens)
-    return BeamSearchSequence(all_tokens, cum_logprob, text, "stop" if ended else "length")
-
-
 class BeamSearch:
     """Searches of one width for prompts, as many at a time as there are rows."""
 
@@ -73,12 +55,14 @@ class BeamSearch:
         plan: PrefillPlan,
         params: BeamSearchParams,
         end_tokens: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase | None,
     ) -> None:
         self._runner, self._plan, self._params = runner, plan, params
+        self._tokenizer = tokenizer
         self._end_tokens = [] if params.ignore_eos else list(end_tokens)
         self._groups = groups_of_rows(plan.n_rows, params.beam_width, runner.are_alike)
 
-    def run(self, prompts: Sequence[Sequence[int]]) -> Iterator[Found]:
+    def run(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[BeamSearchOutput]:
         """What was found for each prompt, the best first.
 
         Raises:
@@ -87,7 +71,7 @@ class BeamSearch:
         for begin in range(0, len(prompts), len(self._groups)):
             yield from self._together(prompts[begin : begin + len(self._groups)])
 
-    def _together(self, prompts: Sequence[Sequence[int]]) -> Iterator[Found]:
+    def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[BeamSearchOutput]:
         n_groups, room = len(self._groups), self._plan.capacity_tokens
         rows = jnp.asarray(self._groups, jnp.int32)
         self._prefill({self._groups[i][0]: prompt[:-1] for i, prompt in enumerate(prompts)})
@@ -113,13 +97,14 @@ class BeamSearch:
         finally:
             self._runner.empty([row for group in self._groups for row in group])
         ended: Beams = jax.tree.map(np.asarray, beams)
-        for i in range(len(prompts)):
+        for i, prompt in enumerate(prompts):
             if not ended.finite[i]:
                 raise NotFiniteError(
                     "the model's logits are not finite in a beam search: try wider types of "
                     "weights and KV cache, such as bfloat16 or float32 in the place of float16"
                 )
-            yield [self._followed(ended, i, j) for j in range(rows.shape[1]) if ended.found[i, j]]
+            places = np.flatnonzero(ended.found[i])
+            yield BeamSearchOutput(tuple(self._sequence(prompt, ended, i, j) for j in places))
 
     def _prefill(self, prompts: dict[int, Sequence[int]]) -> None:
         asked = SamplingParams(temperature=0)
@@ -134,10 +119,26 @@ class BeamSearch:
                 first_asked(group, answers, self._runner.vocab_size),
             )
 
-    def _followed(self, beams: Beams, group: int, place: int) -> tuple[list[int], float, bool]:
+    def _sequence(
+        self, prompt: tuple[int, ...], beams: Beams, group: int, place: int
+    ) -> BeamSearchSequence:
+        generated = self._followed(beams, group, place)
+        ended = generated[-1] in self._end_tokens
+        if ended and not self._params.include_stop_str_in_output:
+            generated.pop()
+        tokens = (*prompt, *generated)
+        return BeamSearchSequence(
+            tokens,
+            float(beams.found_sums[group, place]),
+            "" if self._tokenizer is None else decode(self._tokenizer, tokens),
+            "stop" if ended else "length",
+        )
+
+    def _followed(self, beams: Beams, group: int, place: int) -> list[int]:
+        """The tokens of a sequence that was found, its end token included."""
         token, beam = (int(of[group, place]) for of in (beams.found_token, beams.found_parent))
         tokens = [token]
         for step in range(int(beams.found_step[group, place]) - 1, -1, -1):
             tokens.append(int(beams.tokens[step, group, beam]))
             beam = int(beams.parents[step, group, beam])
-        return tokens[::-1], float(beams.found_sums[group, place]), token in self._end_tokens
+        return tokens[::-1]

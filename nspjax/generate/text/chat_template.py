@@ -10,6 +10,7 @@ from nspjax.errors import RequestError
 from nspjax.generate.text.chat_messages import checked_messages, checked_objects
 from nspjax.generate.text.chat_process import ChatProcess
 from nspjax.generate.text.library_errors import failures_are_the_requests
+from nspjax.generate.text.tokenization import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,19 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._process = ChatProcess()
+
+    def prompt(
+        self, messages: Sequence[Mapping[str, Any]], *, add_special_tokens: bool, **asked: Any
+    ) -> dict[str, Any]:
+        """The prompt text under "prompt", and its tokens under "prompt_token_ids". asked: what
+        `render` takes.
+
+        Raises:
+          RequestError: as `render`, or the tokenizer fails at the text.
+        """
+        text = self.render(messages, **asked)
+        token_ids = encode(self._tokenizer, text, special_tokens=add_special_tokens)
+        return {"prompt": text, "prompt_token_ids": token_ids}
 
     def render(
         self,
