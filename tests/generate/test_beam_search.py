@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -142,10 +143,17 @@ def test_logits_that_are_not_finite():
 
 
 def test_what_cannot_be_asked(tmp_path):
-    for wrong in ({"beam_width": 0}, {"max_tokens": 0}, {"temperature": -1.0},
-                  {"length_penalty": float("nan")}):  # fmt: skip
-        with pytest.raises(RequestError, match=next(iter(wrong))):
-            BeamSearchParams(**{"beam_width": 2, "max_tokens": 4} | wrong)
+    for name, value, allowed in (
+        ("beam_width", 0, "an integer in [1, 64], got 0"),
+        ("beam_width", True, "an integer in [1, 64], got True"),
+        ("max_tokens", 0, "an integer in [1, 2147483647], got 0"),
+        ("temperature", -1.0, "a number >= 0, got -1.0"),
+        ("length_penalty", float("nan"), "a finite number, got nan"),
+        ("length_penalty", float("-inf"), "a finite number, got -inf"),
+    ):
+        with pytest.raises(RequestError, match=re.escape(f"{name} must be {allowed}")):
+            BeamSearchParams(**{"beam_width": 2, "max_tokens": 4} | {name: value})
+    BeamSearchParams(beam_width=2, max_tokens=4, length_penalty=-2)
     four = BeamSearchParams(beam_width=4, max_tokens=4)
     with LLM(ScriptedDecoder([0]), tokenizer=None, max_num_seqs=3) as llm:
         with pytest.raises(InvalidArgumentError, match=r"beam_width 4 .* has 3 such rows"):

@@ -227,10 +227,10 @@ def test_logits_that_are_not_finite_among_the_drafts():
         ({"num_speculative_tokens": 3}, "must be a mapping with the method 'ngram'"),
         ({"method": "eagle", "num_speculative_tokens": 3}, "the only one there is: .*'eagle'"),
         ({"method": "ngram"}, "needs num_speculative_tokens"),
-        ({"method": "ngram", "num_speculative_tokens": 0}, "from 1 to 32, got 0"),
+        ({"method": "ngram", "num_speculative_tokens": 0}, r"in \[1, 32\], got 0"),
         ({"method": "ngram", "num_speculative_tokens": 3, "model": "x"}, "no setting 'model'"),
-        (NGRAM | {"prompt_lookup_min": 4}, "prompt_lookup_min must be an integer from 1 to 3"),
-        (NGRAM | {"prompt_lookup_max": True}, "prompt_lookup_max must be an integer from 1 to 32"),
+        (NGRAM | {"prompt_lookup_min": 4}, r"prompt_lookup_min must be an integer in \[1, 3\]"),
+        (NGRAM | {"prompt_lookup_max": True}, r"prompt_lookup_max must be an integer in \[1, 32\]"),
     ],
 )
 def test_what_cannot_be_asked(given, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from nspjax.errors import RequestError
+from nspjax.generate.sampling import checks
 
 MOST_BEAMS = 64
 
@@ -31,15 +31,10 @@ class BeamSearchParams:
     include_stop_str_in_output: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("beam_width", MOST_BEAMS), ("max_tokens", 2**31 - 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise RequestError(f"{name} must be an integer from 1 to {most}, got {value!r}")
-        for name, least in (("temperature", 0.0), ("length_penalty", -math.inf)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < least:
-                raise RequestError(f"{name} must be a number, temperature >= 0, got {value!r}")
+        checks.integer("beam_width", self.beam_width, 1, MOST_BEAMS)
+        checks.integer("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        checks.real("temperature", self.temperature, 0.0, None)
+        checks.real("length_penalty", self.length_penalty, -math.inf, None)
 
 
 @dataclasses.dataclass(frozen=True)

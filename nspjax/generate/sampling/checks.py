@@ -23,11 +23,14 @@ def integer(name: str, value: Any, low: int, high: int | None, what: str | None 
 
 
 def real(name: str, value: Any, low: float, high: float | None, *, open_low: bool = False) -> None:
+    """A finite number; high: None where it may be as large as it likes."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = number and _is_finite_float(value) and not (open_low and float(value) == low)
     if not number or not low <= float(value) <= (math.inf if high is None else high):
         bracket, more = ("(", ">") if open_low else ("[", ">=")
         allowed = f"a number {more} {low:g}" if high is None else f"in {bracket}{low:g}, {high:g}]"
+        if low == -math.inf:
+            allowed = "a finite number"
         raise RequestError(f"{name} must be {allowed}, got {value!r}", param=name)
 
 

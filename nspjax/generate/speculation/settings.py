@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from nspjax.errors import InvalidArgumentError
+from nspjax.errors import InvalidArgumentError, RequestError
+from nspjax.generate.sampling import checks
 
 METHOD = "ngram"
 MOST_SPECULATIVE_TOKENS = 32
@@ -32,11 +33,10 @@ class NgramSpeculation:
             ("prompt_lookup_max", MOST_SPECULATIVE_TOKENS),
             ("prompt_lookup_min", self.prompt_lookup_max),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise InvalidArgumentError(
-                    f"speculative: {name} must be an integer from 1 to {most}, got {value!r}"
-                )
+            try:
+                checks.integer(name, getattr(self, name), 1, most)
+            except RequestError as error:
+                raise InvalidArgumentError(f"speculative: {error}") from None
 
     @staticmethod
     def of(given: object) -> NgramSpeculation:
