@@ -10,7 +10,7 @@ from nspjax.cli.speculative_option import speculation_of
 from nspjax.dtypes import STORED_ONLY
 
 if TYPE_CHECKING:
-    from nspjax.cli.run_batch import RunBatch
+    from nspjax.cli.batch_options import RunBatch
 
 MAX_NUM_SEQS = 16
 """`LLM`'s default."""

@@ -210,7 +210,8 @@ def run_batch(
       3    the job ended, and some results are error lines
       130  stopped by Ctrl-C, 143 by SIGTERM; what had finished is in the output
     """
-    from nspjax.cli.run_batch import RunBatch, execute
+    from nspjax.cli.batch_options import RunBatch
+    from nspjax.cli.run_batch import execute
 
     code = execute(
         RunBatch(
