@@ -223,11 +223,14 @@ class LLM:
         with early_stopping=False. max_num_seqs over beam_width prompts are searched for at a time;
         in a store, beams share what they have in common, which is read once for all.
 
+        A prompt after which logits are not all finite has an `error` instead of sequences. A
+        failure of the store ends the search.
+
         Raises:
           RequestError: one of the prompts cannot be served (says which); nothing has run then.
           InvalidArgumentError: more beams than rows.
           OffloadError: the pipeline keeps X.
-          NotFiniteError: the logits of a beam are not finite.
+          StoreError: the store failed.
         """
         if not isinstance(params, BeamSearchParams):
             raise RequestError(f"params must be BeamSearchParams, got {params!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax import nnx
+from byte_tokenizer import byte_tokenizer
 from tiny_decoder import ScriptedDecoder, TinyConfig, TinyDecoder
 
 from nspjax import LLM, BeamSearchParams, SamplingParams, Store
@@ -132,14 +132,34 @@ def test_temperature_divides_the_logits():
     )
 
 
-def test_logits_that_are_not_finite():
-    model = TinyDecoder()
-    model.head[...] = nnx.Param(model.head[...] * np.inf)[...]
-    with (
-        LLM(model, tokenizer=None, max_num_seqs=2) as llm,
-        pytest.raises(NotFiniteError, match="beam search"),
-    ):
-        llm.beam_search([[3, 4]], BeamSearchParams(beam_width=2, max_tokens=4))
+def test_what_fails_costs_its_prompt_only():
+    """Logits that are not finite after the token 7, and a tokenizer that fails at the token 9; two
+    prompts at a time."""
+    tokenizer = byte_tokenizer()
+    decode = tokenizer.decode
+
+    def fail_at_9(ids, **options):
+        if 9 in ids:
+            raise ValueError("no 9")
+        return decode(ids, **options)
+
+    tokenizer.decode = fail_at_9
+    model = TinyDecoder(TinyConfig(vocab_size=64))
+    model.embedding[...] = model.embedding[...].at[7].set(np.finfo(np.float32).max)
+    params = BeamSearchParams(beam_width=2, max_tokens=4)
+    with LLM(model, tokenizer=tokenizer, max_num_seqs=4) as llm:
+        (alone,) = llm.beam_search([[3, 4]], params)
+        good, overflowing, unreadable, last = llm.beam_search(
+            [[3, 4], [3, 7, 5], [9, 4], [3, 4]], params
+        )
+    assert len(alone.sequences) == 2
+    assert good == last == alone
+    assert alone.error is None
+    assert isinstance(overflowing.error, NotFiniteError)
+    assert "beam search" in str(overflowing.error)
+    assert isinstance(unreadable.error, RequestError)
+    assert "ValueError: no 9" in str(unreadable.error)
+    assert overflowing.sequences == unreadable.sequences == ()
 
 
 def test_what_cannot_be_asked(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from nspjax.errors import NspjaxError
 from nspjax.generate.sampling import checks
 
 MOST_BEAMS = 64
@@ -54,6 +55,8 @@ class BeamSearchSequence:
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearchOutput:
-    """The sequences of one prompt, the best first."""
+    """The sequences of one prompt, the best first. error: why there are none: the logits became NaN
+    or infinite, or the tokenizer fails at the tokens. Other prompts are not affected."""
 
     sequences: tuple[BeamSearchSequence, ...]
+    error: NspjaxError | None = None

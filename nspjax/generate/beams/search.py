@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nspjax.errors import InvalidArgumentError, NotFiniteError
+from nspjax.errors import InvalidArgumentError, NotFiniteError, RequestError
 from nspjax.generate.answer import Answer
 from nspjax.generate.beams.records import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
 from nspjax.generate.beams.steps import Beams, BeamSettings, first_beams
@@ -63,11 +63,7 @@ class BeamSearch:
         self._groups = groups_of_rows(plan.n_rows, params.beam_width, runner.are_alike)
 
     def run(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[BeamSearchOutput]:
-        """What was found for each prompt, the best first.
-
-        Raises:
-          NotFiniteError: the logits after one of the beams are not.
-        """
+        """What was found for each prompt, in their order."""
         for begin in range(0, len(prompts), len(self._groups)):
             yield from self._together(prompts[begin : begin + len(self._groups)])
 
@@ -98,13 +94,10 @@ class BeamSearch:
             self._runner.empty([row for group in self._groups for row in group])
         ended: Beams = jax.tree.map(np.asarray, beams)
         for i, prompt in enumerate(prompts):
-            if not ended.finite[i]:
-                raise NotFiniteError(
-                    "the model's logits are not finite in a beam search: try wider types of "
-                    "weights and KV cache, such as bfloat16 or float32 in the place of float16"
-                )
-            places = np.flatnonzero(ended.found[i])
-            yield BeamSearchOutput(tuple(self._sequence(prompt, ended, i, j) for j in places))
+            try:
+                yield BeamSearchOutput(self._sequences(prompt, ended, i))
+            except (NotFiniteError, RequestError) as error:
+                yield BeamSearchOutput((), error)
 
     def _prefill(self, prompts: dict[int, Sequence[int]]) -> None:
         asked = SamplingParams(temperature=0)
@@ -118,6 +111,17 @@ class BeamSearch:
                 prefill_rows(group, answers),
                 first_asked(group, answers, self._runner.vocab_size),
             )
+
+    def _sequences(
+        self, prompt: tuple[int, ...], beams: Beams, group: int
+    ) -> tuple[BeamSearchSequence, ...]:
+        if not beams.finite[group]:
+            raise NotFiniteError(
+                "the model's logits are not finite in a beam search: try wider types of weights "
+                "and KV cache, such as bfloat16 or float32 in the place of float16"
+            )
+        places = np.flatnonzero(beams.found[group])
+        return tuple(self._sequence(prompt, beams, group, place) for place in places.tolist())
 
     def _sequence(
         self, prompt: tuple[int, ...], beams: Beams, group: int, place: int
