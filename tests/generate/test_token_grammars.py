@@ -4,6 +4,8 @@ import contextlib
 import json
 import random
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from byte_tokenizer import EOS, byte_tokenizer
 from tokenizer_forms import byte_level, metaspace, unigram
 
 from nspjax.errors import RequestError
-from nspjax.generate.structured import StructuredOutputsParams, token_grammars
-from nspjax.generate.structured.grammar_worker import UNKNOWN
+from nspjax.generate.structured import StructuredOutputsParams, grammar_worker, token_grammars
+from nspjax.generate.structured.grammar_worker import DONE, UNKNOWN, Matchers
 from nspjax.generate.structured.library import GrammarError
 from nspjax.generate.structured.token_grammars import TokenGrammars
 from nspjax.generate.text.tokenization import answer_text
@@ -249,6 +251,34 @@ def test_an_answer_that_is_no_more_is_forgotten(byte_walker, monkeypatch):
     assert was in sent[-1]["drop"]
     step = json.dumps({"step": was, "token": ord("a")}).encode()
     assert ask(step, seconds=1) == UNKNOWN
+
+
+@pytest.mark.parametrize(("bytes_left", "n_kept"), [(2 << 30, 40), (1 << 29, 32)])
+def test_fewer_compiled_grammars_are_kept_where_memory_is_short(monkeypatch, bytes_left, n_kept):
+    monkeypatch.setattr(grammar_worker, "memory_left_bytes", lambda: bytes_left)
+    compiled = []
+    monkeypatch.setattr(Matchers, "_compiled", lambda self, form: compiled.append(form) or "a form")
+    matchers = Matchers()
+    matchers._tokenizer = "a tokenizer"
+    forms = [{"choice": [str(i)]} for i in range(40)]
+    for form in forms + forms[40 - n_kept :]:
+        assert matchers.answer(json.dumps({"check": form}).encode()) == DONE
+    assert compiled == forms
+    matchers.answer(json.dumps({"check": forms[0]}).encode())
+    assert len(compiled) == (40 if n_kept == 40 else 41)
+
+
+def test_the_process_knows_how_much_memory_is_left():
+    script = (
+        "import math\n"
+        "from nspjax.generate.limited_process import child\n"
+        "assert child.memory_left_bytes() == math.inf\n"
+        "child._limit_memory(1 << 28)\n"
+        "used = bytearray(1 << 26)\n"
+        "print(child.memory_left_bytes() >> 20)\n"
+    )
+    left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
+    assert 180 <= int(left) <= 192
 
 
 # ---- calls --------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
-"""From a line to what the engine runs. A line is prepared once, when the engine is about to have
-room for it: as few prompts as that are in memory as tokens, however long the input is."""
+"""From a line to what the engine runs.
+
+A line is prepared once, shortly before a row is free for it: however long the input is, only the
+prompts of the next batch are in memory as tokens.
+"""
 
 from __future__ import annotations
 

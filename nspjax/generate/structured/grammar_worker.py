@@ -102,8 +102,8 @@ class Matchers:
         key = json.dumps(form)
         if key not in self._grammars:
             self._grammars[key] = self._compiled(form)
-            short = memory_left_bytes() < MEMORY_BYTES / 2
-            while len(self._grammars) > (_MOST_KEPT_IF_SHORT if short else _MOST_KEPT):
+            is_short = memory_left_bytes() < MEMORY_BYTES / 2
+            while len(self._grammars) > (_MOST_KEPT_IF_SHORT if is_short else _MOST_KEPT):
                 self._grammars.popitem(last=False)
         self._grammars.move_to_end(key)
         return self._grammars[key]
