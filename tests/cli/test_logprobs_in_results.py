@@ -170,6 +170,9 @@ def test_offsets_within_a_text():
               ("b", b"b")]  # fmt: skip
     found = completion_logprobs([record(*token) for token in tokens], "a€b")
     assert found["text_offset"] == [0, 1, 1, 1, 2]
+    spoilt = [("bytes:\\x82", euro[1:2]), *tokens, ("bytes:\\xe2", euro[:1]), ("c", b"c")]
+    found = completion_logprobs([record(*token) for token in spoilt], "\ufffd a€b\ufffdc")
+    assert found["text_offset"] == [0, 1, 3, 3, 3, 4, 5, 6]
     found = completion_logprobs([record("x", b"x", -math.inf)], "x")
     assert found["token_logprobs"] == [-9999.0]
     assert found["top_logprobs"] == [{"x": -9999.0}]
