@@ -275,7 +275,9 @@ class LLM:
             the messages, or fails at them.
         """
         if self._chat_template is None or self.tokenizer is None:
-            raise RequestError(f"no chat template can be used: {self._reader.no_tokenizer}")
+            raise RequestError(
+                f"no chat template can be used: {self._reader.no_tokenizer}", param="messages"
+            )
         text = self._chat_template.render(
             messages,
             tools=tools,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.calls import read_calls, with_required_call
 from nspjax.generate.batch.field_error import FieldError
-from nspjax.generate.batch.fields import BatchRequest, parse_request
+from nspjax.generate.batch.fields import BatchRequest, as_asked, parse_request
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
 from nspjax.generate.batch.input import BatchInput, InputEntry, scan_input
@@ -211,7 +211,7 @@ class BatchJob:
                     engine, requests, "tools" if asked.form is None else asked.form.field
                 )
             except RequestError as error:
-                self._refuse(line, error)
+                self._refuse(line, as_asked(error, line))
                 continue
             finally:
                 self._work.read(entry.asked, entry.n_bytes, prompt_tokens)

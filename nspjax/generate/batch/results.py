@@ -13,6 +13,7 @@ import orjson
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError
 from nspjax.generate.batch.calls import Calls, message_with_calls
+from nspjax.generate.batch.field_error import FieldError
 from nspjax.generate.batch.fields import BatchRequest
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.batch.logprob_shapes import (
@@ -85,7 +86,7 @@ def error_line(line: BatchLine, error: NspjaxError) -> bytes:
     """
     asked_wrong = isinstance(error, RequestError)
     param = getattr(error, "param", None)
-    code = getattr(error, "code", _code(error))
+    code = error.code if isinstance(error, FieldError) else _code(error)
     message = shortened(str(error), MOST_MESSAGE)
     body = {
         "error": {
@@ -100,7 +101,7 @@ def error_line(line: BatchLine, error: NspjaxError) -> bytes:
 
 def _code(error: NspjaxError) -> str:
     if isinstance(error, RequestError):
-        return "invalid_request"
+        return "invalid_request" if error.param is None else "invalid_value"
     return "not_finite" if isinstance(error, NotFiniteError) else "storage_error"
 
 
