@@ -74,8 +74,8 @@ def answer_line(
             "total_tokens": prompt_tokens + completion_tokens,
         },
     }
-    if request.chat and request.prompt_logprobs:
-        body["prompt_logprobs"] = prompt_logprobs(outputs[0].prompt_logprobs or ())
+    if request.chat:
+        body |= _of_prompt(outputs[0], request)
     return _result_line(line, 200, body, None)
 
 
@@ -119,12 +119,22 @@ def _choice(
         "finish_reason": "length" if request.only_echo else answer.finish_reason,
         "stop_reason": None if request.only_echo else answer.stop_reason,
     }
-    if request.prompt_logprobs and not request.chat:
-        choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs or ())
     if request.return_token_ids:
         choice["token_ids"] = tokens
-        choice["prompt_token_ids"] = output.prompt_token_ids
+    if not request.chat:
+        choice |= _of_prompt(output, request)
     return choice
+
+
+def _of_prompt(output: RequestOutput, request: BatchRequest) -> dict[str, Any]:
+    """What is said of a prompt, if it is asked for: as in vLLM's answers, in each choice of a
+    completion, and beside the choices of a chat."""
+    said: dict[str, Any] = {}
+    if request.prompt_logprobs:
+        said["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs or ())
+    if request.return_token_ids:
+        said["prompt_token_ids"] = output.prompt_token_ids
+    return said
 
 
 def _chat_choice(answer: CompletionOutput, request: BatchRequest) -> dict[str, Any]:
