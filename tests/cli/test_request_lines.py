@@ -1,10 +1,11 @@
 """300 lines with every kind of request, answered in one job: each field of each result is what its
 request asks for, and of the openai package's types."""
 
+import contextlib
 import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,22 @@ def plain(model) -> PlainLlama:
     return PlainLlama(model)
 
 
-@pytest.fixture(scope="module")
-def job(model, tmp_path_factory) -> tuple[list[dict[str, Any]], dict[str, list[list[int]]]]:
+@pytest.fixture(
+    scope="module",
+    params=["in memory", pytest.param("in a store, speculating", marks=pytest.mark.slow)],
+)
+def job(request, model, tmp_path_factory) -> tuple[list[dict[str, Any]], dict[str, list]]:
     """The results, and the tokens that `generate` gives."""
-    output = tmp_path_factory.mktemp("lines") / "out.jsonl"
-    with nspjax.LLM(model, max_model_len=CONTEXT, prefill_budget_tokens=16) as llm:
+    folder = tmp_path_factory.mktemp("lines")
+    output, settings = folder / "out.jsonl", {}
+    with contextlib.ExitStack() as entered:
+        if request.param != "in memory":
+            store = entered.enter_context(nspjax.Store(folder, host_memory="64MiB"))
+            settings = {"store": store, "share_prefixes": True}
+            settings["speculative"] = {"method": "ngram", "num_speculative_tokens": 4}
+        llm = entered.enter_context(
+            nspjax.LLM(model, max_model_len=CONTEXT, prefill_budget_tokens=16, **settings)
+        )
         with BatchJob(str(FILE), str(output), model="tiny-llama") as batch:
             batch.run(llm)
         alone = {custom_id: _tokens_alone(llm, REQUESTS[custom_id]) for custom_id in ALONE}
@@ -69,6 +81,20 @@ def job(model, tmp_path_factory) -> tuple[list[dict[str, Any]], dict[str, list[l
 @pytest.fixture(scope="module")
 def results(job) -> dict[str, dict[str, Any]]:
     return {result["custom_id"]: result for result in job[0]}
+
+
+def for_each(custom_ids: Iterable[str], check: Callable[[str], None]) -> None:
+    """Check them all, whichever is wrong. (As tests of their own, they would be divided among
+    pytest's processes, and the job would run in each.)"""
+    wrong = []
+    for custom_id in custom_ids:
+        try:
+            check(custom_id)
+        except Exception as error:
+            error.add_note(f"of line {custom_id}")
+            wrong.append(error)
+    if wrong:
+        raise ExceptionGroup("results that are not as they must be", wrong)
 
 
 def _tokens_alone(llm: nspjax.LLM, body: dict[str, Any]) -> list[list[int]]:
@@ -98,9 +124,11 @@ def test_every_line_has_one_result(job):
         assert result["response"]["request_id"] == f"req_{digest}"
 
 
-@pytest.mark.parametrize("custom_id", ERRORS)
-def test_a_line_that_is_refused_says_why(results, custom_id):
-    result, expected = results[custom_id], ERRORS[custom_id]
+def test_lines_that_are_refused_say_why(results):
+    for_each(ERRORS, lambda custom_id: _check_error(results[custom_id], ERRORS[custom_id]))
+
+
+def _check_error(result: dict[str, Any], expected: Mapping[str, Any]) -> None:
     assert result.keys() == {"id", "custom_id", "response", "error"}
     assert result["response"].keys() == {"status_code", "request_id", "body"}
     assert result["response"]["status_code"] == 400
@@ -116,9 +144,11 @@ def test_a_line_that_is_refused_says_why(results, custom_id):
     assert result["error"] == {"code": error["code"], "message": error["message"]}
 
 
-@pytest.mark.parametrize("custom_id", REQUESTS)
-def test_an_answer_is_of_openais_types(results, custom_id):
-    result, asked = results[custom_id], REQUESTS[custom_id]
+def test_answers_are_of_openais_types(results):
+    for_each(REQUESTS, lambda custom_id: _check_types(results[custom_id], REQUESTS[custom_id]))
+
+
+def _check_types(result: dict[str, Any], asked: dict[str, Any]) -> None:
     assert result.keys() == {"id", "custom_id", "response", "error"}
     assert result["error"] is None
     assert result["response"].keys() == {"status_code", "request_id", "body"}
@@ -149,9 +179,15 @@ def _not_openais(value: Any) -> Iterator[str]:
             yield from _not_openais(getattr(value, name))
 
 
-@pytest.mark.parametrize("custom_id", REQUESTS)
-def test_an_answer_is_what_its_request_asks_for(results, plain, custom_id):
-    asked, body = REQUESTS[custom_id], results[custom_id]["response"]["body"]
+def test_answers_are_what_their_requests_ask_for(results, plain):
+    for_each(
+        REQUESTS,
+        lambda custom_id: _check_answer(results[custom_id], REQUESTS[custom_id], plain),
+    )
+
+
+def _check_answer(result: dict[str, Any], asked: dict[str, Any], plain: PlainLlama) -> None:
+    body = result["response"]["body"]
     chat, n = "messages" in asked, asked.get("n", 1)
     prompts = expected_prompts(asked)
     fields = {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
@@ -159,7 +195,7 @@ def test_an_answer_is_what_its_request_asks_for(results, plain, custom_id):
         fields |= {"prompt_token_ids"} if has_token_ids(asked) else set()
         fields |= {"prompt_logprobs"} & asked.keys()
     assert body.keys() == fields
-    digest = results[custom_id]["id"].removeprefix("batch_req_")
+    digest = result["id"].removeprefix("batch_req_")
     assert body["id"] == ("chatcmpl-" if chat else "cmpl-") + digest
     assert body["object"] == ("chat.completion" if chat else "text_completion")
     assert body["model"] == "tiny-llama"

@@ -1,6 +1,6 @@
 """What a result must be, from its request alone: nothing here asks the code under test.
 
-`expected_prompts` tokenizes as transformers does, `expected_answer` says how tokens end an answer
+`expected_prompts` tokenizes as transformers does, `expected_ending` says how tokens end an answer
 and what text they make, `calls_in` reads calls.
 """
 
