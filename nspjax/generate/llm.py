@@ -268,7 +268,9 @@ class LLM:
             the messages, or fails at them.
         """
         if self._chat_template is None:
-            raise RequestError(f"no chat template can be used: {self._reader.no_tokenizer}")
+            raise RequestError(
+                f"no chat template can be used: {self._reader.no_tokenizer}", param="messages"
+            )
         return self._chat_template.prompt(
             messages,
             tools=tools,

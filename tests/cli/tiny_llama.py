@@ -11,8 +11,8 @@ VOCAB, CONTEXT = 64, 256
 WIDTH, HEADS, KV_HEADS, LAYERS, MIDDLE = 32, 4, 2, 2, 64
 
 
-def write_tiny_llama(folder: Path) -> Path:
-    """config.json and model.safetensors in `folder`, always the same."""
+def write_tiny_llama(folder: Path, **settings: object) -> Path:
+    """config.json, with `settings` too, and model.safetensors in `folder`, always the same."""
     from safetensors.numpy import save_file
 
     folder.mkdir()
@@ -31,20 +31,21 @@ def write_tiny_llama(folder: Path) -> Path:
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
+        **settings,
     }
     (folder / "config.json").write_text(json.dumps(config))
     draw = np.random.default_rng(0)
     weights = {
         name: draw.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
-        for name, shape in _shapes().items()
+        for name, shape in _shapes(config["vocab_size"]).items()
     }
     weights |= {name: np.ones(WIDTH, np.float32) for name in _norms()}
     save_file(weights, folder / "model.safetensors")
     return folder
 
 
-def _shapes() -> dict[str, tuple[int, int]]:
-    shapes = {"model.embed_tokens.weight": (VOCAB, WIDTH), "lm_head.weight": (VOCAB, WIDTH)}
+def _shapes(vocab: int) -> dict[str, tuple[int, int]]:
+    shapes = {"model.embed_tokens.weight": (vocab, WIDTH), "lm_head.weight": (vocab, WIDTH)}
     kv = WIDTH // HEADS * KV_HEADS
     for i in range(LAYERS):
         for name, shape in (

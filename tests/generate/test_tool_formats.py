@@ -1,14 +1,23 @@
 """Calls as models write them, read; the texts are those of the models' cards and templates."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from nspjax import LLM
 from nspjax.errors import InvalidArgumentError, RequestError
 from nspjax.generate.tools.calls import ReadAnswer, ToolCall
-from nspjax.generate.tools.choice import tools_of
-from nspjax.generate.tools.formats import FORMATS, Mistral, format_in, format_named
+from nspjax.generate.tools.choice import Tools, tools_of
+from nspjax.generate.tools.formats import (
+    FORMATS,
+    Function,
+    Mistral,
+    format_in,
+    format_named,
+)
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-python-llama"
 HERMES, LLAMA, MISTRAL = FORMATS["hermes"], FORMATS["llama3_json"], FORMATS["mistral"]
 PARIS = ToolCall("get_weather", '{"city": "Paris", "unit": "celsius"}')
 OSLO = ToolCall("get_weather", '{"city": "Oslo"}')
@@ -151,6 +160,16 @@ def test_newer_mistral_models_name_the_function_first():
 def test_an_unknown_format_is_refused_with_those_there_are():
     with pytest.raises(InvalidArgumentError, match="hermes, llama3_json, mistral"):
         format_named("pythonic")
+
+
+def test_a_model_writes_calls_in_the_format_that_is_named():
+    with LLM(EXAMPLE, max_model_len=16) as auto, LLM(EXAMPLE, tool_call_parser="mistral") as named:
+        assert auto.tools is not None
+        assert named.tools is not None
+        assert auto.tools.format is None  # its template does not tell
+        assert named.tools.format == FORMATS["mistral"]
+        with pytest.raises(RequestError, match="--tool-call-parser"):
+            auto.tools.form(Tools((Function("f", {}),), required=True))
 
 
 # ---- what a request says of tools ---------------------------------------------------------------

@@ -107,7 +107,7 @@ SERVED = (
     ),
     Served(
         ("return_token_ids",),
-        "token ids as well as text; the default for prompts of token ids",
+        "token ids as well as text, where vLLM has them; the default for prompts of token ids",
     ),
     Served(
         ("model",),

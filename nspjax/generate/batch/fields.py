@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nspjax.errors import RequestError
 from nspjax.generate.batch.field_error import FieldError
 from nspjax.generate.batch.field_table import (
     CHAT_COMPLETIONS,
@@ -39,6 +40,8 @@ _TEMPLATE: dict[str, tuple[type, str]] = {
     "add_special_tokens": (bool, "true or false"),
 }
 """Fields that `ChatPrompt` takes by name; the last five are vLLM's."""
+_OF_LENGTH = {"max_tokens": "max_completion_tokens", "min_tokens": "min_tokens"}
+"""Settings whose errors speak of `max_tokens`, by the newer name of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +87,12 @@ def parse_request(line: BatchLine, chat_prompt: ChatPrompt, job_seed: int) -> Ba
     body = {name: value for name, value in line.body.items() if value is not None}
     _refuse_unsupported(body, line.url)
     chat = line.url == CHAT_COMPLETIONS
+    # before the template: it may fail at fields that are not right
+    form, tools = _form_and_tools(body, chat)
+    params = _sampling_params(body, chat, _request_seed(job_seed, line.custom_id))
     prompts = (chat_prompt(_messages(body), **_template(body)),) if chat else _prompts(body)
     ids_asked = not chat and any(not isinstance(prompt, str) for prompt in _as_asked(body))
     echo = not chat and _typed(body, "echo", bool, "true or false", False)
-    form, tools = _form_and_tools(body, chat)
-    params = _sampling_params(body, chat, _request_seed(job_seed, line.custom_id))
     return BatchRequest(
         prompts,
         params if form is None else dataclasses.replace(params, structured_outputs=form.params),
@@ -101,6 +105,15 @@ def parse_request(line: BatchLine, chat_prompt: ChatPrompt, job_seed: int) -> Ba
         clip_max_tokens=not {"max_tokens", "max_completion_tokens"} & body.keys(),
         form=form,
         tools=tools,
+    )
+
+
+def as_asked(error: RequestError, line: BatchLine) -> RequestError:
+    """The error with the name that the request has for `max_tokens`."""
+    if line.body.get("max_completion_tokens") is None or error.param not in _OF_LENGTH:
+        return error
+    return FieldError(
+        str(error).replace("max_tokens", "max_completion_tokens"), param=_OF_LENGTH[error.param]
     )
 
 

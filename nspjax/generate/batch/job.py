@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nspjax.errors import BatchFileError, NspjaxError, RequestError
 from nspjax.generate.batch.calls import read_calls
-from nspjax.generate.batch.fields import BatchRequest
+from nspjax.generate.batch.fields import BatchRequest, as_asked
 from nspjax.generate.batch.fingerprint import fingerprint
 from nspjax.generate.batch.finished import finished_ids
 from nspjax.generate.batch.input import BatchInput, InputEntry, scan_input
@@ -191,7 +191,7 @@ class BatchJob:
                 n_tokens = sum(len(each.token_ids) for each in requests)
                 prompt_tokens = asked.params.n_runs * n_tokens
             except RequestError as error:
-                self._refuse(line, error)
+                self._refuse(line, as_asked(error, line))
                 continue
             finally:
                 self._work.read(entry.asked, entry.n_bytes, prompt_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ Record = Mapping[int, Logprob]
 
 _LEAST = -9999.0
 """In the place of -inf, which JSON does not have; as vLLM writes it."""
+_NO_CHARACTER = "\ufffd"
+"""What decoding gives for bytes that are none."""
 
 
 def chat_logprobs(records: Sequence[Record], n_top: int) -> dict[str, Any]:
@@ -92,15 +95,21 @@ def _offsets(tokens: Sequence[bytes], text: str) -> list[int]:
     parts of a character begin where it does."""
     offsets, at, part = [], 0, b""
     for token in tokens:
+        if _breaks_off(part, token) and text.startswith(_NO_CHARACTER, at):
+            at, part = at + 1, b""
         offsets.append(at)
-        part += token
-        try:
-            piece = part.decode()
-        except UnicodeDecodeError:
-            continue
-        part = b""
+        piece, n_read = codecs.utf_8_decode(part + token, "replace", False)
         for shown in (piece, piece.lstrip(" ")):  # a text's first space may have been dropped
             if text.startswith(shown, at):
-                at += len(shown)
+                at, part = at + len(shown), (part + token)[n_read:]
                 break
     return offsets
+
+
+def _breaks_off(part: bytes, token: bytes) -> bool:
+    """Whether a part of a character is not one together with what comes next."""
+    try:
+        (part + token[:1]).decode()
+    except UnicodeDecodeError as error:
+        return bool(part) and error.reason != "unexpected end of data"
+    return False

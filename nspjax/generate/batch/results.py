@@ -13,6 +13,7 @@ import orjson
 
 from nspjax.errors import NotFiniteError, NspjaxError, RequestError
 from nspjax.generate.batch.calls import Calls, message_with_calls
+from nspjax.generate.batch.field_error import FieldError
 from nspjax.generate.batch.fields import BatchRequest
 from nspjax.generate.batch.lines import BatchLine
 from nspjax.generate.batch.logprob_shapes import (
@@ -73,8 +74,8 @@ def answer_line(
             "total_tokens": prompt_tokens + completion_tokens,
         },
     }
-    if request.chat and request.prompt_logprobs:
-        body["prompt_logprobs"] = prompt_logprobs(outputs[0].prompt_logprobs or ())
+    if request.chat:
+        body |= _of_prompt(outputs[0], request)
     return _result_line(line, 200, body, None)
 
 
@@ -85,7 +86,7 @@ def error_line(line: BatchLine, error: NspjaxError) -> bytes:
     """
     asked_wrong = isinstance(error, RequestError)
     param = getattr(error, "param", None)
-    code = getattr(error, "code", _code(error))
+    code = error.code if isinstance(error, FieldError) else _code(error)
     message = shortened(str(error), MOST_MESSAGE)
     body = {
         "error": {
@@ -100,7 +101,7 @@ def error_line(line: BatchLine, error: NspjaxError) -> bytes:
 
 def _code(error: NspjaxError) -> str:
     if isinstance(error, RequestError):
-        return "invalid_request"
+        return "invalid_request" if error.param is None else "invalid_value"
     return "not_finite" if isinstance(error, NotFiniteError) else "storage_error"
 
 
@@ -118,12 +119,22 @@ def _choice(
         "finish_reason": "length" if request.only_echo else answer.finish_reason,
         "stop_reason": None if request.only_echo else answer.stop_reason,
     }
-    if request.prompt_logprobs and not request.chat:
-        choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs or ())
     if request.return_token_ids:
         choice["token_ids"] = tokens
-        choice["prompt_token_ids"] = output.prompt_token_ids
+    if not request.chat:
+        choice |= _of_prompt(output, request)
     return choice
+
+
+def _of_prompt(output: RequestOutput, request: BatchRequest) -> dict[str, Any]:
+    """What is said of a prompt, if it is asked for: as in vLLM's answers, in each choice of a
+    completion, and beside the choices of a chat."""
+    said: dict[str, Any] = {}
+    if request.prompt_logprobs:
+        said["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs or ())
+    if request.return_token_ids:
+        said["prompt_token_ids"] = output.prompt_token_ids
+    return said
 
 
 def _chat_choice(answer: CompletionOutput, request: BatchRequest) -> dict[str, Any]:

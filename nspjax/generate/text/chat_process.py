@@ -36,23 +36,31 @@ class ChatProcess:
                 {"template": template, "messages": messages, "variables": variables}
             ).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise RequestError(f"a conversation must be of JSON values: {error}") from error
+            raise RequestError(
+                f"a conversation must be of JSON values: {error}", param="messages"
+            ) from error
         try:
             answer = self._process.ask(request, seconds=RENDER_SECONDS)
         except TimeoutError:
             raise RequestError(
-                f"the model's chat template took more than {RENDER_SECONDS:g} s for the messages"
+                f"the model's chat template took more than {RENDER_SECONDS:g} s for the messages",
+                param="messages",
             ) from None
         except ProcessDiedError as how:
             raise RequestError(
                 f"the model's chat template ended its process ({how}) at the messages; it may use "
-                f"{MEMORY_BYTES >> 20} MiB"
+                f"{MEMORY_BYTES >> 20} MiB",
+                param="messages",
             ) from None
         kind, content = answer[:1], answer[1:].decode(errors="surrogatepass")
         if kind == REFUSED:
-            raise RequestError(f"the model's chat template refuses the messages: {content}")
+            raise RequestError(
+                f"the model's chat template refuses the messages: {content}", param="messages"
+            )
         if kind == FAILED:
-            raise RequestError(f"the model's chat template fails at the messages: {content}")
+            raise RequestError(
+                f"the model's chat template fails at the messages: {content}", param="messages"
+            )
         return content
 
     def close(self) -> None:

@@ -58,10 +58,13 @@ class ChatTemplate:
         if add_generation_prompt and continue_final_message:
             raise RequestError(
                 "add_generation_prompt begins a new message and continue_final_message goes on "
-                "with the last: ask for one of them"
+                "with the last: ask for one of them",
+                param="add_generation_prompt",
             )
         if not self._tokenizer.chat_template:
-            raise RequestError("the model has no chat template: give it a prompt, not messages")
+            raise RequestError(
+                "the model has no chat template: give it a prompt, not messages", param="messages"
+            )
         conversation = checked_messages(messages)
         schemas = checked_objects("tools", _schemas(tools))
         variables = {
@@ -83,13 +86,16 @@ class ChatTemplate:
     def _checked_kwargs(self, kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
         kwargs = kwargs or {}
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-            raise RequestError("chat_template_kwargs must be an object")
+            raise RequestError(
+                "chat_template_kwargs must be an object", param="chat_template_kwargs"
+            )
         ours = inspect.signature(self._tokenizer.apply_chat_template).parameters.keys()
         for name in kwargs:
             if name in ours - {"kwargs"} or name in ("messages", "conversations"):
                 raise RequestError(
                     f"chat_template_kwargs holds {name[:60]!r}, which is not a variable of the "
-                    "template's own"
+                    "template's own",
+                    param="chat_template_kwargs",
                 )
         return kwargs
 

@@ -46,7 +46,8 @@ class StopTexts:
             if inside is not None and text not in special:
                 raise RequestError(
                     f"stop={text[:60]!r} holds the special token {inside[:60]!r}, which is not "
-                    f"part of an answer's text: use stop_token_ids=[{special[inside]}]"
+                    f"part of an answer's text: use stop_token_ids=[{special[inside]}]",
+                    param="stop",
                 )
         tokens = {special[text]: text for text in texts if text in special}
         return StopTexts(tokenizer, tuple(texts), tokens, frozenset(special.values()))
