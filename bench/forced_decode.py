@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,15 @@ def prefilled(model: Decoder, tokens: np.ndarray, n_prefix: int) -> Prefix:
 
 
 def forced_logits(
-    model: Decoder, prefix: Prefix, setting: Setting, directory: Path
+    model: Decoder,
+    prefix: Prefix,
+    setting: Setting,
+    directory: Path,
+    told: Callable[[int], object] = lambda read_bytes: None,
 ) -> Iterator[np.ndarray]:
     """float32 [B, V] after each of the tokens from the prefix's last but one on: what is thought of
-    the token at n_prefix, n_prefix + 1 and so on to the last. directory: of the store."""
+    the token at n_prefix, n_prefix + 1 and so on to the last. directory: of the store. told: what
+    all steps together read of it, in bytes."""
     graph, weights = nnx.split(model)
 
     def decode(weights: Any, tokens: jax.Array, caches: Any) -> Any:
@@ -83,9 +88,12 @@ def forced_logits(
         else:
             options = {} if setting.pipeline is None else {"pipeline": setting.pipeline}
             step = near_storage(decode, store=store, **options)
+        before = 0 if store is None else store.stats().bytes_read
         for at in range(begin, prefix.tokens.shape[1] - 1):
             logits, caches = step(weights, jnp.asarray(prefix.tokens[:, at : at + 1]), caches)
             yield np.asarray(logits)
+        if store is not None:
+            told(store.stats().bytes_read - before)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,14 @@ SETTINGS: dict[str, Setting] = {
     "bf16": Setting({"dtype": jnp.bfloat16}),
     "int8": Setting({"dtype": jnp.bfloat16, "kv_dtype": "int8"}),
     "int4": Setting({"dtype": jnp.bfloat16, "kv_dtype": "int4"}),
+    **{
+        f"{kv_dtype}, mass {mass}": Setting(
+            {"dtype": jnp.bfloat16, "kv_dtype": kv_dtype, "sketch": True},
+            f"offload-kv,sparsify{{mass={mass}}},host-dot,lower-to-ffi",
+        )
+        for kv_dtype in ("bfloat16", "int4")
+        for mass in (0.9, 0.95)
+    },
 }
 
 
@@ -44,12 +52,14 @@ SETTINGS: dict[str, Setting] = {
 class Metrics:
     """Means over the tokens that are scored. kl: nats, of float32's distribution to this one.
     same_top: how often the likeliest token is float32's. bits_per_byte: of the tokens that are in
-    the text. found: rows whose scored tokens are all the likeliest, as a part of all rows."""
+    the text. found: rows whose scored tokens are all the likeliest, as a part of all rows.
+    read_bytes: of the store, for a token of a row."""
 
     kl: float
     same_top: float
     bits_per_byte: float
     found: float
+    read_bytes: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +91,8 @@ def measure(
     targets = texts.tokens[:, -texts.n_scored :].T  # [n, B]
     counts = texts.counts.T
     kl, same, nats, found = [], [], [], np.ones(targets.shape[1], bool)
-    steps = _log_probabilities(model, exact, setting, directory)
+    read: list[int] = []
+    steps = _log_probabilities(model, exact, setting, directory, read.append)
     for log_p, log_q, target, count in zip(exact.log_p, steps, targets, counts, strict=True):
         best = log_q.argmax(-1)
         kl.append((np.exp(log_p) * (log_p - log_q)).sum(-1)[count])
@@ -94,16 +105,21 @@ def measure(
         same_top=float(np.concatenate(same).mean()),
         bits_per_byte=float(np.concatenate(nats).sum() / math.log(2) / n_bytes),
         found=float(found.mean()),
+        read_bytes=sum(read) / targets.size,
     )
 
 
 def _log_probabilities(
-    model: Decoder, exact: Reference, setting: Setting, directory: Path
+    model: Decoder,
+    exact: Reference,
+    setting: Setting,
+    directory: Path,
+    told: Callable[[int], object],
 ) -> Iterator[np.ndarray]:
     if setting is REFERENCE:
         yield from exact.log_p
         return
-    for logits in forced_logits(model, exact.prefix, setting, directory):
+    for logits in forced_logits(model, exact.prefix, setting, directory, told):
         yield _log_softmax(logits)
 
 
@@ -172,9 +188,23 @@ def tokenizer_of(checkpoint: Path) -> tuple[Encoding, Callable[[int], int]]:
 
 
 def text_table(measured: Mapping[str, Mapping[str, Metrics]]) -> Table:
-    columns = ("model, context, text", "KV", "KL, nats", "same top token", "bits per byte")
+    columns = (
+        "model, context, text",
+        "KV",
+        "KL, nats",
+        "same top token",
+        "bits per byte",
+        "MB read a token",
+    )
     rows = [
-        (key, kv, f"{m.kl:.5f}", f"{m.same_top:.1%}", f"{m.bits_per_byte:.4f}")
+        (
+            key,
+            kv,
+            f"{m.kl:.5f}",
+            f"{m.same_top:.1%}",
+            f"{m.bits_per_byte:.4f}",
+            f"{m.read_bytes / 1e6:.2f}",
+        )
         for key, settings in measured.items()
         if not any(kind in key for kind in RETRIEVAL)
         for kv, m in settings.items()

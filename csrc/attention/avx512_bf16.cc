@@ -119,7 +119,7 @@ using BF16Values = FloatValues<Avx512, FloatElements<Avx512, DType::kBF16>>;
 constexpr KernelSet with_pair_scores() {
   KernelSet kernels = vector_kernels<Avx512>("avx512_bf16");
   kernels.kernels[static_cast<size_t>(DType::kBF16)] =
-      VectorKernel<Avx512, BF16PairScores, BF16Values>::run;
+      VectorKernel<Avx512, BF16PairScores, BF16Values>::all();
   return kernels;
 }
 

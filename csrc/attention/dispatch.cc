@@ -3,7 +3,7 @@
 
 namespace nspjax {
 
-TileKernel KernelSet::of(DType type) const { return kernels[static_cast<size_t>(type)]; }
+const TypeKernels& KernelSet::of(DType type) const { return kernels[static_cast<size_t>(type)]; }
 
 std::vector<KernelSet> available_kernels() {
   std::vector<KernelSet> kernels;

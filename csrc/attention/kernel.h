@@ -60,15 +60,40 @@ struct TileAttention {
 
 using TileKernel = void (*)(const TileAttention&);
 
-// A kernel for each stored type, in the order of kDTypes.
-struct KernelSet {
-  std::string_view name;
-  TileKernel kernels[kDTypeCount];
+// The first half of it, for tokens [begin, end) of one block of kBlockTokens: weights
+// [n_queries, stride] get e^(score - max), 0 for what a query does not see, and (max, sum) are of
+// these tokens alone. `data` needs K only; `acc` is not used.
+using WeighKernel = void (*)(const TileAttention&, float* weights, int stride);
 
-  TileKernel of(DType type) const;
+// The second half, for tokens whose V lies apart: acc = acc + weights . V.
+struct WeightedValues {
+  const std::byte* words;   // V's words of the tokens, 64-byte aligned; the first begins a word
+  const std::byte* scales;  // of the same tokens, of codes only
+  int n_tokens;             // 1 to kBlockTokens; scales are read to the next multiple of 16
+  int n_queries;
+  int head_dim;
+  int padded_dim;        // a multiple of kPadFloats
+  const float* weights;  // [n_queries, stride]
+  int stride;
+  float* acc;  // [n_queries, padded_dim]
+};
+using ValuesKernel = void (*)(const WeightedValues&);
+
+struct TypeKernels {
+  TileKernel attend;
+  WeighKernel weigh;
+  ValuesKernel add_values;
 };
 
-// make.operator()<type>() is a type's kernel.
+// Kernels for each stored type, in the order of kDTypes.
+struct KernelSet {
+  std::string_view name;
+  TypeKernels kernels[kDTypeCount];
+
+  const TypeKernels& of(DType type) const;
+};
+
+// make.operator()<type>() are a type's kernels.
 template <class Make>
 constexpr KernelSet kernels_of_all_types(std::string_view name, const Make& make) {
   const auto all = [&]<size_t... kIndex>(std::index_sequence<kIndex...>) {

@@ -21,7 +21,27 @@ constexpr int kBlock = static_cast<int>(kMostLanes);
 template <DType kType>
 class ScalarKernel {
  public:
+  static constexpr TypeKernels all() { return {run, weigh, add_values}; }
+
   static void run(const TileAttention& a) { ScalarKernel(a).attend(); }
+
+  static void weigh(const TileAttention& a, float* weights, int stride) {
+    for (int query = 0; query < a.n_queries; ++query) {
+      float* to = weights + int64_t{query} * stride;
+      std::fill_n(to, a.end - a.begin, 0.0f);
+      ScalarKernel(a).weigh_tokens(query, to);
+    }
+  }
+
+  static void add_values(const WeightedValues& a) {
+    for (int query = 0; query < a.n_queries; ++query) {
+      for (int t = 0; t < a.n_tokens; ++t) {
+        add_value(reinterpret_cast<const uint32_t*>(a.words),
+                  reinterpret_cast<const uint32_t*>(a.scales), a.head_dim, t,
+                  a.weights[int64_t{query} * a.stride + t], a.acc + int64_t{query} * a.padded_dim);
+      }
+    }
+  }
 
  private:
   static constexpr int kPerWord = 32 / element_bits(kType);
@@ -47,9 +67,29 @@ class ScalarKernel {
     }
   }
 
-  void attend_block(int query, int block, int begin, int end) const {
-    float* acc = a_.acc + int64_t{query} * a_.padded_dim;
+  // to [end - begin], 0
+  void weigh_tokens(int query, float* to) const {
     float weights[kBlock];
+    const int first = std::max(a_.begin, a_.first[query] - a_.first_token);
+    const int last = std::min(a_.end, a_.last[query] - a_.first_token);
+    if (first >= last) return;
+    float max = kLowestMax;
+    for (int block = first / kBlock * kBlock; block < last; block += kBlock) {
+      const int begin = std::max(first, block), end = std::min(last, block + kBlock);
+      max = std::max(max, block_scores(query, block, begin, end, weights));
+      std::copy(weights + begin - block, weights + end - block, to + begin - a_.begin);
+    }
+    a_.max[query] = max;
+    a_.sum[query] = 0.0f;
+    for (int t = first; t < last; ++t) {
+      float& weight = to[t - a_.begin];
+      weight = std::exp(weight - max);
+      a_.sum[query] += weight;
+    }
+  }
+
+  // weights [kBlock]: the scores of tokens [begin, end); returns the largest number among them.
+  float block_scores(int query, int block, int begin, int end, float* weights) const {
     scores(a_.queries + int64_t{query} * a_.padded_dim, block, weights);
     float block_max = kLowestMax;
     for (int t = begin - block; t < end - block; ++t) {
@@ -57,6 +97,13 @@ class ScalarKernel {
       if (a_.softcap > 0.0f) weights[t] = a_.softcap * std::tanh(weights[t] / a_.softcap);
       block_max = std::max(block_max, weights[t]);  // passes NaN over
     }
+    return block_max;
+  }
+
+  void attend_block(int query, int block, int begin, int end) const {
+    float* acc = a_.acc + int64_t{query} * a_.padded_dim;
+    float weights[kBlock];
+    const float block_max = block_scores(query, block, begin, end, weights);
     const float new_max = std::max(a_.max[query], block_max);
     const float correction = std::exp(a_.max[query] - new_max);
     a_.max[query] = new_max;
@@ -65,7 +112,7 @@ class ScalarKernel {
     for (int t = begin; t < end; ++t) {
       const float weight = std::exp(weights[t - block] - new_max);
       a_.sum[query] += weight;
-      add_value(t, weight, acc);
+      add_value(v_, v_scales_, a_.head_dim, t, weight, acc);
     }
   }
 
@@ -85,11 +132,12 @@ class ScalarKernel {
     std::copy_n(sums, lanes_, to);
   }
 
-  void add_value(int token, float weight, float* acc) const {
-    const uint32_t* words = v_ + int64_t{token / kPerWord} * a_.head_dim;
-    const float x = kScaled ? weight * scale(v_scales_[token]) : weight;
-    const float added = kScaled ? weight * offset(v_scales_[token]) : 0.0f;
-    for (int d = 0; d < a_.head_dim; ++d) {
+  static void add_value(const uint32_t* v, const uint32_t* scales, int head_dim, int token,
+                        float weight, float* acc) {
+    const uint32_t* words = v + int64_t{token / kPerWord} * head_dim;
+    const float x = kScaled ? weight * scale(scales[token]) : weight;
+    const float added = kScaled ? weight * offset(scales[token]) : 0.0f;
+    for (int d = 0; d < head_dim; ++d) {
       acc[d] += x * element<kType>(words[d], token % kPerWord);
       if (kScaled) acc[d] += added;
     }
@@ -110,7 +158,7 @@ class ScalarKernel {
 }  // namespace
 
 KernelSet scalar_kernels() {
-  return kernels_of_all_types("scalar", []<DType kType>() { return ScalarKernel<kType>::run; });
+  return kernels_of_all_types("scalar", []<DType kType>() { return ScalarKernel<kType>::all(); });
 }
 
 }  // namespace nspjax

@@ -10,19 +10,19 @@
 namespace nspjax {
 
 template <class Simd, DType kType>
-constexpr TileKernel vector_kernel() {
+constexpr TypeKernels vector_kernels_of() {
   if constexpr (is_quantised(kType)) {
     constexpr int kBits = row_of(kType).bits;
-    return VectorKernel<Simd, CodeScores<Simd, kBits>, CodeValues<Simd, kBits>>::run;
+    return VectorKernel<Simd, CodeScores<Simd, kBits>, CodeValues<Simd, kBits>>::all();
   } else {
     using Elements = FloatElements<Simd, kType>;
-    return VectorKernel<Simd, FloatScores<Simd, Elements>, FloatValues<Simd, Elements>>::run;
+    return VectorKernel<Simd, FloatScores<Simd, Elements>, FloatValues<Simd, Elements>>::all();
   }
 }
 
 template <class Simd>
 constexpr KernelSet vector_kernels(std::string_view name) {
-  return kernels_of_all_types(name, []<DType kType>() { return vector_kernel<Simd, kType>(); });
+  return kernels_of_all_types(name, []<DType kType>() { return vector_kernels_of<Simd, kType>(); });
 }
 
 }  // namespace nspjax

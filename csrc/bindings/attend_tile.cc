@@ -60,22 +60,24 @@ nb::tuple attend_tile(const std::string& kernel, const std::string& dtype, const
   for (size_t i = 0; i < n; ++i) {
     std::copy_n(static_cast<const float*>(q.data()) + i * dim, dim, queries.data() + i * padded);
   }
-  find_kernel(kernel).of(tile.type())({.queries = queries.data(),
-                                       .scale = scale,
-                                       .n_queries = static_cast<int>(n),
-                                       .head_dim = static_cast<int>(dim),
-                                       .padded_dim = static_cast<int>(padded),
-                                       .first = first.data(),
-                                       .last = last.data(),
-                                       .tile = &tile,
-                                       .data = data.data(),
-                                       .first_token = first_token,
-                                       .begin = begin,
-                                       .end = end,
-                                       .softcap = softcap,
-                                       .max = max.data(),
-                                       .sum = sum.data(),
-                                       .acc = acc.data()});
+  find_kernel(kernel)
+      .of(tile.type())
+      .attend({.queries = queries.data(),
+               .scale = scale,
+               .n_queries = static_cast<int>(n),
+               .head_dim = static_cast<int>(dim),
+               .padded_dim = static_cast<int>(padded),
+               .first = first.data(),
+               .last = last.data(),
+               .tile = &tile,
+               .data = data.data(),
+               .first_token = first_token,
+               .begin = begin,
+               .end = end,
+               .softcap = softcap,
+               .max = max.data(),
+               .sum = sum.data(),
+               .acc = acc.data()});
   std::vector<float> out(n * dim), lse(n);
   for (size_t i = 0; i < n; ++i) {
     lse[i] = normalise_partial(max[i], sum[i], acc.data() + i * padded, head_dim);

@@ -143,7 +143,7 @@ double measure_kernel(const std::string& kernel, const std::string& kv_type, int
   }
   std::vector<Walk> walks;
   for (int i = 0; i < threads; ++i) {
-    walks.emplace_back(find_kernel(kernel).of(tile.type()), tile, n_kv_heads, group);
+    walks.emplace_back(find_kernel(kernel).of(tile.type()).attend, tile, n_kv_heads, group);
   }
   return best_rate(share * threads * tile_bytes, threads, repeats, [&](int thread) {
     walks[static_cast<size_t>(thread)].run(memory.data() + thread * share * tile_bytes, share);

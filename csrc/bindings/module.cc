@@ -48,11 +48,11 @@ void raise_in_python(const std::exception_ptr& thrown, void*) {
 
 CacheShape cache_shape(int64_t batch, int64_t capacity_tokens, int64_t n_kv_heads, int64_t head_dim,
                        const std::string& dtype, const std::string& kv_dtype, int64_t window_tokens,
-                       bool k_by_channel) {
+                       bool k_by_channel, bool sketch) {
   const DType appended = parse_dtype(dtype);
   const DType stored = kv_dtype.empty() ? appended : parse_kv_dtype(kv_dtype);
-  return {batch,    capacity_tokens, n_kv_heads,    head_dim,
-          appended, stored,          window_tokens, k_by_channel};
+  return {batch,  capacity_tokens, n_kv_heads,   head_dim, appended,
+          stored, window_tokens,   k_by_channel, sketch};
 }
 
 nb::dict registrations() {
@@ -153,27 +153,29 @@ NB_MODULE(_engine, m) {
           "create_caches",
           [](Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
              int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
-             const std::string& kv_dtype, int64_t window_tokens, bool k_by_channel) {
-            return store.create_caches(n_layers,
-                                       cache_shape(batch, capacity_tokens, n_kv_heads, head_dim,
-                                                   dtype, kv_dtype, window_tokens, k_by_channel),
-                                       tile_tokens);
+             const std::string& kv_dtype, int64_t window_tokens, bool k_by_channel, bool sketch) {
+            return store.create_caches(
+                n_layers,
+                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype, kv_dtype,
+                            window_tokens, k_by_channel, sketch),
+                tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
           "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, "k_by_channel"_a = false,
-          release_gil)
+          "sketch"_a = false, release_gil)
       .def(
           "cache_needs",
           [](const Store& store, int64_t n_layers, int64_t batch, int64_t capacity_tokens,
              int64_t n_kv_heads, int64_t head_dim, const std::string& dtype, int64_t tile_tokens,
-             const std::string& kv_dtype, int64_t window_tokens, bool k_by_channel) {
+             const std::string& kv_dtype, int64_t window_tokens, bool k_by_channel, bool sketch) {
             return cache_needs(store, n_layers,
                                cache_shape(batch, capacity_tokens, n_kv_heads, head_dim, dtype,
-                                           kv_dtype, window_tokens, k_by_channel),
+                                           kv_dtype, window_tokens, k_by_channel, sketch),
                                tile_tokens);
           },
           "n_layers"_a, "batch"_a, "capacity_tokens"_a, "n_kv_heads"_a, "head_dim"_a, "dtype"_a,
-          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, "k_by_channel"_a = false)
+          "tile_tokens"_a = 0, "kv_dtype"_a = "", "window_tokens"_a = 0, "k_by_channel"_a = false,
+          "sketch"_a = false)
       .def("cache_handles", &cache_handles, "cache"_a, "version"_a,
            "The handles of its keys and of its values, int32 [4] each.")
       .def("read_cache_handles", &read_cache_handles, "keys"_a, "values"_a, "-> cache, version.")
@@ -195,10 +197,12 @@ NB_MODULE(_engine, m) {
       .def("append", &append, "cache"_a, "version"_a, "k"_a, "v"_a, "rows"_a, "start"_a, "n_new"_a,
            "hold"_a = false, "k, v [B, T, H, D] go to the rows; returns the cache's new version.")
       .def("attend", &attend, "cache"_a, "version"_a, "q"_a, "rows"_a, "position"_a, "length"_a,
-           "scale"_a, "window"_a = 0, "softcap"_a = 0.0f, "read_ahead"_a = true,
+           "scale"_a, "window"_a = 0, "softcap"_a = 0.0f, "read_ahead"_a = true, "mass"_a = 1.0f,
+           "budget"_a = 1.0f, "block_tokens"_a = 0,
            "q [B, T, Hq, D] -> out float32 [B, T, Hq, D], lse float32 [B, T, Hq].")
       .def("attend_start", &attend_start, "cache"_a, "version"_a, "q"_a, "rows"_a, "position"_a,
            "length"_a, "scale"_a, "window"_a = 0, "softcap"_a = 0.0f, "read_ahead"_a = true,
+           "mass"_a = 1.0f, "budget"_a = 1.0f, "block_tokens"_a = 0,
            "The same, begun; returns a ticket.")
       .def("attend_wait", &attend_wait, "ticket"_a, "-> out, lse, once for each ticket.")
       .def("prefetch", &prefetch, "cache"_a, "rows"_a, "length"_a, "most_bytes"_a = 0,

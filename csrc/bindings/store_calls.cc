@@ -22,12 +22,14 @@ std::vector<int64_t> sizes_of(const AnyArray& array) {
 ArrayCall attend_call(const calls::Call& call, const StorePtr& store, int32_t cache,
                       int32_t version, const AnyArray& q, const Int32Array& rows,
                       const Int32Array& position, const Int32Array& length, float scale,
-                      int64_t window, float softcap, bool read_ahead) {
+                      int64_t window, float softcap, bool read_ahead, float mass, float budget,
+                      int64_t block_tokens) {
   ArrayCall made(call, {store, cache, version});
   made.operand("q", q, shape_of(*store, cache).dtype);
   made.operand("rows", rows).operand("position", position).operand("length", length);
   made.attribute("scale", scale).attribute("window", window);
   made.attribute("softcap", softcap).attribute("read_ahead", int64_t{read_ahead});
+  made.attribute("mass", mass).attribute("budget", budget).attribute("block_tokens", block_tokens);
   return made;
 }
 
@@ -81,9 +83,10 @@ int32_t append(const StorePtr& store, int32_t cache, int32_t version, const AnyA
 
 nb::tuple attend(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& q,
                  const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                 float scale, int64_t window, float softcap, bool read_ahead) {
+                 float scale, int64_t window, float softcap, bool read_ahead, float mass,
+                 float budget, int64_t block_tokens) {
   ArrayCall call = attend_call(calls::kAttend, store, cache, version, q, rows, position, length,
-                               scale, window, softcap, read_ahead);
+                               scale, window, softcap, read_ahead, mass, budget, block_tokens);
   const std::vector<int64_t> sizes = sizes_of(q);
   const std::vector<int64_t> vectors(sizes.begin(), sizes.end() - (sizes.empty() ? 0 : 1));
   std::vector<float> out = call.result<float>("out", "f32", sizes);
@@ -96,9 +99,10 @@ nb::tuple attend(const StorePtr& store, int32_t cache, int32_t version, const An
 
 int32_t attend_start(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& q,
                      const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                     float scale, int64_t window, float softcap, bool read_ahead) {
+                     float scale, int64_t window, float softcap, bool read_ahead, float mass,
+                     float budget, int64_t block_tokens) {
   return attend_call(calls::kAttendStart, store, cache, version, q, rows, position, length, scale,
-                     window, softcap, read_ahead)
+                     window, softcap, read_ahead, mass, budget, block_tokens)
       .run("ticket")
       .cache;
 }

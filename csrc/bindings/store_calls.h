@@ -18,12 +18,14 @@ int32_t append(const StorePtr& store, int32_t cache, int32_t version, const AnyA
 // q [B, T, Hq, D] -> out [B, T, Hq, D], lse [B, T, Hq], float32.
 nb::tuple attend(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& q,
                  const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                 float scale, int64_t window, float softcap, bool read_ahead);
+                 float scale, int64_t window, float softcap, bool read_ahead, float mass,
+                 float budget, int64_t block_tokens);
 
 // The same in two calls.
 int32_t attend_start(const StorePtr& store, int32_t cache, int32_t version, const AnyArray& q,
                      const Int32Array& rows, const Int32Array& position, const Int32Array& length,
-                     float scale, int64_t window, float softcap, bool read_ahead);
+                     float scale, int64_t window, float softcap, bool read_ahead, float mass,
+                     float budget, int64_t block_tokens);
 nb::tuple attend_wait(Store& store, int32_t ticket);
 
 void prefetch(const StorePtr& store, int32_t cache, const Int32Array& rows,

@@ -18,7 +18,7 @@ nb::dict cache_needs(const Store& store, int64_t n_layers, const CacheShape& sha
   result["device_bytes"] = nb::cast(report.needs.device_bytes);
   result["available_bytes"] = nb::cast(report.available_bytes);
   result["rows_that_fit"] = report.rows_that_fit;
-  result["host_bytes"] = report.needs.tail_bytes;
+  result["host_bytes"] = report.needs.tail_bytes + report.needs.sketch_bytes;
   result["smallest_host_memory_bytes"] = report.needs.smallest_host_memory_bytes;
   result["tile_tokens"] = report.needs.tile_tokens;
   return result;

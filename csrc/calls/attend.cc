@@ -24,7 +24,10 @@ AttendArgs attend_args(const Given<kCall>& call, const CacheShape& shape) {
           .softcap = call.real("softcap"),
           .out = nullptr,
           .lse = nullptr,
-          .read_ahead = call.flag("read_ahead")};
+          .read_ahead = call.flag("read_ahead"),
+          .sparsity = {.mass = call.real("mass"),
+                       .budget = call.real("budget"),
+                       .block_tokens = call.integer("block_tokens")}};
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ struct Attribute {
 };
 
 // Up to kMostParameters things with names.
-inline constexpr size_t kMostParameters = 6;
+inline constexpr size_t kMostParameters = 8;
 template <typename T>
 class Named {
  public:

@@ -39,7 +39,9 @@ inline constexpr Named<Parameter> kQuery{{"handle", Kind::kCache},
                                          {"position", "B", "i32"},
                                          {"length", "B", "i32"}};
 inline constexpr Named<Attribute> kAttention{
-    {"scale", "f32"}, {"window", "i64"}, {"softcap", "f32"}, {"read_ahead", "bool"}};
+    {"scale", "f32"}, {"window", "i64"}, {"softcap", "f32"},      {"read_ahead", "bool"},
+    {"mass", "f32"},  {"budget", "f32"}, {"block_tokens", "i64"},
+};
 inline constexpr Call kAttend{
     .name = "attend",
     .operands = kQuery,

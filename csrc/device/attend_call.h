@@ -1,10 +1,12 @@
 // What a device is asked to attend over.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "attention/choose.h"
 #include "attention/kernel.h"
 #include "device/device.h"
 #include "format/region.h"
@@ -44,6 +46,17 @@ struct AttendPass {
   int64_t n_queries() const { return std::ssize(first); }
 };
 
+// What attentions that read a part of V did, each KV head of a row by itself.
+struct SparseTally {
+  std::atomic<int64_t> n_heads = 0;
+  std::atomic<int64_t> n_tokens = 0;           // that were scored
+  std::atomic<int64_t> n_tokens_read = 0;      // of which V was
+  std::atomic<int64_t> left_out_ppb = 0;       // of the softmax, in 10^-9, summed over the heads
+  std::atomic<int64_t> most_left_out_ppb = 0;  // of any
+
+  void add(int64_t tokens, int64_t tokens_read, double left_out);
+};
+
 // What is the same on every device. Devices hold different heads, so they write disjoint results.
 struct AttendCall {
   const TileGeometry& geometry;
@@ -57,9 +70,11 @@ struct AttendCall {
   int64_t padded_dim;
   float scale;  // what is left of it
   float softcap;
-  float* out;  // [B, T, n_kv_heads * group, head_dim]: unnormalised sums
-  float* max;  // [B, T, n_kv_heads * group]
-  float* sum;  // the same
+  Sparsity sparsity = {};
+  SparseTally* tally = nullptr;  // where a part of V is read
+  float* out;                    // [B, T, n_kv_heads * group, head_dim]: unnormalised sums
+  float* max;                    // [B, T, n_kv_heads * group]
+  float* sum;                    // the same
   std::vector<QueryUnit> units;
   std::vector<AttendPass> passes;
   // What the next call will probably read first, on each device.

@@ -48,6 +48,10 @@ void CardDevice::check_cache(const TileGeometry& geometry) const {
          " of ", kernel::kBeatWords, " up to ", kernel::kMostHeadDim,
          "; keep this cache in a directory or in memory:");
   }
+  if (geometry.sketch()) {
+    fail(ErrorKind::kInvalidArgument, "a cache with a sketch is attended over by the host, and a ",
+         "card attends itself; keep this cache in a directory or in memory:");
+  }
   if (tile_tokens < kernel::kLeastTileTokens) {
     fail(ErrorKind::kInvalidArgument, "interval_tokens is ", tile_tokens,
          ": the cards' kernel needs tiles of ", kernel::kLeastTileTokens, " tokens at least");

@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "attention/merge.h"
-#include "base/crc32c.h"
 #include "device/read_plan.h"
+#include "device/sparse_attention.h"
+#include "device/tile_checksums.h"
 
 namespace nspjax {
 namespace {
@@ -240,24 +241,25 @@ class HostScan final : public ScanVisitor {
     const HeadSet on_device = heads(pass);
     for (int64_t i = 0; i < on_device.count; ++i) {
       const int64_t first_result = i * n_queries;
-      call_.kernels.of(order.type())({
-          .queries = pass.queries.data() + on_device.head(i) * n_queries * call_.padded_dim,
-          .scale = call_.scale,
-          .n_queries = static_cast<int>(n_queries),
-          .head_dim = static_cast<int>(order.head_dim()),
-          .padded_dim = static_cast<int>(call_.padded_dim),
-          .first = pass.first.data(),
-          .last = pass.last.data(),
-          .tile = &order,
-          .data = tile + i * order.bytes(),
-          .first_token = static_cast<int32_t>(first_token),
-          .begin = static_cast<int>(std::max<int64_t>(pass.token_begin - first_token, 0)),
-          .end = static_cast<int>(std::min(pass.token_end - first_token, order.tile_tokens())),
-          .softcap = call_.softcap,
-          .max = partial.max.data() + first_result,
-          .sum = partial.sum.data() + first_result,
-          .acc = partial.acc.data() + first_result * call_.padded_dim,
-      });
+      call_.kernels.of(order.type())
+          .attend({
+              .queries = pass.queries.data() + on_device.head(i) * n_queries * call_.padded_dim,
+              .scale = call_.scale,
+              .n_queries = static_cast<int>(n_queries),
+              .head_dim = static_cast<int>(order.head_dim()),
+              .padded_dim = static_cast<int>(call_.padded_dim),
+              .first = pass.first.data(),
+              .last = pass.last.data(),
+              .tile = &order,
+              .data = tile + i * order.bytes(),
+              .first_token = static_cast<int32_t>(first_token),
+              .begin = static_cast<int>(std::max<int64_t>(pass.token_begin - first_token, 0)),
+              .end = static_cast<int>(std::min(pass.token_end - first_token, order.tile_tokens())),
+              .softcap = call_.softcap,
+              .max = partial.max.data() + first_result,
+              .sum = partial.sum.data() + first_result,
+              .acc = partial.acc.data() + first_result * call_.padded_dim,
+          });
     }
   }
 
@@ -275,21 +277,9 @@ class HostScan final : public ScanVisitor {
 
 }  // namespace
 
-void check_tile(const Device& device, int64_t device_index, const TileGeometry& geometry,
-                const Region& region, int64_t tile, const std::byte* data) {
-  const auto& checksums = region.checksums[static_cast<size_t>(device_index)];
-  const uint32_t expected = checksums[static_cast<size_t>(geometry.slot(tile))];
-  const int64_t bytes = geometry.tile_bytes(region.row, device_index);
-  const uint32_t got = crc32c({data, static_cast<size_t>(bytes)});
-  if (got == expected) return;
-  fail(ErrorKind::kStoreDamaged, "the tile of ", bytes, " bytes at offset ",
-       tile_offset(geometry, region, device_index, tile), " of ", device.info().path,
-       " is damaged: its checksum is ", got, ", was written as ", expected,
-       "; the row that it belongs to must be computed again, and the device be checked");
-}
-
 void attend_on_host(Device& device, const AttendCall& call, int64_t device_index,
                     ThreadPool& workers, AttendArrived attend_arrived) {
+  if (!call.sparsity.is_dense()) return attend_sparsely(device, call, device_index, workers);
   HostScan(device, call, device_index, workers, std::move(attend_arrived)).run();
 }
 

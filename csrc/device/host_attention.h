@@ -37,8 +37,4 @@ void attend_on_host(Device& device, const AttendCall& call, int64_t device_index
 // How many segments the tiles [begin, end) of a row are.
 int64_t count_segments(const TileGeometry& geometry, int64_t begin, int64_t end);
 
-// Throws StoreDamaged where the checksum of a tile that was read is not what it was written with.
-void check_tile(const Device& device, int64_t device_index, const TileGeometry& geometry,
-                const Region& region, int64_t tile, const std::byte* data);
-
 }  // namespace nspjax

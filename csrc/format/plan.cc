@@ -55,7 +55,7 @@ CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_de
       tokens *= 2;
     }
   }
-  CacheNeeds needs{tokens, std::vector<int64_t>(static_cast<size_t>(n_devices)), 0, 0, false};
+  CacheNeeds needs{tokens, std::vector<int64_t>(static_cast<size_t>(n_devices)), 0, 0, 0, false};
   int64_t largest = 0;
   for (const PageRun& run : format.runs) {
     const TileGeometry geometry(format, run, n_devices, tokens, kSegmentBytes);
@@ -63,13 +63,15 @@ CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_de
       needs.device_bytes[static_cast<size_t>(device)] += n_layers * geometry.device_bytes(device);
     }
     needs.tail_bytes += n_layers * tail_bytes_of(geometry);
+    needs.sketch_bytes += n_layers * format.batch * geometry.row_sketch_bytes();
     largest = std::max(largest, largest_tile_bytes(run, n_devices, tokens));
   }
-  needs.fits_host = largest <= budget.slot_bytes && needs.tail_bytes <= free_tail_bytes;
+  const int64_t host_bytes = needs.tail_bytes + needs.sketch_bytes;
+  needs.fits_host = largest <= budget.slot_bytes && host_bytes <= free_tail_bytes;
   const int64_t staging = kStagingShare * n_devices * kFewestSlots * largest;
   const int64_t taken = budget.cache_bytes - free_tail_bytes;
   needs.smallest_host_memory_bytes =
-      std::max(staging, ceil_div((needs.tail_bytes + taken) * kStagingShare, kStagingShare - 1));
+      std::max(staging, ceil_div((host_bytes + taken) * kStagingShare, kStagingShare - 1));
   return needs;
 }
 

@@ -28,6 +28,7 @@ struct CacheNeeds {
   int64_t tile_tokens;
   std::vector<int64_t> device_bytes;   // [device], all layers and page runs
   int64_t tail_bytes;                  // all layers, runs and rows
+  int64_t sketch_bytes;                // the same, of full rows
   int64_t smallest_host_memory_bytes;  // with which these tiles would do
   bool fits_host;
 };

@@ -86,6 +86,8 @@ struct CacheFormat {
   std::vector<PageRun> runs;  // the first is what appends fill, tile by tile
   // Of a row at least so many of the newest are kept; 0: all.
   int64_t window_tokens = 0;
+  // Host memory keeps a sketch of each stored tile of the first run (sketch.h).
+  bool sketch = false;
 };
 
 // A cache of keys and values.
@@ -100,10 +102,12 @@ struct CacheShape {
   int64_t window_tokens = 0;
   // K is kept once more, by channel, in a run of its own.
   bool k_by_channel = false;
+  // Host memory keeps a sketch of what is stored, so that attention may read a part of V.
+  bool sketch = false;
 
   PageRun run() const { return keys_and_values(n_kv_heads, head_dim, stored); }
   CacheFormat format() const {
-    CacheFormat format{batch, capacity_tokens, dtype, {run()}, window_tokens};
+    CacheFormat format{batch, capacity_tokens, dtype, {run()}, window_tokens, sketch};
     if (k_by_channel) format.runs.push_back(keys_by_channel(n_kv_heads, head_dim, stored, 0));
     return format;
   }

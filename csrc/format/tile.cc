@@ -27,6 +27,14 @@ TileGeometry::TileGeometry(const CacheFormat& format, const PageRun& run, int64_
   if (format.window_tokens > 0) {
     room_tiles_ = std::min(room_tiles_, ceil_div(format.window_tokens, this->tile_tokens()) + 1);
   }
+  if (format.sketch && !run.derived) {
+    if (format.window_tokens > 0) {
+      fail(ErrorKind::kInvalidArgument, "a cache of which a window is kept has no sketch: its ",
+           "attention reads no more than the window; make it without one of the two");
+    }
+    sketch_.emplace(stored_);
+    shape_.sketch = true;
+  }
   const int64_t largest = largest_tile_bytes(run, n_devices, tile_tokens);
   segment_tiles_ = std::max<int64_t>(1, segment_bytes / largest);
   for (int64_t device = 0; device < n_devices; ++device) {

@@ -16,11 +16,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/align.h"
 #include "format/head_tile.h"
 #include "format/planes.h"
+#include "format/sketch.h"
 
 namespace nspjax {
 
@@ -74,6 +76,19 @@ class TileGeometry {
   int64_t pinned_offset(int64_t row, int64_t device) const;
   int64_t pinned_tile_bytes(int64_t row) const { return pinned_offset(row, n_devices_); }
 
+  // What of a tile on a device has a checksum of its own: all of it or, where parts of a tile are
+  // read, a page.
+  int64_t checked_bytes(int64_t row, int64_t device) const {
+    return sketch_ ? kPageBytes : tile_bytes(row, device);
+  }
+  // What host memory keeps of a head's stored tile, if anything.
+  const std::optional<SketchTile>& sketch() const { return sketch_; }
+  // Of a row with all its tiles; tile after tile, head after head, whichever device they are on.
+  int64_t row_sketch_bytes() const { return sketch_offset(room_tiles_, 0); }
+  int64_t sketch_offset(int64_t tile, int64_t head) const {
+    return sketch_ ? (tile * shape_.n_kv_heads + head) * sketch_->bytes() : 0;
+  }
+
   // A row's region on a device, from the start of the cache's extent there.
   int64_t row_offset(int64_t row, int64_t device) const {
     return row_offsets_[static_cast<size_t>(device)][static_cast<size_t>(row)];
@@ -93,6 +108,7 @@ class TileGeometry {
   int64_t n_devices_;
   HeadTile stored_;
   HeadTile tail_;
+  std::optional<SketchTile> sketch_;
   int64_t room_tiles_;
   int64_t segment_tiles_;
   std::vector<std::vector<int64_t>> row_offsets_;  // [device][row], and the end

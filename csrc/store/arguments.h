@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "attention/choose.h"
 #include "format/dtype.h"
 #include "format/plan.h"
 
@@ -45,6 +46,8 @@ struct AttendArgs {
   // What the device reads next: what will probably be attended over then, or else what prefetch()
   // has announced.
   bool read_ahead = true;
+  // Of one query token over a cache with sketches; then nothing is read ahead.
+  Sparsity sparsity = {};
 };
 
 struct AttendResult {

@@ -12,6 +12,32 @@ namespace nspjax {
 
 namespace {
 
+void check_sparsity(const Cache& cache, const AttendArgs& args) {
+  const Sparsity& sparsity = args.sparsity;
+  const auto is_share = [](float x) { return x > 0.0f && x <= 1.0f; };
+  if (!is_share(sparsity.mass) || !is_share(sparsity.budget)) {
+    fail(ErrorKind::kInvalidArgument, "attend with mass ", sparsity.mass, " and budget ",
+         sparsity.budget, ": each must be more than 0 and at most 1");
+  }
+  if (sparsity.is_dense()) return;
+  const char* unless = ", or attend with mass and budget 1, which reads all of V";
+  if (!cache.geometry().sketch()) {
+    fail(ErrorKind::kInvalidArgument, "attend over a part of cache ", cache.id(),
+         ", which was made without a sketch: make it with sketch=True", unless);
+  }
+  if (args.n_tokens != 1 || args.window != 0) {
+    fail(ErrorKind::kInvalidArgument, "attend over a part of a cache with ", args.n_tokens,
+         " query tokens and window ", args.window, ": give one query token and no window", unless);
+  }
+  const int64_t block = sparsity.block_tokens, most = cache.geometry().tile_tokens();
+  const bool is_power = block > 0 && (block & (block - 1)) == 0;
+  if (block != 0 && (!is_power || block < kLeastQuantisedTileTokens || block > most)) {
+    fail(ErrorKind::kInvalidArgument, "attend with block_tokens ", block,
+         ": it must be a power of two from ", kLeastQuantisedTileTokens, " to a tile's ", most,
+         ", or 0 to choose");
+  }
+}
+
 void check_attend(const Cache& cache, const AttendArgs& args) {
   const CacheShape& shape = cache.geometry().shape();
   if (args.n_q_heads < 1 || args.n_q_heads % shape.n_kv_heads != 0) {
@@ -24,6 +50,7 @@ void check_attend(const Cache& cache, const AttendArgs& args) {
          ": it may not be negative, 0 is none");
   }
   check_window("attend", shape, args.window);
+  check_sparsity(cache, args);
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] == 0) continue;
     const int64_t row = args.rows[b];
@@ -64,7 +91,11 @@ std::shared_ptr<AttendJob> CacheSet::queue_attend(int32_t cache, int32_t version
     job->rows.push_back(args.length[b] == 0 ? RowTiles() : found.row(args.rows[b]).tiles());
   }
   job->writes = writes_.of(cache);
-  if (args.read_ahead) job->guess = next_reads(found, args);
+  if (args.sparsity.is_dense()) {
+    if (args.read_ahead) job->guess = next_reads(found, args);
+  } else {
+    job->guess.resize(static_cast<size_t>(lane_.n_devices()));
+  }
   job->ticket = tickets_.add(job, outstanding);
   job->number = lane_.post([this, job] { run_attend(lane_, *job); });
   for (size_t b = 0; b < args.rows.size(); ++b) {

@@ -47,7 +47,7 @@ void run_attend(Lane& lane, AttendJob& job);
 
 // What the devices are asked for; the caller adds what is read next. max and sum: [B, T,
 // n_q_heads].
-AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& trace, bool verify,
-                       int64_t read_bytes, std::span<float> max, std::span<float> sum);
+AttendCall plan_attend(const AttendJob& job, Lane& lane, std::span<float> max,
+                       std::span<float> sum);
 
 }  // namespace nspjax

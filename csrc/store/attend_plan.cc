@@ -8,6 +8,7 @@
 #include "device/host_attention.h"
 #include "format/numbers.h"
 #include "store/attend_job.h"
+#include "store/lane.h"
 
 namespace nspjax {
 namespace {
@@ -124,8 +125,8 @@ void AttendJob::release() {
   cache.pinned.reset();
 }
 
-AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& trace, bool verify,
-                       int64_t read_bytes, std::span<float> max, std::span<float> sum) {
+AttendCall plan_attend(const AttendJob& job, Lane& lane, std::span<float> max,
+                       std::span<float> sum) {
   const AttendArgs& args = job.args;
   const TileGeometry& geometry = job.cache.geometry();
   const CacheShape& shape = geometry.shape();
@@ -133,16 +134,18 @@ AttendCall plan_attend(const AttendJob& job, const KernelSet& kernels, Trace& tr
   const int64_t padded_dim = round_up(shape.head_dim, kPadFloats);
   const Scale scale = split_scale(args.scale);
   AttendCall call{.geometry = geometry,
-                  .kernels = kernels,
-                  .trace = trace,
-                  .verify = verify,
+                  .kernels = lane.kernels(),
+                  .trace = lane.trace(),
+                  .verify = lane.verifies(),
                   .cache = job.cache.id,
-                  .read_bytes = read_bytes,
+                  .read_bytes = lane.memory().slot_bytes,
                   .n_tokens = args.n_tokens,
                   .group = group,
                   .padded_dim = padded_dim,
                   .scale = scale.rest,
                   .softcap = args.softcap,
+                  .sparsity = args.sparsity,
+                  .tally = &lane.sparse_tally(),
                   .out = args.out,
                   .max = max.data(),
                   .sum = sum.data(),

@@ -26,14 +26,15 @@ void attend_now(Lane& lane, AttendJob& job) REQUIRES(lane.device_access) {
   std::fill_n(args.out, n_results * head_dim, 0.0f);
   std::vector<float> max(static_cast<size_t>(n_results), kMinusInfinity);
   std::vector<float> sum(static_cast<size_t>(n_results), 0.0f);
-  AttendCall call = plan_attend(job, lane.kernels(), lane.trace(), lane.verifies(),
-                                lane.memory().slot_bytes, max, sum);
+  AttendCall call = plan_attend(job, lane, max, sum);
   std::vector<int32_t> rows;
   for (size_t b = 0; b < args.rows.size(); ++b) {
     if (args.length[b] > 0) rows.push_back(args.rows[b]);
   }
   lane.announced().take(job.cache.id, rows);
-  call.next_reads = args.read_ahead ? std::move(job.guess) : lane.announced().reads();
+  // whole tiles in staging buffers would be in the way of reads of a few pages
+  const bool guesses = args.read_ahead || !args.sparsity.is_dense();
+  call.next_reads = guesses ? std::move(job.guess) : lane.announced().reads();
   lane.on_all_devices([&](Device& device, int64_t d) {
     const AttendTraffic traffic = traffic_of(call, d);
     lane.counters().query_bytes += traffic.query_bytes + traffic.result_bytes;

@@ -23,7 +23,8 @@ int64_t set_aside_bytes(const StoreOptions& options) {
 }
 
 int64_t Budget::free_bytes() const {
-  return split_.cache_bytes - tail_bytes_ - pinned_bytes_ - lent_bytes_ - weight_bytes_;
+  return split_.cache_bytes - tail_bytes_ - sketch_bytes_ - pinned_bytes_ - lent_bytes_ -
+         weight_bytes_;
 }
 
 int64_t Budget::pinned_that_fit(int64_t bytes, int64_t tail_bytes) const {
@@ -62,7 +63,7 @@ bool Budget::may_hold(int64_t held_bytes) const {
 }
 
 bool Budget::is_overdrawn(int64_t tail_bytes) const {
-  return tail_bytes > split_.cache_bytes - pinned_bytes_;
+  return tail_bytes > split_.cache_bytes - sketch_bytes_ - pinned_bytes_;
 }
 
 }  // namespace nspjax

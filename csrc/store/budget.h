@@ -1,6 +1,6 @@
 // Who may take which bytes of a lane's host memory. Staging buffers are taken at once; what is left
-// is promised: to tails first, then to pinned tiles, buffers for weights, and another lane. Held
-// tiles use what nobody was promised.
+// is promised: to tails and sketches first, then to pinned tiles, buffers for weights, and another
+// lane. Held tiles use what nobody was promised.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,9 @@ class Budget {
   void promise(int64_t tail_bytes, int64_t pinned_bytes);
   void take_back(int64_t tail_bytes, int64_t pinned_bytes) { promise(-tail_bytes, -pinned_bytes); }
 
+  // Sketches of stored tiles, which come before pinned tiles.
+  void promise_sketches(int64_t bytes) { sketch_bytes_ += bytes; }
+
   // How many buffers for weights there may be. Throws StoreFull.
   int64_t weight_buffers() const;
   void promise_weights(int64_t n_buffers) { weight_bytes_ = n_buffers * split_.slot_bytes; }
@@ -51,6 +54,7 @@ class Budget {
   int64_t most_pinned_bytes_;
   int64_t tail_bytes_ = 0;
   int64_t pinned_bytes_ = 0;
+  int64_t sketch_bytes_ = 0;
   int64_t weight_bytes_ = 0;
   int64_t lent_bytes_ = 0;
   int64_t held_bytes_ = 0;  // of tails, beyond one tile a row

@@ -31,6 +31,7 @@ struct Cache {
   int32_t version = 0;
   int64_t tail_bytes = 0;      // when every row has one tile in its tail
   int64_t pinned_bytes = 0;    // when all are full
+  int64_t sketch_bytes = 0;    // of all regions
   int32_t attended_next = -1;  // the cache that was attended over after this one
   int64_t fetched_tokens = 0;  // at a time, by the last fetch; 0: it was attended over
 

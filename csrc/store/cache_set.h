@@ -92,9 +92,11 @@ class CacheSet {
       REQUIRES(lane_.mutex);
   RoomReport room(int64_t n_layers, const CacheShape& shape, int64_t tile_tokens) const
       REQUIRES(lane_.mutex);
-  int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers, int64_t tail_bytes) const
-      REQUIRES(lane_.mutex);
+  int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
+                           int64_t before_bytes) const REQUIRES(lane_.mutex);
   void make_regions(Cache& cache, int64_t pinned_tiles) REQUIRES(lane_.mutex, lane_.device_access);
+  // Memory for those of the region's tiles, where the cache has any.
+  void add_sketches(Cache& cache, Region& region) REQUIRES(lane_.mutex);
   // For a row to write its tiles from `tile` on: one that no row writes to, or more room.
   std::shared_ptr<Region> free_region(Cache& cache, int64_t row, int64_t tile,
                                       const TilesInUse& in_use)

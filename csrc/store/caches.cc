@@ -116,9 +116,14 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
                            shape.capacity_tokens, " tokens", window);
   const auto fitting = concat("; ", report.rows_that_fit, " of the ", shape.batch, " rows fit");
   if (!report.needs.fits_host) {
+    const auto sketches = report.needs.sketch_bytes > 0
+                              ? concat(", ", bytes_text(report.needs.sketch_bytes),
+                                       " for the sketches of what is stored,")
+                              : std::string();
     fail(ErrorKind::kStoreFull, what, " need ", bytes_text(report.needs.tail_bytes),
-         " of host memory for their newest tokens and staging buffers of a whole tile: give ",
-         "host_memory of at least ", report.needs.smallest_host_memory_bytes, " bytes (",
+         " of host memory for their newest tokens", sketches,
+         " and staging buffers of a whole tile: give ", "host_memory of at least ",
+         report.needs.smallest_host_memory_bytes, " bytes (",
          bytes_text(report.needs.smallest_host_memory_bytes), "), fewer rows, or interval_tokens ",
          "of less than ", report.needs.tile_tokens, fitting);
   }
@@ -133,7 +138,8 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
   const auto runs = std::make_shared<const std::vector<TileGeometry>>(
       geometries_of(shape.format(), lane_.n_devices(), report.needs.tile_tokens, kSegmentBytes));
   for (int64_t d = 0; d < lane_.n_devices(); ++d) lane_.device(d).check_cache(runs->front());
-  const int64_t pinned_tiles = pinned_tiles_for(runs->front(), n_layers, report.needs.tail_bytes);
+  const int64_t pinned_tiles = pinned_tiles_for(
+      runs->front(), n_layers, report.needs.tail_bytes + report.needs.sketch_bytes);
 
   std::vector<int32_t> ids;
   try {
@@ -164,9 +170,10 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
 
 // How many of a row's first tiles stay in host memory: the same share of every row and layer, so
 // that no part of a step waits longer for a device than another. Of a ring of slots all or none,
-// since its first slots are no row's first tiles. Tails of tail_bytes come first.
+// since its first slots are no row's first tiles. Tails and sketches, of `before_bytes`, come
+// first.
 int64_t CacheSet::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
-                                   int64_t tail_bytes) const {
+                                   int64_t before_bytes) const {
   bool all_in_memory = true;
   for (int64_t d = 0; d < lane_.n_devices(); ++d) all_in_memory &= lane_.device(d).in_memory();
   if (all_in_memory) return 0;
@@ -174,7 +181,7 @@ int64_t CacheSet::pinned_tiles_for(const TileGeometry& geometry, int64_t n_layer
   for (int64_t row = 0; row < geometry.shape().batch; ++row) {
     bytes += n_layers * geometry.pinned_tile_bytes(row);
   }
-  const int64_t fit = std::min(budget_.pinned_that_fit(bytes, tail_bytes), geometry.room_tiles());
+  const int64_t fit = std::min(budget_.pinned_that_fit(bytes, before_bytes), geometry.room_tiles());
   const bool is_ring = geometry.room_tiles() < geometry.capacity_tiles();
   return is_ring && fit < geometry.room_tiles() ? 0 : fit;
 }
@@ -205,9 +212,19 @@ void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
         pinned_tiles == geometry.room_tiles() ? geometry.capacity_tiles() : pinned_tiles;
     region->pinned = pinned;
     if (pinned) pinned += pinned_tiles * tile_bytes(row);
+    add_sketches(cache, *region);
     cache.regions.push_back(region);
     cache.rows[row].own = region;
   }
+}
+
+void CacheSet::add_sketches(Cache& cache, Region& region) {
+  const int64_t bytes = cache.geometry().row_sketch_bytes();
+  if (bytes == 0) return;
+  region.sketches = std::make_shared<const MappedRegion>(bytes);
+  budget_.promise_sketches(bytes);
+  lane_.counters().sketch_bytes += bytes;
+  cache.sketch_bytes += bytes;
 }
 
 std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t tile,
@@ -231,6 +248,12 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t
            ": drop caches, or share fewer prefixes");
     }
   }
+  if (const int64_t bytes = geometry.row_sketch_bytes(); bytes > budget_.unused_bytes()) {
+    fail(ErrorKind::kStoreFull, "row ", row, " needs ", bytes_text(bytes),
+         " of host memory for a sketch beside the tiles that other rows share with it; there are ",
+         bytes_text(budget_.unused_bytes()), ": give the store more host_memory, or share fewer ",
+         "prefixes");
+  }
   std::vector<Extent>& extents = cache.more_extents.emplace_back();
   for (int64_t d = 0; d < lane_.n_devices(); ++d) {
     extents.push_back(lane_.reserve(d, row_bytes(runs, row, d)));
@@ -238,6 +261,7 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t
   const auto region = new_region(runs, row, [&](size_t run, int64_t d) {
     return extents[static_cast<size_t>(d)].offset + row_bytes(runs.first(run), row, d);
   });
+  add_sketches(cache, *region);
   cache.regions.push_back(region);
   return region;
 }
@@ -252,6 +276,8 @@ void CacheSet::uncount_rows(Cache& cache) {
 
 void CacheSet::release(Cache& cache) {
   budget_.take_back(cache.tail_bytes, cache.pinned_bytes);
+  budget_.promise_sketches(-cache.sketch_bytes);
+  lane_.counters().sketch_bytes -= cache.sketch_bytes;
   uncount_rows(cache);
   for (const auto& region : cache.regions) {
     lane_.counters().pinned_bytes -=

@@ -71,7 +71,14 @@ StoreStats Lane::stats() const {
   total.staging_bytes = memory_.staging_bytes;
   total.tail_bytes = counters_.tail_bytes;
   total.pinned_bytes = counters_.pinned_bytes;
-  total.host_bytes = total.staging_bytes + total.tail_bytes + total.pinned_bytes;
+  total.sketch_bytes = counters_.sketch_bytes;
+  total.host_bytes =
+      total.staging_bytes + total.tail_bytes + total.sketch_bytes + total.pinned_bytes;
+  total.sparse_heads = sparse_tally_.n_heads;
+  total.sparse_tokens = sparse_tally_.n_tokens;
+  total.sparse_tokens_read = sparse_tally_.n_tokens_read;
+  total.left_out_ppb = sparse_tally_.left_out_ppb;
+  total.most_left_out_ppb = sparse_tally_.most_left_out_ppb;
   return total;
 }
 
@@ -98,6 +105,7 @@ void Lane::close() {
   counters_.kv_bytes_stored = 0;
   counters_.tail_bytes = 0;
   counters_.pinned_bytes = 0;
+  counters_.sketch_bytes = 0;
   workers_.reset();
   drivers_.reset();
   error.rethrow();

@@ -17,6 +17,7 @@
 #include "base/process.h"
 #include "base/thread_safety.h"
 #include "base/trace.h"
+#include "device/attend_call.h"
 #include "device/device.h"
 #include "device/rate_limited.h"
 #include "format/region.h"
@@ -60,6 +61,7 @@ struct LaneCounters {
   std::atomic<int64_t> kv_bytes_stored = 0;
   std::atomic<int64_t> tail_bytes = 0;
   std::atomic<int64_t> pinned_bytes = 0;
+  std::atomic<int64_t> sketch_bytes = 0;  // promised
 };
 
 class Lane {
@@ -76,6 +78,7 @@ class Lane {
 
   Trace& trace() const { return trace_; }
   LaneCounters& counters() { return counters_; }
+  SparseTally& sparse_tally() { return sparse_tally_; }
   StoreStats stats() const;
   std::vector<DeviceStats> device_stats() const;
   const HostBudget& memory() const { return memory_; }
@@ -125,6 +128,7 @@ class Lane {
   std::atomic<bool> verifies_;
   HostBudget memory_;
   LaneCounters counters_;
+  SparseTally sparse_tally_;
   std::vector<std::unique_ptr<Device>> devices_;
   SimulatedHardware hardware_;
   std::unique_ptr<ThreadPool> workers_;  // attention

@@ -1,7 +1,7 @@
 // Full tiles of a lane: to devices and to where they are pinned, and back.
 #include <algorithm>
 
-#include "base/crc32c.h"
+#include "device/tile_checksums.h"
 #include "format/derive.h"
 #include "store/lane.h"
 #include "store/tile_scan.h"
@@ -22,6 +22,18 @@ NewTiles derived(std::span<const TileGeometry> runs, size_t run, const NewTiles&
             tiles.pack(device, tile, scratch.data());
             derive_tile(runs[0], runs[run], row, device, scratch.data(), to);
           }};
+}
+
+// A device's part of a tile, and what host memory keeps of it.
+void pack_and_sketch(const TileGeometry& geometry, const NewTiles& run, int64_t device,
+                     int64_t tile, std::byte* to) {
+  run.pack(device, tile, to);
+  if (!geometry.sketch()) return;
+  const HeadSet heads = geometry.heads(run.region.row, device);
+  for (int64_t i = 0; i < heads.count; ++i) {
+    make_sketch(geometry.stored(), to + i * geometry.stored().bytes(), *geometry.sketch(),
+                sketch_of(geometry, run.region, tile, heads.head(i)));
+  }
 }
 
 }  // namespace
@@ -53,26 +65,22 @@ void Lane::store_run(const TileGeometry& geometry, std::span<const NewTiles> til
       const int64_t n_heads = geometry.heads(region.row, d).count;
       if (n_heads == 0) continue;
       for (int64_t tile = begin; tile < pinned_end; ++tile) {
-        pinning.run([&run, d, tile, to = pinned_tile(geometry, region, d, tile)] {
-          run.pack(d, tile, to);
+        pinning.run([&geometry, &run, d, tile, to = pinned_tile(geometry, region, d, tile)] {
+          pack_and_sketch(geometry, run, d, tile, to);
         });
       }
       const int64_t tile_bytes = geometry.tile_bytes(region.row, d);
-      std::vector<uint32_t>& checksums = region.checksums[static_cast<size_t>(d)];
-      const int64_t slots = std::min(run.end, geometry.room_tiles());
-      if (std::ssize(checksums) < slots) checksums.resize(static_cast<size_t>(slots));
+      make_room_for_checksums(geometry, region, d, std::min(run.end, geometry.room_tiles()));
       const bool sums = checksums_ && !device(d).in_memory();
       const int64_t most = std::max<int64_t>(1, memory_.slot_bytes / tile_bytes);
       for (int64_t first = pinned_end; first < run.end;) {
         const int64_t ring_end = first + geometry.room_tiles() - geometry.slot(first);
         const int64_t stop =
             std::min({first + geometry.segment_tiles(), first + most, ring_end, run.end});
-        const auto pack = [=, &run, &geometry, &checksums](std::byte* to) {
+        const auto pack = [=, &run, &geometry](std::byte* to) {
           for (int64_t tile = first; tile < stop; ++tile, to += tile_bytes) {
-            run.pack(d, tile, to);
-            if (!sums) continue;
-            checksums[static_cast<size_t>(geometry.slot(tile))] =
-                crc32c({to, static_cast<size_t>(tile_bytes)});
+            pack_and_sketch(geometry, run, d, tile, to);
+            if (sums) note_checksums(geometry, run.region, d, tile, to);
           }
         };
         writes[static_cast<size_t>(d)].push_back(

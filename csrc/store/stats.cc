@@ -17,11 +17,17 @@ std::span<const StoreStatsField> store_stats_fields() {
       {"host_bytes", &StoreStats::host_bytes},
       {"staging_bytes", &StoreStats::staging_bytes},
       {"tail_bytes", &StoreStats::tail_bytes},
+      {"sketch_bytes", &StoreStats::sketch_bytes},
       {"pinned_bytes", &StoreStats::pinned_bytes},
       {"weight_bytes_read", &StoreStats::weight_bytes_read},
       {"weight_bytes_read_ahead", &StoreStats::weight_bytes_read_ahead},
       {"weight_bytes_stored", &StoreStats::weight_bytes_stored},
       {"weight_buffer_bytes", &StoreStats::weight_buffer_bytes},
+      {"sparse_heads", &StoreStats::sparse_heads},
+      {"sparse_tokens", &StoreStats::sparse_tokens},
+      {"sparse_tokens_read", &StoreStats::sparse_tokens_read},
+      {"left_out_ppb", &StoreStats::left_out_ppb},
+      {"most_left_out_ppb", &StoreStats::most_left_out_ppb},
   });
   static constexpr auto kOfDevices = device_counters();
   static_assert(sizeof(StoreStats) == (kOfDevices.size() + kOwn.size()) * sizeof(int64_t),

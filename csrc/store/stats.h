@@ -19,8 +19,10 @@ struct StoreStats : DeviceStats {  // of all devices
   int64_t append_ns;
   int64_t kv_bytes_stored;  // of the caches that there are
   int64_t weight_bytes_read, weight_bytes_read_ahead, weight_bytes_stored;  // see WeightStats
-  int64_t host_bytes;                                                       // the four below
-  int64_t staging_bytes, tail_bytes, pinned_bytes, weight_buffer_bytes;
+  int64_t host_bytes;                                                       // the five below
+  int64_t staging_bytes, tail_bytes, sketch_bytes, pinned_bytes, weight_buffer_bytes;
+  // Of attentions that read a part of V, each KV head of a row by itself: see SparseTally.
+  int64_t sparse_heads, sparse_tokens, sparse_tokens_read, left_out_ppb, most_left_out_ppb;
 };
 
 struct StoreStatsField {

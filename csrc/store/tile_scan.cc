@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "device/host_attention.h"
+#include "device/tile_checksums.h"
 
 namespace nspjax {
 

@@ -56,9 +56,9 @@ Result run(const KernelSet& kernel, DType type, int n_queries, int n_tokens, int
   Result result{std::vector(static_cast<size_t>(n_queries), kMinusInfinity),
                 std::vector(static_cast<size_t>(n_queries), 0.0f),
                 std::vector(static_cast<size_t>(n_queries * padded), 0.0f)};
-  kernel.of(type)({queries.data(), 0.1f, n_queries, head_dim, static_cast<int>(padded),
-                   first.data(), last.data(), &tile, data.data(), 0, 0, n_tokens, 0.0f,
-                   result.max.data(), result.sum.data(), result.acc.data()});
+  kernel.of(type).attend({queries.data(), 0.1f, n_queries, head_dim, static_cast<int>(padded),
+                          first.data(), last.data(), &tile, data.data(), 0, 0, n_tokens, 0.0f,
+                          result.max.data(), result.sum.data(), result.acc.data()});
   return result;
 }
 

@@ -30,6 +30,8 @@ def answer_settings(options: RunBatch) -> dict[str, object]:
         settings["tool_call_parser"] = options.tool_call_parser
     if (speculation := speculation_of(options.speculative)) is not None:
         settings["speculative"] = ",".join(map(str, dataclasses.astuple(speculation)))
+    if options.attention is not None:
+        settings["attention"] = options.attention
     if options.store:
         settings |= {
             "pipeline": options.pipeline or "default",

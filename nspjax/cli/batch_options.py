@@ -45,6 +45,7 @@ class RunBatch:
     compilation_cache: str | None = None
     tool_call_parser: str | None = None
     speculative: str | None = None
+    attention: str | None = None
 
 
 def served_name(model: str) -> str:
@@ -79,6 +80,17 @@ def check_options(options: RunBatch) -> None:
         from nspjax.compiler import Pipeline
 
         Pipeline.parse(options.pipeline)
+    if options.attention is not None:
+        if not options.store:
+            raise InvalidArgumentError("--attention is how a store is read: it needs --store")
+        from nspjax.generate.llm_settings import checked_pipeline
+
+        checked_pipeline(
+            options.pipeline,
+            options.attention,
+            in_store=True,
+            share_prefixes=options.share_prefixes,
+        )
     if options.interval_tokens is not None and not options.store:
         raise InvalidArgumentError("--interval-tokens is how a store writes: it needs --store")
     speculation_of(options.speculative)

@@ -159,6 +159,7 @@ def load_engine(options: RunBatch) -> Iterator[tuple[LLM, Store | None]]:
             pipeline=options.pipeline,
             interval_tokens=options.interval_tokens,
             tool_call_parser=options.tool_call_parser,
+            attention=options.attention,
         )
         llm = nspjax.LLM(
             options.model,

@@ -41,6 +41,12 @@ def summary(
             f"  KV cache  {format_bytes(stored.bytes_written)} written, "
             f"{format_bytes(stored.bytes_read)} read, {gb_per_s:.2f} GB/s of decode time"
         )
+        if stored.sparse_heads:
+            share = stored.sparse_tokens_read / stored.sparse_tokens
+            lines.append(
+                f"  attention V of {share:.1%} of the tokens; of the softmax, "
+                f"{stored.left_out:.2%} is estimated, at most {stored.most_left_out_ppb / 1e9:.2%}"
+            )
         if stored.weight_bytes_stored:
             lines.append(
                 f"  weights   {format_bytes(stored.weight_bytes_stored)} in the store, "
@@ -49,15 +55,15 @@ def summary(
         lines.append(
             f"  host      {format_bytes(stored.host_bytes)} of the store's: "
             f"{format_bytes(stored.staging_bytes)} staging, {format_bytes(stored.tail_bytes)} "
-            f"tails, {format_bytes(stored.pinned_bytes)} pinned" + _weight_buffers(stored)
+            f"tails, {format_bytes(stored.pinned_bytes)} pinned" + _others(stored)
         )
     return "\n".join([*lines, f"  memory    {format_bytes(peak_memory_bytes())} at its peak"])
 
 
-def _weight_buffers(stored: StoreStats) -> str:
-    if not stored.weight_buffer_bytes:
-        return ""
-    return f", {format_bytes(stored.weight_buffer_bytes)} for weights"
+def _others(stored: StoreStats) -> str:
+    """What only some stores have in host memory."""
+    there = ((stored.sketch_bytes, "sketches"), (stored.weight_buffer_bytes, "for weights"))
+    return "".join(f", {format_bytes(size)} {what}" for size, what in there if size)
 
 
 def requests(count: int) -> str:

@@ -78,6 +78,9 @@ class LLM:
       pipeline: in a store, the passes between the model and XLA: a preset or a text as
         `near_storage` takes it. Caches then have the interval of its delay-writeback, unless
         interval_tokens says otherwise. None: `near_storage`'s.
+      attention: in a store, how much of V decode steps read, such as "mass=0.95": the options of
+        the pass sparsify. What is left out is estimated, and `Store.stats()` says how much it was:
+        see docs/sparse.md. None: all is read.
       speculative: {"method": "ngram", "num_speculative_tokens": 5}: greedy answers go on with what
         followed their last tokens before, in the prompt or the answer, as far as the model agrees:
         several tokens for one reading of the cache (see `speculation.settings`). None: no.
@@ -107,6 +110,7 @@ class LLM:
         interval_tokens: int | None = None,
         share_prefixes: bool = False,
         pipeline: str | Pipeline | None = None,
+        attention: str | None = None,
         speculative: Mapping[str, Any] | NgramSpeculation | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
@@ -116,7 +120,7 @@ class LLM:
         check_settings()
         check_at_least_one(max_num_seqs=max_num_seqs, steps_per_call=steps_per_call)
         pipeline = checked_pipeline(
-            pipeline, in_store=store is not None, share_prefixes=share_prefixes
+            pipeline, attention, in_store=store is not None, share_prefixes=share_prefixes
         )
         speculation = None if speculative is None else NgramSpeculation.of(speculative)
         if interval_tokens is None and pipeline is not None:

@@ -30,21 +30,26 @@ def context_tokens(max_model_len: int | None, model_limit: int) -> int:
 
 
 def checked_pipeline(
-    pipeline: str | Pipeline | None, *, in_store: bool, share_prefixes: bool
+    pipeline: str | Pipeline | None, attention: str | None, *, in_store: bool, share_prefixes: bool
 ) -> Pipeline | None:
-    """The pipeline that is asked for.
+    """The pipeline that is asked for. attention: options of sparsify.
 
     Raises:
       InvalidArgumentError: there is no store, or it keeps what shared prefixes cannot share.
-      PipelineError: there is no such pipeline.
+      PipelineError: there is no such pipeline, or no such option.
     """
-    if pipeline is None:
+    for name, value in (("pipeline", pipeline), ("attention", attention)):
+        if value is not None and not in_store:
+            raise InvalidArgumentError(f"{name}={str(value)!r} needs a store: give store=")
+    if pipeline is None and attention is None:
         return None
-    if not in_store:
-        raise InvalidArgumentError(f"pipeline={str(pipeline)!r} needs a store: give store=")
-    from nspjax.compiler import Pipeline
+    from nspjax.compiler import DEFAULT_PIPELINE, Pipeline
 
+    pipeline = pipeline or DEFAULT_PIPELINE
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
+    if attention is not None:
+        (sparsify,) = Pipeline.parse(f"sparsify{{{attention}}}").passes
+        parsed = parsed.including(sparsify)
     if share_prefixes and parsed.may_keep_x:
         raise InvalidArgumentError(
             "share_prefixes shares keys and values, and x-cache keeps X in their place: take one "

@@ -76,9 +76,10 @@ class ModelRunner:
         self.vocab_size = model.config.vocab_size
         self._may_keep_x = pipeline is not None and pipeline.may_keep_x
         # tiles that rows share, X, and what a draft may be cut back from are kept whole
-        may_drop = not share_prefixes and not self._may_keep_x and speculative is None
+        sketch = pipeline is not None and pipeline.needs_sketches
+        may_drop = not (share_prefixes or self._may_keep_x or sketch or speculative is not None)
         self._new_caches = functools.partial(
-            _new_caches, model, store, n_rows, capacity_tokens, kv_format, may_drop
+            _new_caches, model, store, n_rows, capacity_tokens, kv_format, may_drop, sketch
         )
         graph, self._weights = nnx.split(model)
 
@@ -223,6 +224,7 @@ def _new_caches(
     capacity_tokens: int,
     kv_format: KVFormat,
     may_drop: bool,
+    sketch: bool,
 ) -> list[Any]:
     dtype = kv_format.appended
     shapes = jax.eval_shape(lambda: model.init_caches(n_rows, capacity_tokens, dtype))
@@ -239,6 +241,7 @@ def _new_caches(
         kv_dtype=kv_format.stored,
         interval_tokens=kv_format.interval_tokens,
         window_tokens=_window_tokens(model, capacity_tokens) if may_drop else None,
+        sketch=sketch,
     )
 
 

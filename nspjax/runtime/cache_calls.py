@@ -52,6 +52,7 @@ class CacheCalls:
         kv_dtype: DTypeLike | None = None,
         interval_tokens: int | None = None,
         window_tokens: int | None = None,
+        sketch: bool = False,
     ) -> list[StoredKVCache]:
         """Empty caches for all layers of a model, or none of them.
 
@@ -64,6 +65,8 @@ class CacheCalls:
           window_tokens: of a row at least so many of the newest tokens are kept, older ones are
             dropped: room is for them and a tile or two more, whatever the capacity. Attentions
             need a window of at most that. None: all are kept.
+          sketch: host memory keeps K's codes of all that is stored, in int4 or as they are stored,
+            so that attention may read a part of V (docs/sparse.md): an eighth of a bfloat16 cache.
 
         Raises:
           StoreFullError: a device or the host-memory budget is too small; says what is needed,
@@ -82,6 +85,7 @@ class CacheCalls:
             tile_tokens=interval_tokens or 0,
             kv_dtype=engine_kv_dtype(kv_dtype),
             window_tokens=window_tokens or 0,
+            sketch=sketch,
         )
         return [
             StoredKVCache.new(self._engine.cache_handles(i, 0), shape, jnp.dtype(dtype))

@@ -47,11 +47,29 @@ class StoreStats:
     kv_bytes_stored: int
     weight_bytes_stored: int
     host_bytes: int
-    """in use: the sum of the next four"""
+    """in use: the sum of the next five"""
     staging_bytes: int
     tail_bytes: int
+    sketch_bytes: int
+    """of caches made with `sketch=True`, for as many tokens as they have room for"""
     pinned_bytes: int
     weight_buffer_bytes: int
+    sparse_heads: int
+    """attentions that read a part of V, each KV head of a row by itself"""
+    sparse_tokens: int
+    """that these scored"""
+    sparse_tokens_read: int
+    """of which V was read, or was in host memory"""
+    left_out_ppb: int
+    """what the others had of the softmax, as it was estimated, in 10^-9, summed over
+    `sparse_heads`"""
+    most_left_out_ppb: int
+    """of any of them"""
+
+    @property
+    def left_out(self) -> float:
+        """The share of the softmax whose V was not read, on average."""
+        return self.left_out_ppb / 1e9 / max(1, self.sparse_heads)
 
 
 @dataclasses.dataclass(frozen=True)

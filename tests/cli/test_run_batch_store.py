@@ -1,6 +1,7 @@
 """`nspjax run-batch` over a real model and a real store: the options that are a store's."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,27 @@ def test_the_trace_and_where_host_memory_went(run: Callable[..., Result]):
     assert "of the store's: " in result.stderr
     for part in ("staging", "tails", "pinned"):
         assert part in result.stderr
+
+
+def test_a_part_of_v_is_read_and_told(run: Callable[..., Result]):
+    store = ("--store", "memory:", "--host-memory", "64MiB", "--interval-tokens", "16")
+    result = run(*store, "--attention", "mass=0.5,block-tokens=16")
+    assert result.exit_code == 0, result.stderr
+    told = re.search(
+        r"attention V of ([\d.]+)% of the tokens; of the softmax, ([\d.]+)% is estimated, at most "
+        r"([\d.]+)%",
+        result.stderr,
+    )
+    assert told is not None, result.stderr
+    read, left_out, most = map(float, told.groups())
+    assert 0 < read <= 100
+    assert left_out <= most <= 50
+    assert "sketches" in result.stderr
+    other = run(*store, "--attention", "mass=0.6", "--resume")
+    assert other.exit_code != 0
+    assert "attention" in other.stderr
+    without = run("--attention", "mass=0.5", "--overwrite")
+    assert "--attention is how a store is read: it needs --store" in without.stderr
 
 
 def test_a_trace_that_cannot_be_written_costs_no_answer(

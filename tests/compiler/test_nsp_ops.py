@@ -62,7 +62,8 @@ def test_results_follow_from_the_rest():
     assert [mlir.tensor(value) for value in attend.results] == [
         ((2, 1, 4, 8), "f32"), ((2, 1, 4), "f32"), ((4,), "i32"), ((4,), "i32")
     ]  # fmt: skip
-    expected = {"scale": 0.5, "window": 7, "softcap": 0.0, "read_ahead": True, **CACHE}
+    dense = {"mass": 1.0, "budget": 1.0, "block_tokens": 0}
+    expected = {"scale": 0.5, "window": 7, "softcap": 0.0, "read_ahead": True, **dense, **CACHE}
     assert nsp.attributes(attend) == expected
     assert nsp.handle(attend) == (making.values["hk"], making.values["hv"])
     assert nsp.next_handle(attend) == tuple(attend.results)[2:]

@@ -18,6 +18,7 @@ LEAST = {
     ("prefetch", "distance"): 1,
     ("prefetch", "bytes"): 0,
     ("offload-weights", "keep"): 0,
+    ("sparsify", "block-tokens"): 0,
 }
 
 

@@ -24,7 +24,10 @@ KV = jax.ShapeDtypeStruct((ROWS, 3, HEADS, D), jnp.float32)
 OUT = jax.ShapeDtypeStruct((ROWS, 1, 2 * HEADS, D), jnp.float32)
 LSE = jax.ShapeDtypeStruct(OUT.shape[:3], jnp.float32)
 WEIGHT = jax.ShapeDtypeStruct((3, 4), jnp.int16)
-SETTINGS = {"scale": np.float32(0.1), "window": 0, "softcap": np.float32(0), "read_ahead": 0}
+SETTINGS = {
+    "scale": np.float32(0.1), "window": 0, "softcap": np.float32(0), "read_ahead": 0,
+    "mass": np.float32(1), "budget": np.float32(1), "block_tokens": 0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -238,7 +241,11 @@ def test_attributes_that_are_wrong_are_refused(store):
         refused(make(), attributes={**right.attributes, "more": 1})
     bad = {
         "attend": [{"window": -1}, {"softcap": np.float32(-1)}, {"softcap": np.float32("nan")}],
-        "attend_start": [{"window": -(2**63)}, {"softcap": np.float32("nan")}],
+        "attend_start": [
+            {"window": -(2**63)},
+            {"softcap": np.float32("nan")},
+            *({name: np.float32(x)} for name in ("mass", "budget") for x in (-1, 0, 2, "nan")),
+        ],
         "prefetch": [{"most_bytes": -1}, {"most_bytes": -(2**63)}],
         "writeback": [{"interval_tokens": 0}, {"interval_tokens": -(2**63)}],
         "fetch": [

@@ -155,6 +155,7 @@ def test_a_forgotten_store_in_a_compiled_program():
         ]  # fmt: skip
         attributes = {
             "scale": np.float32(0.1), "window": 0, "softcap": np.float32(0), "read_ahead": 1,
+            "mass": np.float32(1), "budget": np.float32(1), "block_tokens": 0,
         }  # fmt: skip
         return jax.ffi.ffi_call("nspjax.attend", results)(
             keys, values, q, one, length, length, **attributes

@@ -173,6 +173,14 @@ def run_batch(
             '{"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}.',
         ),
     ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OPTIONS",
+            help="With --store: read a part of V, such as mass=0.95 or mass=0.95,budget=0.2: the "
+            "options of the pass sparsify (docs/sparse.md). All is read if not given.",
+        ),
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(
@@ -239,6 +247,7 @@ def run_batch(
             compilation_cache,
             None if tool_call_parser is None else tool_call_parser.value,
             speculative,
+            attention,
         )
     )
     raise typer.Exit(code)

@@ -113,6 +113,11 @@ class Pipeline:
         return any(Properties.of(step).keeps_x for step in self.passes)
 
     @property
+    def needs_sketches(self) -> bool:
+        """Whether its caches must be made with `sketch=True`."""
+        return any(Properties.of(step).needs_sketches for step in self.passes)
+
+    @property
     def needs_rates(self) -> bool:
         """Whether a pass plans with the machine's rates, which may have to be measured first."""
         return any(Properties.of(step).needs_rates for step in self.passes)
@@ -204,6 +209,13 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
 
 
 def _check_order(passes: typing.Sequence[Pass]) -> None:
+    keep_x = [step.name for step in passes if Properties.of(step).keeps_x]
+    sparse = [step.name for step in passes if Properties.of(step).needs_sketches]
+    if keep_x and sparse:
+        raise PipelineError(
+            f"{sparse[0]} scores K that host memory keeps, and {keep_x[0]} keeps X in its place: "
+            "take one of the two, or x-cache{fraction=0}"
+        )
     brought: Pass | None = None
     for index, step in enumerate(passes):
         found = Properties.of(step)

@@ -21,6 +21,8 @@ class Properties:
     """it plans with the machine's rates, `machine.rates.rates_of(module)`"""
     keeps_x: bool = False
     """rows may have X in place of K and V: a cache alone does not hold them"""
+    needs_sketches: bool = False
+    """attention reads a part of V: caches must be made with `sketch=True`"""
     interval_tokens: int | None = None
     """tokens of a row are written in groups of so many, which the caches' tiles should fit"""
 

@@ -13,6 +13,7 @@ from nspjax.compiler.nsp.access import call_kind as call_kind
 from nspjax.compiler.nsp.access import handle as handle
 from nspjax.compiler.nsp.access import has_cache_attributes as has_cache_attributes
 from nspjax.compiler.nsp.access import is_of_a_layer as is_of_a_layer
+from nspjax.compiler.nsp.access import is_sparse as is_sparse
 from nspjax.compiler.nsp.access import kind as kind
 from nspjax.compiler.nsp.access import next_handle as next_handle
 from nspjax.compiler.nsp.access import operand as operand

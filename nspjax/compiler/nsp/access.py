@@ -112,6 +112,11 @@ def set_attribute(op: mlir.Operation, name: str, value: Any) -> None:
     op.attributes[name] = mlir.attribute(value, op.context)
 
 
+def is_sparse(op: mlir.Operation) -> bool:
+    """Whether an attention reads a part of V."""
+    return min(attribute(op, "mass"), attribute(op, "budget")) < 1
+
+
 def attributes(op: mlir.Operation) -> dict[str, Any]:
     """All of them by name, as `Op.build` takes them."""
     return {item.name: attribute(op, item.name) for item in _kind(op).attributes}

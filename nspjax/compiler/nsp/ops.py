@@ -46,6 +46,11 @@ _ATTENTION = (
     Attribute("softcap", float, 0.0),  # 0: none
     _READ_AHEAD,
 )
+_SPARSITY = (
+    Attribute("mass", float, 1.0),
+    Attribute("budget", float, 1.0),
+    Attribute("block_tokens", int, 0),  # 0: as many as a page has
+)
 
 APPEND = Op(
     "nsp.append",
@@ -70,20 +75,22 @@ ATTEND = Op(
     "nsp.attend",
     _QUERY,
     (*_PARTIAL, *_HANDLES),
-    (*_ATTENTION, *_CACHE),
+    (*_ATTENTION, *_SPARSITY, *_CACHE),
     effect=Effect.READS,
     since=Stage.OFFLOADED,
     costs=traffic.attended,
 )
 """q [B, T, Hq, D] over the first `length` tokens of each row, at the device: out float32
 [B, T, Hq, D], lse float32 [B, T, Hq]. read_ahead: the engine guesses what is read next; set it to
-false where nsp.prefetch says it."""
+false where nsp.prefetch says it. mass, budget: below 1, T is 1 and V is read in blocks of
+block_tokens, those with most of the softmax first, until they have so much of it, or are so much of
+the tokens."""
 
 ATTEND_START = Op(
     "nsp.attend_start",
     _QUERY,
     (Tensor("ticket", "2"), *_HANDLES),
-    (*_ATTENTION, *_CACHE),
+    (*_ATTENTION, *_SPARSITY, *_CACHE),
     effect=Effect.READS,
     since=Stage.SCHEDULED,
     costs=traffic.begun,

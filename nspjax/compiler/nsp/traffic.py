@@ -54,9 +54,10 @@ def attended(step: Step, context_tokens: int | None) -> Cost:
 
 def begun(step: Step, context_tokens: int | None) -> Cost:
     """Of an attention whose result is waited for by another operation."""
-    return Cost(
-        link_bytes=mlir.tensor_bytes(step.operand("q")), read_bytes=kv_bytes(step, context_tokens)
-    )
+    read = kv_bytes(step, context_tokens)
+    if min(step.number("mass"), step.number("budget")) < 1:
+        read = int(read / 2 * step.number("budget"))  # of V; what its tokens decide is not known
+    return Cost(link_bytes=mlir.tensor_bytes(step.operand("q")), read_bytes=read)
 
 
 def waited(step: Step, _: int | None) -> Cost:

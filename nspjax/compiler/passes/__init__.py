@@ -22,6 +22,7 @@ ENTRY_POINTS = "nspjax.passes"
 _OURS = {
     "raise-attention": "nspjax.compiler.passes.raise_attention:RaiseAttention",
     "offload-kv": "nspjax.compiler.passes.offload_kv:OffloadKV",
+    "sparsify": "nspjax.compiler.passes.sparsify:Sparsify",
     "haul-kv": "nspjax.compiler.passes.haul_kv:HaulKV",
     "x-cache": "nspjax.compiler.passes.x_cache:XCache",
     "split-attention": "nspjax.compiler.passes.split_attention:SplitAttention",

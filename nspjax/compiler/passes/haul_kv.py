@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nspjax.compiler import mlir, nsp
 from nspjax.compiler.passes.options import check_whole
@@ -32,9 +32,15 @@ class HaulKV:
                 haul = nsp.HAUL.build(
                     mlir.Builder(op),
                     **nsp.operands(op),
-                    **nsp.attributes(op),
+                    **_of_all(nsp.attributes(op)),
                     chunk_tokens=min(self.chunk_tokens, nsp.cache_shape(op)[1]),
                     after=nsp.after(op),
                 )
                 mlir.replace(op, list(haul.results))
         return module
+
+
+def _of_all(attention: dict[str, Any]) -> dict[str, Any]:
+    """What an attention that brings all of K and V has of one's attributes."""
+    taken = {item.name for item in nsp.HAUL.attributes}
+    return {name: value for name, value in attention.items() if name in taken}

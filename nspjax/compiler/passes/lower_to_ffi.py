@@ -22,7 +22,7 @@ class LowerToFFI:
 
     name: ClassVar[str] = "lower-to-ffi"
     stage: ClassVar[nsp.Stage] = nsp.Stage.LOWERED
-    after: ClassVar[tuple[str, ...]] = ("offload-weights", "host-dot")
+    after: ClassVar[tuple[str, ...]] = ("sparsify", "offload-weights", "host-dot")
 
     def run(self, module: mlir.Module) -> mlir.Module:
         expanded = [op for op in mlir.operations(module) if op.name in EXPANSIONS]

@@ -30,13 +30,13 @@ class Prefetch:
     again, as the next step will read them. The attention takes the announcement as an operand and
     the next announcement takes the attention, so that they are made in this order and no earlier.
 
-    A layer is left out if its rows and lengths are not known so early. The engine no longer guesses
-    what is read next.
+    A layer is left out if its rows and lengths are not known so early, and its tiles where a part
+    of V is read, which its queries decide. The engine no longer guesses what is read next.
     """
 
     name: ClassVar[str] = "prefetch"
     stage: ClassVar[nsp.Stage] = nsp.Stage.SCHEDULED
-    after: ClassVar[tuple[str, ...]] = ("offload-weights",)
+    after: ClassVar[tuple[str, ...]] = ("offload-weights", "sparsify")
     distance: int = 1
     """how many layers ahead"""
     bytes: int = 0
@@ -82,7 +82,8 @@ class _Layers:
             first = [ops[self.reads[number - 1]].results[0]] if number else []
             before = first
             for layer in self.options.targets(number, len(self.reads)):
-                before = self._prefetch(read, self.reads[layer], before)
+                if not _reads_a_part(ops[self.reads[layer]]):
+                    before = self._prefetch(read, self.reads[layer], before)
                 for load in self.loads[layer]:
                     before = self._load_ahead(read, load, before)
             if before is not first:
@@ -141,6 +142,10 @@ class _Layers:
         for op in late:
             op.move_before(anchor)
         return True
+
+
+def _reads_a_part(read: mlir.Operation) -> bool:
+    return nsp.kind(read) is not nsp.HAUL and nsp.is_sparse(read)
 
 
 def _loads_by_layer(found: Dependence, reads: Sequence[int]) -> list[list[int]]:

@@ -44,6 +44,7 @@ class SplitAttention:
 
     name: ClassVar[str] = "split-attention"
     stage: ClassVar[nsp.Stage] = nsp.Stage.SCHEDULED
+    after: ClassVar[tuple[str, ...]] = ("sparsify",)
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for block in layer_blocks(module):

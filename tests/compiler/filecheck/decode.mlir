@@ -6,7 +6,7 @@
 // CHECK-SAME: -> (tensor<2x1x4x8xbf16>, tensor<4xi32>, tensor<4xi32>)
 // CHECK: %[[LENGTH:.+]] = call @nsp.decode_length{{.*}}(%[[START]], %[[N]])
 // CHECK: %[[A:.+]]:2 = "nsp.append"(%[[K]], %[[V]], %[[NEWK]], %[[NEWV]], %[[ROWS]], %[[START]], %[[N]]) {cache_dtype = "bf16", cache_shape = array<i64: 2, 16, 2, 8>, hold = false}
-// CHECK: %[[O:.+]]:4 = "nsp.attend"(%[[A]]#0, %[[A]]#1, %[[Q]], %[[ROWS]], %[[START]], %[[LENGTH]]) {cache_dtype = "bf16", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 3.535000e-01 : f64, softcap = 0.000000e+00 : f64, window = 0 : i64}
+// CHECK: %[[O:.+]]:4 = "nsp.attend"(%[[A]]#0, %[[A]]#1, %[[Q]], %[[ROWS]], %[[START]], %[[LENGTH]]) {block_tokens = 0 : i64, budget = 1.000000e+00 : f64, cache_dtype = "bf16", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.000000e+00 : f64, read_ahead = true, scale = 3.535000e-01 : f64, softcap = 0.000000e+00 : f64, window = 0 : i64}
 // CHECK: %[[OUT:.+]] = stablehlo.convert %[[O]]#0 : (tensor<2x1x4x8xf32>) -> tensor<2x1x4x8xbf16>
 // CHECK: return %[[OUT]], %[[O]]#2, %[[O]]#3
 // CHECK-NOT: @reference

@@ -20,14 +20,14 @@
 func.func public @main(%x0: !x, %w: !w, %k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %k1: !h, %v1: !h, %k2: !h, %v2: !h) -> (!x, !h, !h, !h, !h) {
   %q1 = stablehlo.reshape %x0 : (!x) -> !q
   %a1:2 = "nsp.append"(%k1, %v1, %k, %v, %rows, %start, %n) {cache_dtype = "f32", cache_shape = array<i64: 4, 16, 2, 8>, hold = false} : (!h, !h, !kv, !kv, !i, !i, !i) -> (!h, !h)
-  %s1:3 = "nsp.attend_start"(%a1#0, %a1#1, %q1, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 4, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!t, !h, !h)
+  %s1:3 = "nsp.attend_start"(%a1#0, %a1#1, %q1, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 4, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!t, !h, !h)
   %o1:2 = "nsp.attend_wait"(%s1#0) : (!t) -> (!q, !lse)
   %r1 = stablehlo.reshape %o1#0 : (!q) -> !x
   %m1 = stablehlo.dot_general %r1, %w, contracting_dims = [1] x [0] : (!x, !w) -> !x
   %x1 = stablehlo.reverse %m1, dims = [0] : !x
   %q2 = stablehlo.reshape %x1 : (!x) -> !q
   %a2:2 = "nsp.append"(%k2, %v2, %k, %v, %rows, %start, %n) {cache_dtype = "f32", cache_shape = array<i64: 4, 16, 2, 8>, hold = false} : (!h, !h, !kv, !kv, !i, !i, !i) -> (!h, !h)
-  %s2:3 = "nsp.attend_start"(%a2#0, %a2#1, %q2, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 4, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!t, !h, !h)
+  %s2:3 = "nsp.attend_start"(%a2#0, %a2#1, %q2, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 4, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!t, !h, !h)
   %o2:2 = "nsp.attend_wait"(%s2#0) : (!t) -> (!q, !lse)
   %r2 = stablehlo.reshape %o2#0 : (!q) -> !x
   %m2 = stablehlo.dot_general %r2, %w, contracting_dims = [1] x [0] : (!x, !w) -> !x

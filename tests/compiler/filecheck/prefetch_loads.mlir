@@ -22,12 +22,12 @@ func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i
   %a = "nsp.load"(%w0) : (!h) -> !w
   %x0 = stablehlo.dot_general %x, %a, contracting_dims = [1] x [0] : (!x, !w) -> !x
   %q0 = stablehlo.reshape %x0 : (!x) -> !q
-  %o:4 = "nsp.attend"(%k0, %v0, %q0, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
+  %o:4 = "nsp.attend"(%k0, %v0, %q0, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
   %y0 = stablehlo.reshape %o#0 : (!q) -> !x
   %b = "nsp.load"(%w1) : (!h) -> !w
   %x1 = stablehlo.dot_general %y0, %b, contracting_dims = [1] x [0] : (!x, !w) -> !x
   %q1 = stablehlo.reshape %x1 : (!x) -> !q
-  %p:4 = "nsp.attend"(%k1, %v1, %q1, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
+  %p:4 = "nsp.attend"(%k1, %v1, %q1, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
   %y1 = stablehlo.reshape %p#0 : (!q) -> !x
   %c = "nsp.load"(%w2) : (!h) -> !w
   %x2 = stablehlo.dot_general %y1, %c, contracting_dims = [1] x [0] : (!x, !w) -> !x

@@ -20,7 +20,7 @@ func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i
   %xq = stablehlo.dot_general %x, %wq, contracting_dims = [1] x [0] : (!x, !w) -> !x
   %q = stablehlo.reshape %xq : (!x) -> !q
   %a:2 = "nsp.append"(%k0, %v0, %k, %v, %rows, %start, %n) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, hold = false} : (!h, !h, !kv, !kv, !i, !i, !i) -> (!h, !h)
-  %o:4 = "nsp.attend"(%a#0, %a#1, %q, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
+  %o:4 = "nsp.attend"(%a#0, %a#1, %q, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
   %of = stablehlo.reshape %o#0 : (!q) -> !x
   %wot = stablehlo.transpose %wo, dims = [1, 0] : (!w) -> !w
   %wn = stablehlo.multiply %w2, %w2 : !w

@@ -10,7 +10,7 @@
 // CHECK-LABEL: func.func private @layer
 // CHECK-SAME: %arg3: tensor<4xi32>, %arg4: tensor<4xi32>
 // CHECK: custom_call @nspjax.append({{.*}}) {api_version = 4 : i32, backend_config = {hold = 0 : i64}, has_side_effect = true
-// CHECK: custom_call @nspjax.attend({{.*}}) {api_version = 4 : i32, backend_config = {read_ahead = 1 : i64, scale = 3.535000e-01 : f32, softcap = 0.000000e+00 : f32, window = 0 : i64}, has_side_effect = true
+// CHECK: custom_call @nspjax.attend({{.*}}) {api_version = 4 : i32, backend_config = {block_tokens = 0 : i64, budget = 1.000000e+00 : f32, mass = 1.000000e+00 : f32, read_ahead = 1 : i64, scale = 3.535000e-01 : f32, softcap = 0.000000e+00 : f32, window = 0 : i64}, has_side_effect = true
 // CHECK-SAME: operand_layouts = [dense<0> : tensor<1xindex>, dense<0> : tensor<1xindex>, dense<[3, 2, 1, 0]> : tensor<4xindex>
 // CHECK-NOT: "nsp.
 func.func public @main(%q: tensor<2x1x4x8xbf16>, %k: tensor<2x1x2x8xbf16>, %v: tensor<2x1x2x8xbf16>, %K: tensor<2x16x2x8xbf16>, %V: tensor<2x16x2x8xbf16>, %K2: tensor<2x16x2x8xbf16>, %V2: tensor<2x16x2x8xbf16>, %rows: tensor<2xi32>, %start: tensor<2xi32>, %n_new: tensor<2xi32>) -> (tensor<2x1x4x8xbf16>, tensor<2x16x2x8xbf16>, tensor<2x16x2x8xbf16>, tensor<2x16x2x8xbf16>, tensor<2x16x2x8xbf16>) {

@@ -17,7 +17,7 @@
 func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %x: !q, %k0: !h, %v0: !h) -> (!q, !h, !h) {
   %a:2 = "nsp.append"(%k0, %v0, %k, %v, %rows, %start, %n) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, hold = true} : (!h, !h, !kv, !kv, !i, !i, !i) -> (!h, !h)
   %t = "nsp.writeback"(%a#0, %a#1) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, exclusive = false, interval_tokens = 16 : i64} : (!h, !h) -> tensor<1xi32>
-  %s:3 = "nsp.attend_start"(%a#0, %a#1, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (tensor<2xi32>, !h, !h)
+  %s:3 = "nsp.attend_start"(%a#0, %a#1, %x, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (tensor<2xi32>, !h, !h)
   %o:2 = "nsp.attend_wait"(%s#0) : (tensor<2xi32>) -> (!q, !lse)
   return %o#0, %s#1, %s#2 : !q, !h, !h
 }

@@ -9,7 +9,7 @@
 !x = tensor<2x32xf32>
 !w = tensor<32x32xf32>
 func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %x: !q, %k0: !h, %v0: !h) -> (!q, !h, !h) {
-  %o:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h) loc("model.py":7:3)
+  %o:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h) loc("model.py":7:3)
   %a:2 = "nsp.append"(%o#2, %o#3, %k, %v, %rows, %start, %n) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, hold = false} : (!h, !h, !kv, !kv, !i, !i, !i) -> (!h, !h)
   return %o#0, %a#0, %a#1 : !q, !h, !h
 }

@@ -14,10 +14,10 @@
 !w = tensor<32x32xf32>
 func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %x: !q, %k0: !h, %v0: !h, %go: tensor<i1>) -> (!q, !h, !h) {
   %r:3 = "stablehlo.if"(%go) ({
-    %o:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
+    %o:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
     stablehlo.return %o#0, %o#2, %o#3 : !q, !h, !h
   }, {
-    %p:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
+    %p:4 = "nsp.attend"(%k0, %v0, %x, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h)
     stablehlo.return %p#0, %p#2, %p#3 : !q, !h, !h
   }) : (tensor<i1>) -> (!q, !h, !h)
   return %r#0, %r#1, %r#2 : !q, !h, !h

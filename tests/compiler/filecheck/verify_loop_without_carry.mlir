@@ -13,7 +13,7 @@ func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i
   cond {
     stablehlo.return %go : tensor<i1>
   } do {
-    %o:4 = "nsp.attend"(%k0, %v0, %y, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h) loc("model.py":7:3)
+    %o:4 = "nsp.attend"(%k0, %v0, %y, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (!q, !lse, !h, !h) loc("model.py":7:3)
     stablehlo.return %o#0 : !q
   }
   return %r : !q

@@ -12,7 +12,7 @@
 !x = tensor<2x32xf32>
 !w = tensor<32x32xf32>
 func.func public @main(%k: !kv, %v: !kv, %rows: !i, %start: !i, %n: !i, %len: !i, %x: !q, %k0: !h, %v0: !h, %go: tensor<i1>) -> (!q, !h, !h) {
-  %s:3 = "nsp.attend_start"(%k0, %v0, %x, %rows, %start, %len) {cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (tensor<2xi32>, !h, !h)
+  %s:3 = "nsp.attend_start"(%k0, %v0, %x, %rows, %start, %len) {block_tokens = 0 : i64, budget = 1.0 : f64, cache_dtype = "f32", cache_shape = array<i64: 2, 16, 2, 8>, mass = 1.0 : f64, read_ahead = true, scale = 0.5 : f64, softcap = 0.0 : f64, window = 0 : i64} : (!h, !h, !q, !i, !i, !i) -> (tensor<2xi32>, !h, !h)
   %r:2 = stablehlo.while(%y = %x, %ticket = %s#0) : !q, tensor<2xi32>
   cond {
     stablehlo.return %go : tensor<i1>
