@@ -26,7 +26,9 @@ def beams(weights, x, caches, orders, cuts, n_steps, *, takes_first):
     """Steps of a little model whose rows then, or before, go on from one another, and lose tokens.
 
     weights: one [E, (Hq + 2 Hkv) D] a layer; x: [ROWS, 1, E]; orders, cuts: int32 [steps, ROWS].
+    A step gets a little of what the last one gave: all of it would let rounding grow.
     """
+    given_x = x
 
     def take(i, x, caches):
         kept = jnp.maximum(caches[0].lengths[orders[i]] - cuts[i], 0)
@@ -35,6 +37,7 @@ def beams(weights, x, caches, orders, cuts, n_steps, *, takes_first):
 
     def step(carry):
         i, x, caches, sums = carry
+        x = given_x + 0.2 * x
         if takes_first:
             x, caches = take(i, x, caches)
         for layer, w in enumerate(weights):
@@ -116,8 +119,7 @@ def check_beams(tmp_path, pipeline, kind, takes_first, seed, n_steps, most_cut):
         got = near_storage(fn, store=store, pipeline=pipeline)(
             weights, x, stored(store), orders, cuts, n_steps
         )
-        # each step's result goes into the next: after 60 of them rounding has grown
-        np.testing.assert_allclose(got[2], expected[2], rtol=5e-4, atol=2e-4)
+        np.testing.assert_allclose(got[2], expected[2], rtol=1e-4, atol=1e-4)
         for cache, same in zip(got[1], expected[1], strict=True):
             np.testing.assert_array_equal(cache.lengths, same.lengths)
         tail_bytes = 4 * 2 * KV_HEADS * D * 4  # a page, or less
