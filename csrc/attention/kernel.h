@@ -67,7 +67,7 @@ using WeighKernel = void (*)(const TileAttention&, float* weights, int stride);
 
 // The second half, for tokens whose V lies apart: acc = acc + weights . V.
 struct WeightedValues {
-  const std::byte* words;   // V's words of the tokens, 64-byte aligned; the first begins a word
+  const std::byte* words;   // V's words of the tokens; the first token begins one
   const std::byte* scales;  // of the same tokens, of codes only
   int n_tokens;             // 1 to kBlockTokens; scales are read to the next multiple of 16
   int n_queries;

@@ -28,7 +28,7 @@ struct Extent {
   int64_t bytes;
 };
 
-// Whole tiles, at most as many bytes as a staging buffer has.
+// Whole tiles, or pages of one, at most as many bytes as a staging buffer has.
 struct TileRange {
   int64_t offset;
   int64_t bytes;

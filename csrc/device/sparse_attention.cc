@@ -1,8 +1,11 @@
 #include "device/sparse_attention.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <deque>
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "base/align.h"
@@ -13,8 +16,9 @@ namespace nspjax {
 namespace {
 
 // So many heads are scored while the V of as many is read: few enough that devices wait little for
-// the first, enough for a deep queue.
-constexpr size_t kHeadsInWork = 32;
+// the first, enough for a deep queue. Fewer where their weights would take more than that.
+constexpr size_t kMostHeadsInWork = 32;
+constexpr int64_t kMostWeightBytes = 32 << 20;
 // Of V that was read, until it is added. Twice, since the next is read meanwhile.
 constexpr int64_t kMostValueBytes = 4 << 20;
 // Two blocks that lie so near each other are one read with what is between them.
@@ -38,11 +42,17 @@ struct BlockRead {
   std::vector<Errand> errands;
 };
 
+using IdleSince = std::function<std::optional<std::chrono::steady_clock::time_point>()>;
+
 class BlockScan final : public ScanVisitor {
  public:
-  BlockScan(const AttendCall& call, Device& device, int64_t device_index, const TaskGroup& others,
+  // idle_since: as ScanVisitor's.
+  BlockScan(const AttendCall& call, Device& device, int64_t device_index, IdleSince idle_since,
             std::vector<Errand> errands)
-      : call_(call), device_(device), device_index_(device_index), others_(others) {
+      : call_(call),
+        device_(device),
+        device_index_(device_index),
+        idle_since_(std::move(idle_since)) {
     const TileGeometry& geometry = call.geometry;
     const auto position = [&](const Errand& errand) {
       const SparseHead::Wanted& wanted = *errand.wanted;
@@ -66,7 +76,7 @@ class BlockScan final : public ScanVisitor {
     }
   }
 
-  void run() { device_.scan(ranges_, {}, *this); }
+  void run() { device_.scan(ranges_, call_.next_reads[static_cast<size_t>(device_index_)], *this); }
 
   void ready(size_t index, std::shared_ptr<const std::byte> data) override {
     const BlockRead& read = reads_[index];
@@ -80,7 +90,7 @@ class BlockScan final : public ScanVisitor {
     }
   }
   std::optional<std::chrono::steady_clock::time_point> idle_since() const override {
-    return others_.idle_since();
+    return idle_since_();
   }
 
  private:
@@ -94,7 +104,7 @@ class BlockScan final : public ScanVisitor {
   const AttendCall& call_;
   Device& device_;
   int64_t device_index_;
-  const TaskGroup& others_;
+  IdleSince idle_since_;
   std::vector<BlockRead> reads_;
   std::vector<TileRange> ranges_;
 };
@@ -123,6 +133,10 @@ class SparseAttention {
         device_index_(device_index),
         scoring_(workers),
         adding_(workers) {
+    int64_t most_tokens = 1;
+    for (const QueryUnit& unit : call.units) most_tokens = std::max(most_tokens, unit.token_end);
+    const int64_t fit = kMostWeightBytes / (call.group * most_tokens * int64_t{sizeof(float)});
+    heads_in_work_ = std::clamp<size_t>(static_cast<size_t>(fit), 1, kMostHeadsInWork);
     const auto parts = parts_of(call);
     for (size_t i = 0; i < call.units.size(); ++i) {
       const QueryUnit& unit = call.units[i];
@@ -136,17 +150,18 @@ class SparseAttention {
   void run() {
     score(0);
     scoring_.wait();
-    for (size_t begin = 0; begin < heads_.size(); begin += kHeadsInWork) {
-      score(begin + kHeadsInWork);
-      read_values(begin, std::min(begin + kHeadsInWork, heads_.size()));
+    for (size_t begin = 0; begin < heads_.size(); begin += heads_in_work_) {
+      score(begin + heads_in_work_);
+      read_values(begin, std::min(begin + heads_in_work_, heads_.size()));
       scoring_.wait();
     }
     adding_.wait();
+    device_.read_ahead(call_.next_reads[static_cast<size_t>(device_index_)]);
   }
 
  private:
   void score(size_t begin) {
-    const size_t end = std::min(begin + kHeadsInWork, heads_.size());
+    const size_t end = std::min(begin + heads_in_work_, heads_.size());
     for (size_t i = begin; i < end; ++i) {
       scoring_.run([head = &heads_[i]] { head->score(); });
     }
@@ -185,7 +200,7 @@ class SparseAttention {
       errand.to = values_.data() + at;
       at += errand.head->block_bytes();
     }
-    BlockScan(call_, device_, device_index_, adding_, errands).run();
+    BlockScan(call_, device_, device_index_, [this] { return idle_since(); }, errands).run();
     adding_.wait();  // what came before: a head gets its blocks in their order
     for (size_t from = 0; from < errands.size();) {
       size_t to = from;
@@ -198,9 +213,16 @@ class SparseAttention {
     }
   }
 
+  // Since when no task of either kind has run.
+  std::optional<std::chrono::steady_clock::time_point> idle_since() const {
+    const auto scored = scoring_.idle_since(), added = adding_.idle_since();
+    return scored && added ? std::optional(std::max(*scored, *added)) : std::nullopt;
+  }
+
   Device& device_;
   const AttendCall& call_;
   int64_t device_index_;
+  size_t heads_in_work_;
   std::deque<SparseHead> heads_;
   AlignedBuffer values_, next_values_;  // V that was read, and that is read
   TaskGroup scoring_, adding_;          // last: wait for tasks that use the rest

@@ -77,6 +77,10 @@ int64_t SparseHead::visible_tokens(int64_t tile) const {
 }
 
 void SparseHead::score() {
+  const TraceScope scope(call_.trace, {.device = static_cast<int32_t>(device_index_),
+                                       .cache = call_.cache,
+                                       .row = static_cast<int32_t>(unit_.row),
+                                       .kind = TraceKind::kCompute});
   const auto group = static_cast<size_t>(call_.group);
   weights_.assign(group * static_cast<size_t>(stride_), 0.0f);
   max_.assign(group, kMinusInfinity);
@@ -167,15 +171,17 @@ void SparseHead::choose() {
     for (int64_t begin = 0; begin < n; begin += blocks_.n_tokens) {
       const int64_t end = std::min(n, begin + blocks_.n_tokens);
       const int64_t token = t * tile_tokens;
-      if (token + begin < kFirstTokens || token + end > unit_.token_end - kNewestTokens) {
+      // of a tile that is not seen to its end, the mean of what is left would not be of these
+      const bool is_cut = n < tile_tokens;
+      if (is_cut || token + begin < kFirstTokens || token + end > unit_.token_end - kNewestTokens) {
         steady.push_back(static_cast<int32_t>(candidates.size()));
       }
       candidates.push_back(block(t, begin));
       shares.push_back(share(t, begin, end));
     }
   }
-  const auto most = static_cast<int64_t>(
-      std::ceil(double{call_.sparsity.budget} * static_cast<double>(shares.size())));
+  const auto most = static_cast<int64_t>(  // a float of 0.1 is a little more
+      std::ceil(double{call_.sparsity.budget} * static_cast<double>(shares.size()) - 1e-3));
   const Choice choice = choose_blocks(shares, steady, at_hand, call_.sparsity.mass, most);
   for (const int32_t block : choice.blocks) {
     wanted_.push_back(candidates[static_cast<size_t>(block)]);
@@ -212,13 +218,13 @@ void SparseHead::add_values(int64_t tile, int64_t begin, int64_t end, DType type
         .weights = weights_.data() + first + from,
         .stride = static_cast<int>(stride_),
         .acc = acc_.data()};
-    const ValuesKernel add = call_.kernels.of(type).add_values;
-    add(values);
+    const ValuesKernel add_to = call_.kernels.of(type).add_values;
+    add_to(values);
     if (!tiles_[static_cast<size_t>(tile)].is_stored) continue;
     values.n_queries = 1;
     values.weights = kOnes.data();
     values.acc = read_sum_.data();
-    add(values);
+    add_to(values);
   }
 }
 

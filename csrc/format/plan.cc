@@ -50,10 +50,10 @@ CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_de
     const int64_t most = std::clamp(static_cast<int64_t>(std::bit_floor(quarter)),
                                     kSmallestTileTokens, kLargestTileTokens);
     tokens = kSmallestTileTokens;
-    while (tokens < most &&
-           largest_tile_bytes(format.runs.front(), n_devices, tokens) < kWantedTileBytes) {
-      tokens *= 2;
-    }
+    const auto is_small = [&] {
+      return largest_tile_bytes(format.runs.front(), n_devices, tokens) < kWantedTileBytes;
+    };
+    while (tokens < most && (format.sketch || is_small())) tokens *= 2;
   }
   CacheNeeds needs{tokens, std::vector<int64_t>(static_cast<size_t>(n_devices)), 0, 0, 0, false};
   int64_t largest = 0;

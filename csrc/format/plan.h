@@ -34,7 +34,8 @@ struct CacheNeeds {
 };
 
 // Chooses the tile size unless `tile_tokens` says it: a power of two that makes the first run's
-// tiles at least 128 KiB, but not more than a quarter of what a row keeps. It does not depend on
+// tiles at least 128 KiB, but not more than a quarter of what a row keeps; the largest where there
+// are sketches, of which a part is there once for each tile. It does not depend on
 // the memory there is: where tiles end decides what is added to what, so the last bits of an
 // answer.
 CacheNeeds plan_caches(const CacheFormat& format, int64_t n_layers, int64_t n_devices,

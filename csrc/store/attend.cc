@@ -91,11 +91,7 @@ std::shared_ptr<AttendJob> CacheSet::queue_attend(int32_t cache, int32_t version
     job->rows.push_back(args.length[b] == 0 ? RowTiles() : found.row(args.rows[b]).tiles());
   }
   job->writes = writes_.of(cache);
-  if (args.sparsity.is_dense()) {
-    if (args.read_ahead) job->guess = next_reads(found, args);
-  } else {
-    job->guess.resize(static_cast<size_t>(lane_.n_devices()));
-  }
+  if (args.read_ahead) job->guess = next_reads(found, args);
   job->ticket = tickets_.add(job, outstanding);
   job->number = lane_.post([this, job] { run_attend(lane_, *job); });
   for (size_t b = 0; b < args.rows.size(); ++b) {

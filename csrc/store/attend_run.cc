@@ -32,9 +32,7 @@ void attend_now(Lane& lane, AttendJob& job) REQUIRES(lane.device_access) {
     if (args.length[b] > 0) rows.push_back(args.rows[b]);
   }
   lane.announced().take(job.cache.id, rows);
-  // whole tiles in staging buffers would be in the way of reads of a few pages
-  const bool guesses = args.read_ahead || !args.sparsity.is_dense();
-  call.next_reads = guesses ? std::move(job.guess) : lane.announced().reads();
+  call.next_reads = args.read_ahead ? std::move(job.guess) : lane.announced().reads();
   lane.on_all_devices([&](Device& device, int64_t d) {
     const AttendTraffic traffic = traffic_of(call, d);
     lane.counters().query_bytes += traffic.query_bytes + traffic.result_bytes;

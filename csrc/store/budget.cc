@@ -23,21 +23,26 @@ int64_t set_aside_bytes(const StoreOptions& options) {
 }
 
 int64_t Budget::free_bytes() const {
-  return split_.cache_bytes - tail_bytes_ - sketch_bytes_ - pinned_bytes_ - lent_bytes_ -
-         weight_bytes_;
+  return split_.cache_bytes - promised_.tail_bytes - promised_.sketch_bytes -
+         promised_.pinned_bytes - lent_bytes_ - weight_bytes_;
 }
 
-int64_t Budget::pinned_that_fit(int64_t bytes, int64_t tail_bytes) const {
-  int64_t free = std::max<int64_t>(0, free_bytes() - tail_bytes - split_.later_tails_bytes());
+int64_t Budget::pinned_that_fit(int64_t bytes, int64_t before_bytes) const {
+  int64_t free = std::max<int64_t>(0, free_bytes() - before_bytes - split_.later_tails_bytes());
   if (most_pinned_bytes_ >= 0) {
-    free = std::min(free, std::max<int64_t>(0, most_pinned_bytes_ - pinned_bytes_));
+    free = std::min(free, std::max<int64_t>(0, most_pinned_bytes_ - promised_.pinned_bytes));
   }
   return free / bytes;
 }
 
-void Budget::promise(int64_t tail_bytes, int64_t pinned_bytes) {
-  tail_bytes_ += tail_bytes;
-  pinned_bytes_ += pinned_bytes;
+void Budget::promise(const Promise& more) {
+  promised_.tail_bytes += more.tail_bytes;
+  promised_.sketch_bytes += more.sketch_bytes;
+  promised_.pinned_bytes += more.pinned_bytes;
+}
+
+void Budget::take_back(const Promise& given) {
+  promise({-given.tail_bytes, -given.sketch_bytes, -given.pinned_bytes});
 }
 
 int64_t Budget::weight_buffers() const {
@@ -63,7 +68,7 @@ bool Budget::may_hold(int64_t held_bytes) const {
 }
 
 bool Budget::is_overdrawn(int64_t tail_bytes) const {
-  return tail_bytes > split_.cache_bytes - sketch_bytes_ - pinned_bytes_;
+  return tail_bytes > split_.cache_bytes - promised_.sketch_bytes - promised_.pinned_bytes;
 }
 
 }  // namespace nspjax

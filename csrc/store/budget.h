@@ -24,15 +24,17 @@ class Budget {
   int64_t free_bytes() const;
   int64_t unused_bytes() const { return free_bytes() - held_bytes_; }
 
-  // How often `bytes` fit for pinned tiles, once tails of tail_bytes were promised too: some stay
-  // free for the tails of later caches.
-  int64_t pinned_that_fit(int64_t bytes, int64_t tail_bytes) const;
+  // How often `bytes` fit for pinned tiles, once `before_bytes` were promised too: some stay free
+  // for the tails of later caches.
+  int64_t pinned_that_fit(int64_t bytes, int64_t before_bytes) const;
   // A cache's; taken back with the same numbers.
-  void promise(int64_t tail_bytes, int64_t pinned_bytes);
-  void take_back(int64_t tail_bytes, int64_t pinned_bytes) { promise(-tail_bytes, -pinned_bytes); }
-
-  // Sketches of stored tiles, which come before pinned tiles.
-  void promise_sketches(int64_t bytes) { sketch_bytes_ += bytes; }
+  struct Promise {
+    int64_t tail_bytes = 0;
+    int64_t sketch_bytes = 0;
+    int64_t pinned_bytes = 0;
+  };
+  void promise(const Promise& more);
+  void take_back(const Promise& given);
 
   // How many buffers for weights there may be. Throws StoreFull.
   int64_t weight_buffers() const;
@@ -52,9 +54,7 @@ class Budget {
  private:
   HostBudget split_;
   int64_t most_pinned_bytes_;
-  int64_t tail_bytes_ = 0;
-  int64_t pinned_bytes_ = 0;
-  int64_t sketch_bytes_ = 0;
+  Promise promised_;
   int64_t weight_bytes_ = 0;
   int64_t lent_bytes_ = 0;
   int64_t held_bytes_ = 0;  // of tails, beyond one tile a row

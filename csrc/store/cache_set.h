@@ -95,8 +95,8 @@ class CacheSet {
   int64_t pinned_tiles_for(const TileGeometry& geometry, int64_t n_layers,
                            int64_t before_bytes) const REQUIRES(lane_.mutex);
   void make_regions(Cache& cache, int64_t pinned_tiles) REQUIRES(lane_.mutex, lane_.device_access);
-  // Memory for those of the region's tiles, where the cache has any.
-  void add_sketches(Cache& cache, Region& region) REQUIRES(lane_.mutex);
+  // Memory for those of one region, where the cache has any.
+  std::shared_ptr<const MappedRegion> new_sketches(Cache& cache) REQUIRES(lane_.mutex);
   // For a row to write its tiles from `tile` on: one that no row writes to, or more room.
   std::shared_ptr<Region> free_region(Cache& cache, int64_t row, int64_t tile,
                                       const TilesInUse& in_use)

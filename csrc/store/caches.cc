@@ -116,16 +116,19 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
                            shape.capacity_tokens, " tokens", window);
   const auto fitting = concat("; ", report.rows_that_fit, " of the ", shape.batch, " rows fit");
   if (!report.needs.fits_host) {
-    const auto sketches = report.needs.sketch_bytes > 0
-                              ? concat(", ", bytes_text(report.needs.sketch_bytes),
-                                       " for the sketches of what is stored,")
-                              : std::string();
+    const bool sketch = report.needs.sketch_bytes > 0;
+    const auto sketches = sketch ? concat(", ", bytes_text(report.needs.sketch_bytes),
+                                          " for the sketches of what is stored,")
+                                 : std::string();
+    // smaller tiles have smaller tails and larger sketches
+    const auto smaller =
+        sketch ? std::string()
+               : concat(", or interval_tokens of less than ", report.needs.tile_tokens);
     fail(ErrorKind::kStoreFull, what, " need ", bytes_text(report.needs.tail_bytes),
          " of host memory for their newest tokens", sketches,
          " and staging buffers of a whole tile: give ", "host_memory of at least ",
          report.needs.smallest_host_memory_bytes, " bytes (",
-         bytes_text(report.needs.smallest_host_memory_bytes), "), fewer rows, or interval_tokens ",
-         "of less than ", report.needs.tile_tokens, fitting);
+         bytes_text(report.needs.smallest_host_memory_bytes), "), or fewer rows", smaller, fitting);
   }
   for (size_t d = 0; d < report.available_bytes.size(); ++d) {
     if (report.needs.device_bytes[d] <= report.available_bytes[d]) continue;
@@ -152,7 +155,7 @@ std::vector<int32_t> CacheSet::create_caches(int64_t n_layers, const CacheShape&
               .first->second;
       ids.push_back(id);
       cache.tail_bytes = report.needs.tail_bytes / n_layers;
-      budget_.promise(cache.tail_bytes, 0);
+      budget_.promise({.tail_bytes = cache.tail_bytes});
       for (int64_t d = 0; d < lane_.n_devices(); ++d) {
         cache.extents.push_back(lane_.reserve(d, device_bytes(*runs, d)));
       }
@@ -194,7 +197,7 @@ void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
   for (size_t row = 0; row < cache.rows.size(); ++row) {
     cache.pinned_bytes += pinned_tiles * tile_bytes(row);
   }
-  budget_.promise(0, cache.pinned_bytes);
+  budget_.promise({.pinned_bytes = cache.pinned_bytes});
   std::byte* pinned = nullptr;
   if (cache.pinned_bytes > 0) {
     const auto mapped = std::make_shared<const MappedRegion>(cache.pinned_bytes);
@@ -212,19 +215,20 @@ void CacheSet::make_regions(Cache& cache, int64_t pinned_tiles) {
         pinned_tiles == geometry.room_tiles() ? geometry.capacity_tiles() : pinned_tiles;
     region->pinned = pinned;
     if (pinned) pinned += pinned_tiles * tile_bytes(row);
-    add_sketches(cache, *region);
+    region->sketches = new_sketches(cache);
     cache.regions.push_back(region);
     cache.rows[row].own = region;
   }
 }
 
-void CacheSet::add_sketches(Cache& cache, Region& region) {
+std::shared_ptr<const MappedRegion> CacheSet::new_sketches(Cache& cache) {
   const int64_t bytes = cache.geometry().row_sketch_bytes();
-  if (bytes == 0) return;
-  region.sketches = std::make_shared<const MappedRegion>(bytes);
-  budget_.promise_sketches(bytes);
+  if (bytes == 0) return nullptr;
+  auto sketches = std::make_shared<const MappedRegion>(bytes);
+  budget_.promise({.sketch_bytes = bytes});
   lane_.counters().sketch_bytes += bytes;
   cache.sketch_bytes += bytes;
+  return sketches;
 }
 
 std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t tile,
@@ -254,6 +258,7 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t
          bytes_text(budget_.unused_bytes()), ": give the store more host_memory, or share fewer ",
          "prefixes");
   }
+  auto sketches = new_sketches(cache);
   std::vector<Extent>& extents = cache.more_extents.emplace_back();
   for (int64_t d = 0; d < lane_.n_devices(); ++d) {
     extents.push_back(lane_.reserve(d, row_bytes(runs, row, d)));
@@ -261,7 +266,7 @@ std::shared_ptr<Region> CacheSet::free_region(Cache& cache, int64_t row, int64_t
   const auto region = new_region(runs, row, [&](size_t run, int64_t d) {
     return extents[static_cast<size_t>(d)].offset + row_bytes(runs.first(run), row, d);
   });
-  add_sketches(cache, *region);
+  region->sketches = std::move(sketches);
   cache.regions.push_back(region);
   return region;
 }
@@ -275,8 +280,9 @@ void CacheSet::uncount_rows(Cache& cache) {
 }
 
 void CacheSet::release(Cache& cache) {
-  budget_.take_back(cache.tail_bytes, cache.pinned_bytes);
-  budget_.promise_sketches(-cache.sketch_bytes);
+  budget_.take_back({.tail_bytes = cache.tail_bytes,
+                     .sketch_bytes = cache.sketch_bytes,
+                     .pinned_bytes = cache.pinned_bytes});
   lane_.counters().sketch_bytes -= cache.sketch_bytes;
   uncount_rows(cache);
   for (const auto& region : cache.regions) {

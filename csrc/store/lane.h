@@ -38,6 +38,8 @@ struct NewTiles {
   int64_t end;
   // Makes a device's part of a tile; called once each, by any thread.
   std::function<void(int64_t device, int64_t tile, std::byte* to)> pack;
+  // Tiles from here on, of which there may be one, are not full: nobody reads them.
+  int64_t full_end = end;
 };
 
 // Full tiles that are read by the host.

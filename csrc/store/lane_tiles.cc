@@ -28,7 +28,7 @@ NewTiles derived(std::span<const TileGeometry> runs, size_t run, const NewTiles&
 void pack_and_sketch(const TileGeometry& geometry, const NewTiles& run, int64_t device,
                      int64_t tile, std::byte* to) {
   run.pack(device, tile, to);
-  if (!geometry.sketch()) return;
+  if (!geometry.sketch() || tile >= run.full_end) return;
   const HeadSet heads = geometry.heads(run.region.row, device);
   for (int64_t i = 0; i < heads.count; ++i) {
     make_sketch(geometry.stored(), to + i * geometry.stored().bytes(), *geometry.sketch(),

@@ -52,12 +52,15 @@ void CacheSet::note_attended(const Cache& cache) {
   last_attended_ = cache.id();
 }
 
-// What the next call will probably read first: that of the cache which followed this one last time,
-// for the same rows, as far as they are stored now.
+// What the next call that reads all of a cache will probably read first: that of the cache which
+// followed last time, for the same rows, as far as they are stored now. Calls that read a part in
+// between leave it as it is: what they read next is not known.
 DeviceReads CacheSet::next_reads(Cache& cache, const AttendArgs& args) {
-  note_attended(cache);
+  if (args.sparsity.is_dense()) note_attended(cache);
   ReadList list(lane_, lane_.memory().slots);
-  const auto next = caches_.find(cache.attended_next);
+  const auto last = caches_.find(last_attended_);
+  const auto next =
+      last == caches_.end() ? caches_.end() : caches_.find(last->second.attended_next);
   if (next == caches_.end()) return list.take();
   const TileGeometry& geometry = next->second.geometry();
   Seen seen;

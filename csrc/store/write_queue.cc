@@ -18,7 +18,8 @@ void run_writeback(Lane& lane, Writeback& write, bool exclusive) {
                       [&](int64_t device, int64_t tile, std::byte* to) {
                         const TailTile& data = tiles.data[static_cast<size_t>(tile - tiles.begin)];
                         pack_tail_tile(geometry, tiles.row, device, tile, data->data(), to);
-                      }});
+                      },
+                      tiles.begin + tiles.n_full});
     }
     lane.store_tiles(*write.cache.runs, runs);
     if (exclusive) lane.on_all_devices([](Device& device, int64_t) { device.finish_writes(); });

@@ -177,7 +177,7 @@ void test_budget() {
   check(budget.free_bytes() == 80'000, "nobody has any");
   check(budget.pinned_that_fit(1'000, 10'000) == 50, "as many as may be pinned");
   check(budget.pinned_that_fit(1'000, 40'000) == 30, "beside tails, and an eighth for later ones");
-  budget.promise(10'000, 20'000);
+  budget.promise({.tail_bytes = 10'000, .pinned_bytes = 20'000});
   check(budget.pinned_that_fit(1'000, 0) == 30, "of which 20 are");
   budget.hold(20'000);
   check(budget.free_bytes() == 50'000 && budget.unused_bytes() == 30'000, "held, not promised");
@@ -191,7 +191,7 @@ void test_budget() {
   budget.hold(20'000);
   check(budget.may_hold(40'000) && !budget.may_hold(40'001), "what is held already may stay");
   check_throws(ErrorKind::kStoreFull, [&] { (void)budget.weight_buffers(); });
-  budget.take_back(10'000, 20'000);
+  budget.take_back({.tail_bytes = 10'000, .pinned_bytes = 20'000});
   budget.take_back_lent();
   check(budget.free_bytes() == 80'000 - 2 * 4096, "given back");
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nspjax.errors import InvalidArgumentError
+from nspjax.errors import InvalidArgumentError, PipelineError
 
 if TYPE_CHECKING:
     from nspjax.compiler import Pipeline
@@ -48,6 +48,11 @@ def checked_pipeline(
     pipeline = pipeline or DEFAULT_PIPELINE
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     if attention is not None:
+        if parsed.needs_sketches or set(attention) & set("{}"):
+            raise PipelineError(
+                f"attention={attention!r} must be options of sparsify, option=value,option=value, "
+                f"which the pipeline must not have already: {str(parsed)!r}"
+            )
         (sparsify,) = Pipeline.parse(f"sparsify{{{attention}}}").passes
         parsed = parsed.including(sparsify)
     if share_prefixes and parsed.may_keep_x:

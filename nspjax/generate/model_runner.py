@@ -231,6 +231,12 @@ def _new_caches(
     if store is None:
         _check_memory(shapes, n_rows, capacity_tokens)
         return model.init_caches(n_rows, capacity_tokens, dtype)
+    window_tokens = _window_tokens(model, capacity_tokens)
+    if sketch and window_tokens is not None:
+        raise InvalidArgumentError(
+            f"all layers see a window of {window_tokens} tokens, which attention reads anyway: "
+            "leave sparsify out, or attention="
+        )
     return store.kv_caches(
         len(shapes),
         batch=n_rows,
@@ -240,7 +246,7 @@ def _new_caches(
         dtype=shapes[0].k.dtype,
         kv_dtype=kv_format.stored,
         interval_tokens=kv_format.interval_tokens,
-        window_tokens=_window_tokens(model, capacity_tokens) if may_drop else None,
+        window_tokens=window_tokens if may_drop else None,
         sketch=sketch,
     )
 

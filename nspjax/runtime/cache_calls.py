@@ -66,7 +66,7 @@ class CacheCalls:
             dropped: room is for them and a tile or two more, whatever the capacity. Attentions
             need a window of at most that. None: all are kept.
           sketch: host memory keeps K's codes of all that is stored, in int4 or as they are stored,
-            so that attention may read a part of V (docs/sparse.md): an eighth of a bfloat16 cache.
+            so that attention may read a part of V: docs/sparse.md says how much that is.
 
         Raises:
           StoreFullError: a device or the host-memory budget is too small; says what is needed,

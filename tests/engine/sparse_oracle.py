@@ -37,7 +37,7 @@ def attend_sparsely(q, keys, v, n_stored, *, scale, mass, budget, block, tile) -
     ]  # fmt: skip
     others = [i for i in range(len(blocks)) if i not in steady]
     others.sort(key=lambda i: -share[i])
-    most = int(np.ceil(np.float64(np.float32(budget)) * len(blocks)))
+    most = int(np.ceil(budget * len(blocks) - 1e-3))
     taken = shares[n_stored:].sum() + share[steady].sum()
     n, margin = 0, abs(taken - mass)
     while n < min(len(others), max(0, most - len(steady))) and taken < mass:

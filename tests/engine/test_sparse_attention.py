@@ -1,5 +1,7 @@
 """Attention that scores all tokens by sketches in host memory and reads a part of V."""
 
+import contextlib
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -270,9 +272,10 @@ def test_a_flip_in_what_is_read_is_found(open_store):
     assert all(where in message for where, message in errors)
 
 
-def test_what_is_no_number_reaches_the_answer(open_store):
+@pytest.mark.parametrize("kv_dtype", ["", "int8"])
+def test_what_is_no_number_reaches_the_answer(open_store, kv_dtype):
     store = open_store(1, host_memory=MEMORY)
-    (cache,) = store.create_caches(1, 1, 512, 1, 64, "f32", 128, "", sketch=True)
+    (cache,) = store.create_caches(1, 1, 512, 1, 64, "f32", 128, kv_dtype, sketch=True)
     for which in "kv":
         k, v = peaked(np.random.default_rng(1), 1, 512, 1, 64)
         (k if which == "k" else v)[0, 200, 0, 7] = np.nan
@@ -280,7 +283,40 @@ def test_what_is_no_number_reaches_the_answer(open_store):
                                int32([512]))  # fmt: skip
         out, _ = ask(store, cache, version, rows=1, heads=1, length=512, mass=0.5)
         assert np.isnan(out[..., 7]).all()
-        assert np.isfinite(out[..., 6]).all() == (which == "v")
+        # in a cache of codes a token's V has one scale
+        assert np.isfinite(out[..., 6]).all() == (which == "v" and not kv_dtype)
+
+
+@pytest.mark.parametrize("kv_dtype", ["", "int4"])
+@pytest.mark.parametrize("seen", [1, 66, 900, 1001])
+def test_a_query_that_does_not_see_the_last_tokens(open_store, kv_dtype, seen):
+    """Nor does their V, whatever it is, enter by the mean of their tile."""
+    store = open_store(1, host_memory=MEMORY)
+    k, v = peaked(np.random.default_rng(1), 1, 1024, 1, 64)
+    answers = []
+    for unseen in (0.0, 1e6):
+        v[0, seen:] = unseen
+        (cache,) = store.create_caches(1, 1, 1024, 1, 64, "f32", 128, kv_dtype, sketch=True)
+        version = fill(store, cache, k, v, [1024])
+        q = normal(np.random.default_rng(2), (1, 1, 1, 64))
+        out, _ = store.attend(cache, version, q, int32([0]), int32([seen - 1]), int32([1024]),
+                              0.125, mass=0.3, block_tokens=16)  # fmt: skip
+        answers.append(out)
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize(("dim", "kv_dtype", "tokens"), [
+    (64, "", 32), (64, "int4", 128), (128, "int8", 32), (20, "", 64), (256, "f32", 16),
+])  # fmt: skip
+def test_a_block_is_as_many_tokens_as_a_page_has(open_store, dim, kv_dtype, tokens):
+    store = open_store(0, host_memory=MEMORY)
+    dtype = "f32" if kv_dtype == "f32" else "bf16"
+    cache, version = sketched(store, dim=dim, dtype=dtype, kv_dtype=kv_dtype, heads=1, rows=1)
+    how = {"rows": 1, "heads": 1, "dim": dim, "mass": 0.6}
+    chosen, _ = ask(store, cache, version, **how)
+    np.testing.assert_array_equal(chosen, ask(store, cache, version, block_tokens=tokens, **how)[0])
+    other, _ = ask(store, cache, version, block_tokens=16 if tokens > 16 else 64, **how)
+    assert (other != chosen).any()
 
 
 @pytest.mark.parametrize(("how", "message"), [
@@ -323,6 +359,8 @@ def test_sketches_are_in_the_budget(open_store):
     store = open_store(1, host_memory=MEMORY)
     shape = (3, 4, 1024, 2, 64, "bf16", 128)
     plain, more = (store.cache_needs(*shape, sketch=sketch) for sketch in (False, True))
+    assert store.cache_needs(3, 4, 1024, 2, 256, "bf16")["tile_tokens"] == 64
+    assert store.cache_needs(3, 4, 1024, 2, 256, "bf16", sketch=True)["tile_tokens"] == 256
     codes, scales, v_sum = 128 * 64 // 2, 64 * 4, 64 * 4
     sketches = 3 * 4 * 8 * 2 * (codes + scales + v_sum)
     assert more["host_bytes"] - plain["host_bytes"] == sketches
@@ -339,3 +377,20 @@ def test_sketches_are_in_the_budget(open_store):
     with pytest.raises(StoreFullError, match=r"for the sketches of what is stored, and staging"):
         store.create_caches(*large, sketch=True)
     store.cache_needs(*large, sketch=False)
+
+
+def test_a_row_that_needs_room_beside_what_it_shares_is_refused_where_there_is_none(open_store):
+    """Nothing is taken by the call that fails, however often it is made."""
+    store = open_store(1, host_memory=16 << 20)
+    cache, version = sketched(store, rows=2, heads=8)
+    version = store.share_prefix(cache, version, 0, int32([1]), 1024)
+    for heads in (8, 1):  # until nothing is left
+        with contextlib.suppress(StoreFullError):
+            while True:
+                store.create_caches(1, 1, 1024, heads, 64, "bf16", 128, "", sketch=True)
+    before = store.stats()["sketch_bytes"], store.devices()[0]["reserved_bytes"]
+    k, v = map(bits, peaked(np.random.default_rng(1), 1, 512, 8, 64, "bf16"))
+    for _ in range(3):
+        with pytest.raises(StoreFullError, match="of host memory for a sketch beside the tiles"):
+            store.append(cache, version, k, v, int32([0]), int32([128]), int32([512]))
+    assert (store.stats()["sketch_bytes"], store.devices()[0]["reserved_bytes"]) == before

@@ -51,7 +51,12 @@ def test_a_budget_bounds_what_is_read_and_says_what_it_left_out(model, tmp_path)
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [
-    ({"attention": "mass=2"}, PipelineError, "mass must be more than 0 and at most 1, got 2.0"),
+    ({"attention": "mass=2"}, PipelineError, "mass must be from 1e-06 to 1, got 2.0"),
+    ({"attention": "block-tokens=48"}, PipelineError, "must be a power of two from 16 on"),
+    ({"attention": "mass=0.9},prefetch{"}, PipelineError, "must be options of sparsify"),
+    ({"attention": "mass=0.9", "pipeline": "offload-kv,sparsify,lower-to-ffi"}, PipelineError,
+     "which the pipeline must not have already"),
+    ({"attention": "mass=0.9", "pipeline": "baseline"}, PipelineError, "haul-kv brings all of K"),
     ({"attention": "depth=2"}, PipelineError, "sparsify has no option 'depth'; it has:"),
     ({"attention": "mass=0.9", "pipeline": "hilos"}, PipelineError, "x-cache keeps X in its place"),
     ({"attention": "mass=0.9", "interval_tokens": 8, "kv_dtype": None}, InvalidArgumentError,
@@ -63,6 +68,15 @@ def test_what_cannot_be_is_refused_before_work_starts(model, tmp_path, options, 
         nspjax.Store(tmp_path, host_memory="64MiB") as store,
     ):
         LLM(model, store=store, **OPTIONS, **options)
+
+
+def test_layers_that_all_have_a_window_read_no_less(tmp_path):
+    model = TinyDecoder(TinyConfig(window_tokens=20))
+    with (
+        pytest.raises(InvalidArgumentError, match="all layers see a window of 20 tokens"),
+        nspjax.Store(tmp_path, host_memory="64MiB") as store,
+    ):
+        LLM(model, store=store, attention="mass=0.9", **OPTIONS)
 
 
 def test_it_needs_a_store(model):

@@ -126,9 +126,14 @@ class Pipeline:
         """With a further pass, before all that must come after it; itself if it has it already."""
         if any(other.name == step.name for other in self.passes):
             return self
-        later = (
-            i for i, other in enumerate(self.passes) if step.name in Properties.of(other).after
-        )
+        stage = Properties.of(step).stage
+
+        def comes_later(other: Pass) -> bool:
+            found = Properties.of(other)
+            is_further = stage is not None and found.stage is not None and found.stage > stage
+            return step.name in found.after or is_further
+
+        later = (i for i, other in enumerate(self.passes) if comes_later(other))
         at = next(later, len(self.passes))
         return Pipeline((*self.passes[:at], step, *self.passes[at:]))
 
@@ -209,13 +214,7 @@ def _value(pass_name: str, option: str, text: str, kind: type) -> object:
 
 
 def _check_order(passes: typing.Sequence[Pass]) -> None:
-    keep_x = [step.name for step in passes if Properties.of(step).keeps_x]
-    sparse = [step.name for step in passes if Properties.of(step).needs_sketches]
-    if keep_x and sparse:
-        raise PipelineError(
-            f"{sparse[0]} scores K that host memory keeps, and {keep_x[0]} keeps X in its place: "
-            "take one of the two, or x-cache{fraction=0}"
-        )
+    _check_sparse(passes)
     brought: Pass | None = None
     for index, step in enumerate(passes):
         found = Properties.of(step)
@@ -234,6 +233,23 @@ def _check_order(passes: typing.Sequence[Pass]) -> None:
                 f"works on: put {step.name} before {brought.name}"
             )
         brought = step
+
+
+def _check_sparse(passes: typing.Sequence[Pass]) -> None:
+    sparse = [step.name for step in passes if Properties.of(step).needs_sketches]
+    if not sparse:
+        return
+    for step in passes:
+        if Properties.of(step).keeps_x:
+            raise PipelineError(
+                f"{sparse[0]} scores K that host memory keeps, and {step.name} keeps X in its "
+                "place: take one of the two, or x-cache{fraction=0}"
+            )
+        if Properties.of(step).hauls:
+            raise PipelineError(
+                f"{sparse[0]} reads a part of V, and {step.name} brings all of K and V to the "
+                "compute device: take one of the two"
+            )
 
 
 def _verify(module: mlir.Module, stage: Stage | None, verifier: Verifier, after: str) -> None:

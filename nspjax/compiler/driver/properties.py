@@ -23,6 +23,8 @@ class Properties:
     """rows may have X in place of K and V: a cache alone does not hold them"""
     needs_sketches: bool = False
     """attention reads a part of V: caches must be made with `sketch=True`"""
+    hauls: bool = False
+    """attention is computed at the compute device, over all K and V of its rows"""
     interval_tokens: int | None = None
     """tokens of a row are written in groups of so many, which the caches' tiles should fit"""
 

@@ -19,6 +19,7 @@ class HaulKV:
     name: ClassVar[str] = "haul-kv"
     stage: ClassVar[nsp.Stage] = nsp.Stage.OFFLOADED
     after: ClassVar[tuple[str, ...]] = ("x-cache",)
+    hauls: ClassVar[bool] = True
     chunk_tokens: int = 1024
     """how many tokens of each row are at the compute device at a time; best a multiple of a tile's,
     since a tile that two chunks have is read twice"""

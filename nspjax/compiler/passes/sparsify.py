@@ -6,8 +6,10 @@ import dataclasses
 from typing import ClassVar
 
 from nspjax.compiler import mlir, nsp
-from nspjax.compiler.passes.options import MOST, check_whole, option_name
-from nspjax.errors import CompilerError, PipelineError
+from nspjax.compiler.passes.options import check_whole, option_name
+from nspjax.errors import PipelineError
+
+_LEAST_SHARE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +36,20 @@ class Sparsify:
     def __post_init__(self) -> None:
         for field in ("mass", "budget"):
             value = getattr(self, field)
-            if not isinstance(value, float | int) or not 0 < value <= 1:
+            if not isinstance(value, float | int) or not _LEAST_SHARE <= value <= 1:
                 raise PipelineError(
-                    f"{self.name}: {option_name(field)} must be more than 0 and at most 1, "
+                    f"{self.name}: {option_name(field)} must be from {_LEAST_SHARE} to 1, "
                     f"got {value!r}"
                 )
-        check_whole(self, "block_tokens", least=0, most=MOST)
+        check_whole(self, "block_tokens", least=0)
+        if self.block_tokens and (self.block_tokens < 16 or self.block_tokens.bit_count() > 1):
+            raise PipelineError(
+                f"{self.name}: block-tokens must be a power of two from 16 on, or 0 to choose, "
+                f"got {self.block_tokens}"
+            )
 
     def run(self, module: mlir.Module) -> mlir.Module:
         for op in mlir.operations(module):
-            if nsp.kind(op) is nsp.HAUL:
-                raise CompilerError(
-                    f"sparsify: the attention at {mlir.source_line(op)} brings all of K and V to "
-                    "the compute device: take sparsify or haul-kv, not both"
-                )
             if nsp.kind(op) is nsp.ATTEND and self._takes(op):
                 nsp.set_attribute(op, "mass", float(self.mass))
                 nsp.set_attribute(op, "budget", float(self.budget))
