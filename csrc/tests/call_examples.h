@@ -129,6 +129,7 @@ struct Fixture {
     auto made = std::make_unique<Example>(call, cache_now(), sizes);
     made->set<int32_t>("rows", {1, 0}).set<int32_t>("position", {9, 9});
     made->set<int32_t>("length", {3, 1}).real("scale", 0.5f);
+    made->real("mass", 1.0f).real("budget", 1.0f);
     return made;
   }
   std::unique_ptr<Example> attend_wait() const {
