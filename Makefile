@@ -14,7 +14,7 @@ SMOLLM2 := build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 ENGINE_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc hls_kernels -path '*/tests' -prune -o -name '*.cc' -print -o -name '*.cpp' -print -o -name '*.h' -print -o -name CMakeLists.txt -print)
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: FORCE install demo demo-tiny smollm2 test test-all lint format clean
+.PHONY: FORCE install demo demo-tiny smollm2 test test-all test-cpp lint format clean
 
 install: $(VENV)/installed
 
@@ -89,6 +89,10 @@ lint: $(VENV)/lint-tools
 	    >build/lint.log || { cat build/lint.log; exit 1; }
 	$(BIN)/cmake --build build/lint
 	sh csrc/tests/thread_safety.sh $(abspath $(BIN)/clang-tidy) build/lint
+
+# Those of the engine's own tests that take seconds, as lint has built them.
+test-cpp: lint
+	$(BIN)/ctest --test-dir build/lint --output-on-failure -E test_attention
 
 format: $(VENV)/lint-tools
 	$(BIN)/ruff check --fix .
