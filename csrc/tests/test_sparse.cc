@@ -7,6 +7,7 @@
 
 #include "attention/choose.h"
 #include "check.h"
+#include "position_tokens.h"
 #include "store/registry.h"
 
 namespace nspjax::testing {
@@ -66,20 +67,7 @@ class Caller {
   int32_t below(int32_t n) { return static_cast<int32_t>(random_() % static_cast<unsigned>(n)); }
 
   void append(int32_t n, bool hold) {
-    const std::vector<float> k(static_cast<size_t>(kRows * n * kHeads * kDim), 0.25f);
-    std::vector<float> v(k.size());
-    for (size_t i = 0; i < v.size(); ++i) {
-      v[i] = static_cast<float>(length_ + static_cast<int64_t>(i) / (kHeads * kDim) % n);
-    }
-    const Blocks rows = {0, 1}, start(2, length_), n_new(2, n);
-    version_ = store_.append(cache_, version_,
-                             {.k = reinterpret_cast<const std::byte*>(k.data()),
-                              .v = reinterpret_cast<const std::byte*>(v.data()),
-                              .n_tokens = n,
-                              .rows = rows,
-                              .start = start,
-                              .n_new = n_new,
-                              .hold = hold});
+    version_ = append_positions(store_, cache_, version_, length_, n, hold);
     length_ += n;
   }
 

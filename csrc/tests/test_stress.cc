@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "check.h"
+#include "position_tokens.h"
 #include "store/registry.h"
 
 namespace nspjax::testing {
@@ -31,23 +32,8 @@ struct Call {
   int32_t length = 0;
   int32_t window = 0;
 
-  // All rows get n tokens whose V is their position.
   void append(int32_t n, int32_t from, bool hold = false) {
-    const std::vector<float> k(static_cast<size_t>(kRows * n * kHeads * kDim), 0.25f);
-    std::vector<float> v(k.size());
-    for (size_t i = 0; i < v.size(); ++i) {
-      const auto token = static_cast<int64_t>(i) / (kHeads * kDim) % n;
-      v[i] = static_cast<float>(from + token);
-    }
-    const std::vector<int32_t> rows = {0, 1}, start(2, from), n_new(2, n);
-    version = store.append(cache, version,
-                           {.k = reinterpret_cast<const std::byte*>(k.data()),
-                            .v = reinterpret_cast<const std::byte*>(v.data()),
-                            .n_tokens = n,
-                            .rows = rows,
-                            .start = start,
-                            .n_new = n_new,
-                            .hold = hold});
+    version = append_positions(store, cache, version, from, n, hold);
     length = from + n;
   }
 
